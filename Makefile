@@ -1,0 +1,39 @@
+# Two commands do everything: `make sweep` runs the main job, `make test` the tests. Both build .venv when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+NAME ?= digits-$(shell date +%m%d-%H%M%S)
+ARGS ?=
+
+.PHONY: sweep test lint bench clean lock
+
+# The main job: both families on scikit-learn's digits, three draws, equal budgets, ending in a report.
+# On CIFAR-10: make sweep NAME=cifar ARGS="data=cifar10 data.per_class=50 runtime.data_dir=/path/to/data"
+sweep: .venv/ready
+	$(BIN)/sweep study $(NAME) $(ARGS)
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready
+	@set -e; for file in benchmarks/bench_*.py; do $(BIN)/python $$file; done
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + ": set PYTHON=python3.11, say")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+# Pins what pyproject.toml asks for: names, versions and platform markers only.
+lock:
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --upgrade --no-emit-index-url --no-header --no-annotate \
+		pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

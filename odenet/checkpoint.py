@@ -1,0 +1,104 @@
+"""Checkpoints: one file each, written atomically, checksummed, read without running code.
+
+Layout: the line b"odenet checkpoint 1", the SHA-256 of the rest in hex, then torch.save of tensors and a JSON string.
+"""
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from odenet.config import ExperimentConfig, from_plain, to_plain
+from odenet.models import DepthNet, ModelConfig, build_model
+
+MAGIC = b"odenet checkpoint 1\n"
+
+
+class DamagedCheckpoint(ValueError):
+    """The file is not what was written: truncated, altered, or something else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A network in training. `model` is the present (refined) config, `experiment` the one training began with."""
+
+    experiment: ExperimentConfig
+    model: ModelConfig
+    channels: int
+    classes: int
+    epoch: int  # epochs completed
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    progress: dict[str, Any]  # what Training carries besides: plain JSON values
+
+    def build(self) -> DepthNet:
+        """The network with its weights, on the CPU."""
+        network = build_model(self.model, channels=self.channels, classes=self.classes)
+        network.load_state_dict(self.weights)
+        return network
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes beside the target, then renames: a kill or a full disk leaves the old file whole."""
+    head = {
+        "experiment": to_plain(checkpoint.experiment),
+        "model": to_plain(checkpoint.model),
+        **{name: getattr(checkpoint, name) for name in ("channels", "classes", "epoch", "progress")},
+    }
+    buffer = io.BytesIO()
+    tensors = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer}
+    torch.save({"head": json.dumps(head), **tensors}, buffer)
+    payload = buffer.getvalue()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.writelines([MAGIC, hashlib.sha256(payload).hexdigest().encode(), b"\n", payload])
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads with weights_only, so loading never runs code.
+
+    Raises:
+        DamagedCheckpoint: the content does not match its checksum, or is no checkpoint of this version.
+        OSError: the file cannot be read.
+    """
+    content = path.read_bytes()
+    digest, payload = content[len(MAGIC) : len(MAGIC) + 64], content[len(MAGIC) + 65 :]
+    if not content.startswith(MAGIC):
+        raise DamagedCheckpoint(f"{path} is no odenet checkpoint of version 1.")
+    if hashlib.sha256(payload).hexdigest().encode() != digest:
+        raise DamagedCheckpoint(f"{path} is damaged: its {len(content)} bytes do not match their checksum.")
+    stored = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    head = json.loads(stored["head"])
+    return Checkpoint(
+        experiment=from_plain(ExperimentConfig, head.pop("experiment")),
+        model=from_plain(ModelConfig, head.pop("model")),
+        weights=stored["weights"],
+        optimizer=stored["optimizer"],
+        **head,
+    )
+
+
+def newest_checkpoint(paths: list[Path]) -> tuple[Checkpoint, list[DamagedCheckpoint]]:
+    """The first whole one of `paths` (newest first) and what was wrong with those before it.
+
+    Raises:
+        DamagedCheckpoint: none is whole; names them all.
+    """
+    damaged: list[DamagedCheckpoint] = []
+    for path in paths:
+        try:
+            return load_checkpoint(path), damaged
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+    raise DamagedCheckpoint(" ".join(map(str, damaged)) or "There is no checkpoint.")

@@ -1,0 +1,90 @@
+"""Which images are learned from: the choices, and what is checked before a file is opened."""
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+
+class DataSet(Enum):
+    """The published sets. `digits` comes with scikit-learn; the others are read from files."""
+
+    digits = "digits"
+    cifar10 = "cifar10"
+    cifar100 = "cifar100"
+    stl10 = "stl10"
+    mnist = "mnist"
+    fashion_mnist = "fashion_mnist"
+
+
+class Augment(Enum):
+    """`standard`: a random crop after zero padding and, where the set allows it, a horizontal flip (see SETS)."""
+
+    none = "none"
+    standard = "standard"
+
+
+class Order(Enum):
+    """How a draw picks images within a class.
+
+    shuffled: by a permutation seeded by (set, class, draw); small draws are nested in large ones.
+    file: draw d takes images d*n ... (d+1)*n of each class in file order, train first and validation last. At 50 per
+        class and val_fraction 0.4 these are the splits of DEIC and GEM (Brigato et al. 2021, arXiv 2108.13122).
+    """
+
+    shuffled = "shuffled"
+    file = "file"
+
+
+class Portion(Enum):
+    """What is trained on: `train` keeps the validation images apart, `trainval` (final training) learns from both."""
+
+    train = "train"
+    trainval = "trainval"
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """A low-data draw of a published set. It never says anything about the test set, which is one and whole.
+
+    Raises:
+        ValueError: a value out of range, or a draw that would leave no validation image.
+    """
+
+    dataset: DataSet = DataSet.digits
+    per_class: int | None = 20  # images per class, train and validation together; None = all there are
+    val_fraction: float = 0.4  # of them for validation, exact to a thousandth: 20 at 0.4 are 12 and 8
+    draw: int = 0  # draws 0-4, 5-9, ... share no image while per_class * 5 <= the class size
+    order: Order = Order.shuffled
+    augment: Augment = Augment.standard
+    portion: Portion = Portion.train
+
+    def __post_init__(self) -> None:
+        if self.per_class is not None and self.per_class < 1:
+            raise ValueError(f"data.per_class={self.per_class} is no number of images; use 1 or more, or null for all.")
+        if not 0.001 <= self.val_fraction <= 0.999:
+            raise ValueError(
+                f"data.val_fraction={self.val_fraction} is not in [0.001, 0.999]; "
+                "to train without validation use data.portion=trainval."
+            )
+        if self.draw < 0:
+            raise ValueError(f"data.draw={self.draw} is negative; draws are counted from 0.")
+        if self.order is Order.file and self.per_class is None and self.draw > 0:
+            raise ValueError(
+                f"data.draw={self.draw}: with data.order=file and data.per_class=null draw 0 holds every image; "
+                "use data.draw=0, a data.per_class, or data.order=shuffled."
+            )
+        if self.per_class is not None:
+            self.check_validation(self.per_class)
+
+    @property
+    def fraction(self) -> Fraction:
+        """`val_fraction` as the rational number that was meant: 0.4 is 2/5."""
+        return Fraction(self.val_fraction).limit_denominator(1000)
+
+    def check_validation(self, n: int) -> None:
+        """ValueError if validation is asked for, but the fraction of `n` images per class is less than one image."""
+        if self.portion is Portion.train and n * self.fraction < 1:
+            raise ValueError(
+                f"data.val_fraction={self.val_fraction} of {n} images per class leaves none for validation; use "
+                f"at least {-(-1 // self.fraction)} per class, a larger fraction, or data.portion=trainval."
+            )

@@ -1,0 +1,209 @@
+"""The published data sets: one row each, and how its files become arrays.
+
+Legend: `B` images, `C` channels, `H W` space.
+Adding a data set takes a member of `DataSet`, a row of `SETS` and a reader.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from odenet.data.config import DataConfig, DataSet
+
+
+class MissingData(ValueError):
+    """Files of the data set are not where they were looked for."""
+
+
+class DamagedData(ValueError):
+    """A file of the data set is there, but is not what was published."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Labelled images, as published except that grey levels fill 0 ... 255."""
+
+    pixels_BCHW: np.ndarray  # uint8
+    labels_B: np.ndarray  # int64, from 0
+    indices_B: np.ndarray  # int64, positions in the set's official file order
+
+    def __len__(self) -> int:
+        return len(self.labels_B)
+
+    def take(self, positions: np.ndarray) -> "Images":
+        """A copy of the images at these positions, in this order."""
+        return Images(self.pixels_BCHW[positions], self.labels_B[positions], self.indices_B[positions])
+
+
+@dataclass(frozen=True, slots=True)
+class SetRow:
+    """What is known about a data set. `read(directory, test)` gives its training or its test images."""
+
+    classes: int
+    channels: int
+    size: int  # height and width in pixels
+    padding: int  # pixels of zeros on each side before the random crop
+    flip: bool  # whether the mirror image means the same
+    read: Callable[[Path, bool], Images]
+
+
+def _images(pixels_BCHW: Any, labels_B: Any) -> Images:
+    pixels = np.ascontiguousarray(pixels_BCHW, dtype=np.uint8)
+    return Images(pixels, np.asarray(labels_B, dtype=np.int64), np.arange(len(pixels)))
+
+
+def _digits(_directory: Path, test: bool) -> Images:
+    """scikit-learn's 1,797 digits, which have no official test set: every third image of each class is ours."""
+    try:
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MissingData(
+            "data.dataset=digits comes with scikit-learn, which is not installed here: install scikit-learn, "
+            "or choose a data set that is read from files with data.dataset and runtime.data_dir=DIR."
+        ) from error
+    raw = load_digits()
+    everything = _images(np.round(raw.images[:, None] * (255 / 16)), raw.target)
+    held_out = np.zeros(len(everything), dtype=bool)
+    for label in range(10):
+        held_out[np.flatnonzero(everything.labels_B == label)[2::3]] = True
+    return everything.take(np.flatnonzero(held_out == test))
+
+
+def _cifar(publisher: Any, directory: Path, test: bool) -> Images:
+    files = {f"{publisher.base_folder}/{name}": md5 for name, md5 in [*publisher.train_list, *publisher.test_list]}
+    files[f"{publisher.base_folder}/{publisher.meta['filename']}"] = publisher.meta["md5"]
+    published = _published(publisher, files, directory, train=not test)
+    return _images(published.data.transpose(0, 3, 1, 2), published.targets)
+
+
+def _cifar10(directory: Path, test: bool) -> Images:
+    from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
+
+    return _cifar(CIFAR10, directory, test)
+
+
+def _cifar100(directory: Path, test: bool) -> Images:
+    from torchvision.datasets import CIFAR100
+
+    return _cifar(CIFAR100, directory, test)
+
+
+def _stl10(directory: Path, test: bool) -> Images:
+    """The 5,000 labelled training images and the official 8,000 test images; no unlabelled ones, no folds."""
+    from torchvision.datasets import STL10
+
+    files = {f"{STL10.base_folder}/{name}": md5 for name, md5 in [*STL10.train_list, *STL10.test_list]}
+    published = _published(STL10, files, directory, split="test" if test else "train")
+    return _images(published.data, published.labels)
+
+
+def _idx(publisher: Any, directory: Path, test: bool) -> Images:
+    """MNIST and its kin. No checksums of the unpacked files are published: only broken formats are found."""
+    files = {f"{publisher.__name__}/raw/{Path(name).stem}": None for name, _ in publisher.resources}
+    published = _published(publisher, files, directory, train=not test)
+    return _images(published.data[:, None], published.targets)
+
+
+def _mnist(directory: Path, test: bool) -> Images:
+    from torchvision.datasets import MNIST
+
+    return _idx(MNIST, directory, test)
+
+
+def _fashion_mnist(directory: Path, test: bool) -> Images:
+    from torchvision.datasets import FashionMNIST
+
+    return _idx(FashionMNIST, directory, test)
+
+
+SETS: dict[DataSet, SetRow] = {
+    DataSet.digits: SetRow(classes=10, channels=1, size=8, padding=1, flip=False, read=_digits),
+    DataSet.cifar10: SetRow(classes=10, channels=3, size=32, padding=4, flip=True, read=_cifar10),
+    DataSet.cifar100: SetRow(classes=100, channels=3, size=32, padding=4, flip=True, read=_cifar100),
+    DataSet.stl10: SetRow(classes=10, channels=3, size=96, padding=12, flip=True, read=_stl10),
+    DataSet.mnist: SetRow(classes=10, channels=1, size=28, padding=2, flip=False, read=_mnist),
+    DataSet.fashion_mnist: SetRow(classes=10, channels=1, size=28, padding=2, flip=True, read=_fashion_mnist),
+}
+
+
+def _published(publisher: Any, files: Mapping[str, str | None], directory: Path, **which: Any) -> Any:
+    """torchvision's reader on files that are all there; it verifies each checksum before it unpickles anything."""
+    from torchvision.datasets.utils import check_integrity  # type: ignore[import-untyped]
+
+    name = publisher.__name__
+    download = f"""python -c "from torchvision.datasets import {name}; {name}({str(directory)!r}, download=True)\""""
+    missing = [file for file in files if not (directory / file).is_file()]
+    if missing:
+        raise MissingData(
+            f"{name} was asked for, but {directory} lacks {', '.join(missing)}. "
+            f"Say where the files are with runtime.data_dir=DIR, or download them: {download}"
+        )
+    try:
+        return publisher(root=directory, download=False, **which)
+    except (RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
+        damaged = [file for file, md5 in files.items() if not check_integrity(directory / file, md5)]
+        raise DamagedData(
+            f"{name} in {directory} cannot be used, damaged: {', '.join(damaged) or 'one of ' + ', '.join(files)}. "
+            f"Delete what is damaged and download it again: {download}, or name another runtime.data_dir=DIR."
+        ) from error
+
+
+@lru_cache(maxsize=2)
+def _read(dataset: DataSet, directory: Path, test: bool) -> Images:
+    row = SETS[dataset]
+    images = row.read(directory, test)
+    shape, labels = images.pixels_BCHW.shape, images.labels_B
+    expected = (row.channels, row.size, row.size)
+    if shape[1:] != expected or len(labels) != shape[0] or not set(np.unique(labels)) <= set(range(row.classes)):
+        raise DamagedData(
+            f"data.dataset={dataset.name} in {directory}: {shape[0]} images of shape {shape[1:]} with {len(labels)} "
+            f"labels were read, but it has images of shape {expected} with one label each, 0 ... {row.classes - 1}. "
+            "Delete its files and download them again, or name another runtime.data_dir=DIR."
+        )
+    for array in (images.pixels_BCHW, images.labels_B, images.indices_B):
+        array.setflags(write=False)
+    return images
+
+
+def read_images(dataset: DataSet, directory: Path | str, *, test: bool) -> Images:
+    """All training or all test images, read once per process: the arrays are shared and read-only."""
+    return _read(dataset, Path(directory).expanduser().resolve(), test)
+
+
+def load_test(config: DataConfig, directory: Path | str = "data") -> Images:
+    """The whole official test set, whatever the draw; of the digits every third image of each class, fixed for ever.
+
+    Raises:
+        MissingData, DamagedData: naming the files and what to do.
+    """
+    images = read_images(config.dataset, directory, test=True)
+    return images.take(np.arange(len(images)))
+
+
+def duplicate_free(config: DataConfig, directory: Path | str = "data") -> np.ndarray | None:
+    """Boolean mask (B,) over the test images: False where an image nearly repeats a training or another test image.
+
+    From the ciFAIR lists `cifair/duplicates_*.csv` (Barz and Denzler 2020, arXiv 1902.00423); of a pair within the test
+    set the first named is left out. None where the two lists of the data set are not in the directory.
+
+    Raises:
+        DamagedData: a list cannot be read as such.
+    """
+    name, folder = config.dataset.name, Path(directory).expanduser() / "cifair"
+    lists = [folder / f"duplicates_{name}.csv", folder / f"duplicates_{name}_test.csv"]
+    if not all(file.is_file() for file in lists):
+        return None
+    keep_B = np.ones(len(read_images(config.dataset, directory, test=True)), dtype=bool)
+    for file in lists:
+        try:
+            keep_B[np.loadtxt(file, delimiter=",", skiprows=1, usecols=0, dtype=np.int64)] = False
+        except (ValueError, IndexError) as error:
+            raise DamagedData(
+                f"{file} is not a ciFAIR list (a header, then rows TestID,TrainID,Distance,Judgment): {error}. "
+                "Replace it, or remove it to go without the duplicate-free accuracy."
+            ) from error
+    return keep_B

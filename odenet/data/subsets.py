@@ -1,0 +1,108 @@
+"""Class-balanced low-data draws: nested across sizes, disjoint across draws, the same on every machine.
+
+Legend: `B` images, `C` channels, `H W` space; `n` images of one class, train and validation together.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from odenet.data.config import DataConfig, DataSet, Order, Portion
+from odenet.data.sets import SETS, Images, read_images
+from odenet.seeding import derive
+
+DRAWS_PER_ROUND = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Splits:
+    """What a run may see. `hash` is equal for two splits if and only if their data are."""
+
+    train: Images
+    val: Images | None  # None: the run learns from all of it (data.portion=trainval)
+    classes: int
+    hash: str  # 16 hex digits of sha256
+
+
+def load_data(config: DataConfig, directory: Path | str = "data") -> Splits:
+    """The draw that the config describes, sorted by index. It never reads a test image.
+
+    With `per_class` given every class has as many images, and with equal `val_fraction` a smaller draw's train (val)
+    images are among a larger one's (not so in file order). Draws 0-4, 5-9, ... are disjoint while five of them fit into
+    a class; rounds of five overlap. STL-10 means its 5,000 labelled training images.
+
+    Args:
+        directory: where the files of the published sets are (`runtime.data_dir`); not used for the digits.
+
+    Raises:
+        MissingData, DamagedData: naming the files and what to do.
+        ValueError: a class has fewer images than asked for, or none would be left for validation.
+    """
+    pool = read_images(config.dataset, directory, test=False)
+    chosen = [_choose(config, pool, label) for label in range(SETS[config.dataset].classes)]
+    train, val = (np.sort(np.concatenate(part)) for part in zip(*chosen, strict=True))
+    if config.portion is Portion.trainval:
+        parts = [pool.take(np.sort(np.concatenate([train, val])))]
+    else:
+        parts = [pool.take(train), pool.take(val)]
+    return Splits(
+        parts[0], parts[1] if len(parts) > 1 else None, SETS[config.dataset].classes, _hash(config.dataset, parts)
+    )
+
+
+def _choose(config: DataConfig, pool: Images, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in the pool of one class's training and validation images."""
+    members = np.flatnonzero(pool.labels_B == label)
+    n = len(members) if config.per_class is None else config.per_class
+    config.check_validation(n)
+    first = config.draw * n if config.order is Order.file else 0
+    if first + n > len(members):
+        raise ValueError(_too_small(config, label, np.bincount(pool.labels_B, minlength=label + 1)))
+    validated = _validation_flags(config, n)
+    if config.order is Order.shuffled:
+        members = members[_ordering(config.dataset, label, config.draw, len(members))]
+    members = members[first : first + n]
+    return members[~validated], members[validated]
+
+
+def _validation_flags(config: DataConfig, n: int) -> np.ndarray:
+    """Boolean (n,). In file order the last ones validate; else they are spread evenly, so sizes nest."""
+    fraction = config.fraction
+    before = np.arange(n + 1) * fraction.numerator // fraction.denominator  # exact: images for validation before each
+    if config.order is Order.file:
+        return np.arange(n) >= n - before[-1]
+    return np.diff(before) == 1
+
+
+def _ordering(dataset: DataSet, label: int, draw: int, size: int) -> np.ndarray:
+    """The order (size,) in which a draw takes a class: its own fifth of the round's permutation first.
+
+    Part of the definition of the data, so drawn from a bit stream that NumPy promises never to change.
+    """
+    turn, own = divmod(draw, DRAWS_PER_ROUND)
+    bits = np.random.PCG64(derive(0, f"draw/{dataset.name}", turn, label)).random_raw(size)
+    permutation = np.argsort(bits, kind="stable")
+    slices = [permutation[(own + k) % DRAWS_PER_ROUND :: DRAWS_PER_ROUND] for k in range(DRAWS_PER_ROUND)]
+    return np.concatenate(slices)
+
+
+def _too_small(config: DataConfig, label: int, sizes: np.ndarray) -> str:
+    n, smallest = config.per_class, int(sizes.min())
+    asked = f"data.per_class={n}" + (f" data.draw={config.draw}" if config.order is Order.file else "")
+    if config.order is Order.file and n is not None and n <= smallest:
+        possible = f"draws 0 ... {smallest // n - 1} fit in file order"
+    else:
+        possible = f"at most {smallest} fit into every class, or data.per_class=null for all"
+    return f"{asked}: class {label} of {config.dataset.name} has only {sizes[label]} images to learn from; {possible}."
+
+
+def _hash(dataset: DataSet, parts: Iterable[Images]) -> str:
+    digest = hashlib.sha256(dataset.name.encode())
+    for images in parts:
+        digest.update(str(images.pixels_BCHW.shape).encode())
+        for array in (images.indices_B.astype("<i8"), images.labels_B.astype("<i8"), images.pixels_BCHW):
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,82 @@
+"""best.yaml: a complete experiment with its provenance, so that retraining needs neither study nor space.
+
+runs/NAME/best.yaml is the best trial of a search, runs/NAME/final/crowned.yaml the configuration that `final` crowned.
+"""
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from odenet.config import ExperimentConfig, from_plain, to_plain
+from search_spaces import Space
+from sweep.errors import InputError
+from sweep.export import SCHEMA, TrialRow, write_text
+
+RECORDED = ("torch", "numpy", "ray", "optuna", "mlflow")
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """An experiment as it was trained, and where it comes from."""
+
+    experiment: ExperimentConfig
+    provenance: dict[str, Any]
+
+
+def provenance(row: TrialRow, space: Space) -> dict[str, Any]:
+    """What must be known to trace a configuration back: sweep, trial, space, code, versions, data."""
+    return {
+        "sweep": row.sweep,
+        "family": row.family,
+        "phase": row.phase.value,
+        "trial": row.candidate,
+        "trial_id": row.trial_id,
+        "objective": row.objective,
+        "parameters": row.parameters,
+        "space": space.to_dict(),
+        "data_hash": row.data_hash,
+        "git_commit": git_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in RECORDED}},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, `-dirty` where files differ from it; empty outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return ""
+    return result.stdout.strip()
+
+
+def write_best(path: Path, best: Best) -> None:
+    content = {"schema": SCHEMA, "experiment": to_plain(best.experiment), "provenance": best.provenance}
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def read_best(path: Path) -> Best:
+    """Raises InputError: not there, not YAML, of another schema version, or no valid experiment."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict) or not {"schema", "experiment", "provenance"} <= content.keys():
+        raise InputError(f"{path} is no best.yaml: it needs the keys schema, experiment and provenance.")
+    if content["schema"] != SCHEMA:
+        newer = " It was written by a newer version: update this one." if str(content["schema"]) > str(SCHEMA) else ""
+        raise InputError(f"{path} has schema {content['schema']!r}; this version reads schema {SCHEMA}.{newer}")
+    try:
+        experiment = from_plain(ExperimentConfig, content["experiment"])
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    if not isinstance(content["provenance"], dict):
+        raise InputError(f"{path}: provenance must be a mapping.")
+    return Best(experiment, content["provenance"])

@@ -1,0 +1,9 @@
+"""The two ways a command fails: the user's input is wrong (exit code 2), or the work failed (exit code 1)."""
+
+
+class InputError(Exception):
+    """What the user asked for cannot be: the message says what was asked, why not, and what is possible."""
+
+
+class WorkError(Exception):
+    """The work itself failed: the message says what is kept and how to go on."""

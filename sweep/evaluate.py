@@ -1,0 +1,155 @@
+"""`sweep evaluate NAME`: the final networks on the test set, as trained and under other schemes and steps -> rows.csv.
+
+The only stage that reads test images, and it does so once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+
+from odenet.checkpoint import load_checkpoint
+from odenet.config import RuntimeConfig
+from odenet.data import Batches, Images, Statistics, load_data, load_test
+from odenet.evaluation import Score, evaluate as score
+from odenet.models import DepthNet, manifest
+from odenet.terms import Scheme
+from sweep.cluster import trial_resources
+from sweep.config import EvaluateConfig
+from sweep.errors import InputError
+from sweep.export import EvaluationRow, Phase, TrialRow, read_rows, write_rows
+from sweep.outcome import Outcome
+from sweep.runner import mlflow_key
+from sweep.session import Session
+from sweep.tracking import Run
+
+CLEAN = "clean"  # the whole test set, as trained
+MANIFESTATION = "manifestation"  # a class-balanced part of it, under every scheme and number of steps
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One network under one manifestation."""
+
+    condition: str
+    scheme: Scheme
+    steps: int
+    score: Score
+
+
+def evaluate(session: Session) -> None:
+    """Measures every final network that ended done and writes rows.csv.
+
+    Raises:
+        InputError: there are no final networks, the test set was used already, or its files are not there.
+    """
+    files = session.files
+    rows = [row for row in _final_rows(session) if row.outcome is Outcome.done]
+    if not rows:
+        raise InputError(f"{session.name} has no final network: run `sweep final {session.name}` first.")
+    if files.rows.exists():
+        raise InputError(
+            f"{session.name} was evaluated already and test data is used once; {files.rows} has the result. "
+            "To measure again remove that file, and say so where you report it."
+        )
+    measured = _measure_all(session, rows)
+    evaluations = [row for trial, results in zip(rows, measured, strict=True) for row in _rows(trial, results)]
+    write_rows(files.rows, EvaluationRow, evaluations)
+    _track(session, rows, measured)
+
+
+def _final_rows(session: Session) -> list[TrialRow]:
+    if not session.files.final.trials.exists():
+        return []
+    return [row for row in read_rows(session.files.final.trials, TrialRow) if row.phase is Phase.final]
+
+
+def _measure_all(session: Session, rows: list[TrialRow]) -> list[list[Measured]]:
+    config = session.config
+    try:
+        test = load_test(config.data, config.runtime.data_dir)
+        checkpoints = [load_checkpoint(session.files.checkpoint(row.number)) for row in rows]
+        train = load_data(checkpoints[0].experiment.data, config.runtime.data_dir).train
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+    per_trial = trial_resources(config.runtime.resources)
+    task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=per_trial.get("GPU", 0.0))(measure)
+    shared = [ray.put(value) for value in (Statistics.of(train), test, config.evaluate, config.runtime.for_training())]
+    return ray.get([task.remote(session.files.checkpoint(row.number), *shared) for row in rows])
+
+
+def measure(
+    checkpoint: Path, statistics: Statistics, test: Images, config: EvaluateConfig, runtime: RuntimeConfig
+) -> list[Measured]:
+    """One network on the whole test set, and under every manifestation on a part of it. Runs on a worker."""
+    torch.set_num_threads(1)
+    loaded, device = load_checkpoint(checkpoint), runtime.torch_device()
+    model = loaded.build().to(device)
+    depth = model.depth_stages()[-1].depth
+    whole = Batches(test, statistics=statistics, device=device)
+    part = Batches(class_balanced(test, config.manifestation_images), statistics=statistics, device=device)
+    clean = Measured(CLEAN, depth.scheme, depth.steps, score(model, whole, batch_size=config.batch_size))
+    return [clean, *_manifestations(model, part, config)]
+
+
+def _manifestations(model: DepthNet, part: Batches, config: EvaluateConfig) -> list[Measured]:
+    trained = model.depth_stages()[-1].depth
+    schemes = dict.fromkeys([trained.scheme, *config.schemes])
+    factors = dict.fromkeys([1.0, *config.step_factors])
+    results = []
+    for scheme in schemes:
+        for steps in sorted({max(1, round(factor * trained.steps)) for factor in factors}):
+            other = manifest(model, scheme=scheme, steps=steps)
+            results.append(Measured(MANIFESTATION, scheme, steps, score(other, part, batch_size=config.batch_size)))
+    return results
+
+
+def class_balanced(images: Images, count: int | None) -> Images:
+    """The first images of every class in file order, `count` in all (None: all); the same for every network."""
+    if count is None or count >= len(images):
+        return images
+    labels = images.labels_B
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    chosen = np.sort(np.lexsort((labels, rank))[:count])
+    return Images(images.pixels_BCHW[chosen], labels[chosen], images.indices_B[chosen])
+
+
+def _rows(trial: TrialRow, results: list[Measured]) -> list[EvaluationRow]:
+    trained = results[0]
+    return [
+        EvaluationRow(
+            family=trial.family,
+            dataset=trial.dataset,
+            per_class=trial.per_class,
+            draw=trial.draw,
+            seed=trial.seed,
+            scheme=result.scheme.value,
+            steps=result.steps,
+            condition=result.condition,
+            severity=0.0,
+            split="test",
+            metric=metric,
+            value=value,
+            n=result.score.n,
+            trained_scheme=trained.scheme.value,
+            trained_steps=trained.steps,
+            config_hash=trial.config_hash,
+            data_hash=trial.data_hash,
+        )
+        for result in results
+        for metric, value in (("accuracy", result.score.accuracy), ("loss", result.score.loss))
+    ]
+
+
+def _track(session: Session, rows: list[TrialRow], measured: list[list[Measured]]) -> None:
+    for row, results in zip(rows, measured, strict=True):
+        key = mlflow_key(session, row)
+        session.tracker.start(Run(key, f"final-{row.number}", session.run_key), tags={}, params={})
+        clean = results[0].score
+        session.tracker.metrics(key, {"test/accuracy": clean.accuracy, "test/loss": clean.loss}, row.epochs)
+    session.tracker.artifact(session.run_key, session.files.rows)

@@ -1,0 +1,139 @@
+"""`sweep final NAME` or `sweep final path/to/best.yaml`: confirm the top trials over seeds, retrain the crowned one.
+
+Confirm trains on train and is judged on val. Final trains the crowned configuration on train+val over fresh seeds, for
+the same number of epochs; nothing is chosen there. The first final seed, fixed beforehand, is the registered model.
+"""
+
+import shutil
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from odenet.config import ExperimentConfig, to_plain
+from odenet.data import Portion, Splits, load_data
+from odenet.seeding import derive
+from sweep.best import Best, read_best, write_best
+from sweep.config import override
+from sweep.errors import InputError, WorkError
+from sweep.export import Phase, TrialRow, ranked, read_rows
+from sweep.outcome import Outcome
+from sweep.runner import Batch, Ended, mlflow_key, run_batch
+from sweep.searcher import ListSearcher, Told
+from sweep.session import Session
+from sweep.tracking import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration to confirm; `number` is the search trial it comes from."""
+
+    number: int
+    parameters: dict[str, Any]
+    experiment: ExperimentConfig
+
+
+def final(session: Session) -> None:
+    """Writes final/trials.csv, final/curves.csv, final/crowned.yaml and one checkpoint per final seed.
+
+    Raises:
+        InputError: nothing to confirm, done already, or the data is not there. WorkError: no final seed ended done.
+    """
+    candidates, splits = _candidates(session), _splits(session)
+    if session.files.final.trials.exists():
+        raise InputError(
+            f"{session.name} has final trials already; remove {session.files.final.directory} to train again."
+        )
+    session.files.final.directory.mkdir(parents=True)
+    session.tracker.start(Run(session.run_key, session.name), tags={"kind": "sweep"}, params={})
+    seeds = session.config.final
+    confirm = [_job(session, Phase.confirm, c, i) for c in candidates for i in range(seeds.confirm_seeds)]
+    if len(candidates) == 1:
+        confirm = []  # nothing to choose between
+    chance = 1 / splits[Portion.train].classes
+
+    def follow_up(told: Told) -> list[dict[str, Any]]:
+        crowned = crown(candidates, confirm, told, chance)
+        _write_crowned(session, crowned, splits)
+        return [_job(session, Phase.final, crowned, index) for index in range(seeds.seeds)]
+
+    batch = Batch(
+        title=f"final {session.name}",
+        searcher=ListSearcher(_numbered(confirm, 0), lambda told: _numbered(follow_up(told), len(confirm))),
+        total=len(confirm) + seeds.seeds,
+        splits=splits,
+        files=session.files.final,
+    )
+    _keep_checkpoints(session, [ended for ended in run_batch(session, batch) if ended.row.phase is Phase.final])
+    session.tracker.end(session.run_key, "FINISHED")
+
+
+def crown(candidates: list[Candidate], jobs: list[dict[str, Any]], told: Told, chance: float) -> Candidate:
+    """The candidate with the best mean objective over the confirming seeds; a failed one counts as chance, ties go to
+    the better search rank."""
+    if not jobs:
+        return candidates[0]
+    values: dict[int, list[float]] = {candidate.number: [] for candidate in candidates}
+    for number, job in enumerate(jobs):
+        outcome, objective = told[number]
+        values[job["candidate"]].append(objective if outcome is Outcome.done and objective is not None else chance)
+    return max(candidates, key=lambda candidate: fmean(values[candidate.number]))
+
+
+def _candidates(session: Session) -> list[Candidate]:
+    files = session.files
+    if not files.trials.exists():  # retrained from a best.yaml, copied here by the command
+        best = read_best(files.best)
+        return [Candidate(int(best.provenance.get("trial", 0)), best.provenance.get("parameters", {}), best.experiment)]
+    rows = ranked(read_rows(files.trials, TrialRow))[: session.config.final.top]
+    if not rows:
+        raise InputError(f"{session.name} has no trial that ended done: there is nothing to retrain.")
+    base = session.config.experiment
+    return [Candidate(row.number, row.parameters, override(base, row.parameters)) for row in rows]
+
+
+def _splits(session: Session) -> dict[Portion, Splits]:
+    data, directory = session.config.data, session.config.runtime.data_dir
+    try:
+        return {portion: load_data(replace(data, portion=portion), directory) for portion in Portion}
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _job(session: Session, phase: Phase, candidate: Candidate, index: int) -> dict[str, Any]:
+    """The seeds depend on phase and index only: families and candidates are compared on the same ones."""
+    seed = derive(session.config.search.seed, phase.value, index) % 2**31
+    portion = Portion.trainval if phase is Phase.final else Portion.train
+    experiment = override(candidate.experiment, {"training.seed": seed, "data.portion": portion.value})
+    return {
+        "phase": phase.value,
+        "candidate": candidate.number,
+        "parameters": candidate.parameters,
+        "experiment": to_plain(experiment),
+    }
+
+
+def _numbered(jobs: list[dict[str, Any]], first: int) -> list[dict[str, Any]]:
+    return [{**job, "number": number} for number, job in enumerate(jobs, start=first)]
+
+
+def _write_crowned(session: Session, crowned: Candidate, splits: dict[Portion, Splits]) -> None:
+    origin = read_best(session.files.best).provenance
+    mine = {"trial": crowned.number, "parameters": crowned.parameters, "data_hash": splits[Portion.train].hash}
+    write_best(session.files.crowned, Best(crowned.experiment, {**origin, **mine, "phase": Phase.confirm.value}))
+    session.tracker.artifact(session.run_key, session.files.crowned)
+
+
+def _keep_checkpoints(session: Session, ended: list[Ended]) -> None:
+    done = [end for end in ended if end.row.outcome is Outcome.done]
+    if not done:
+        reasons = "; ".join(sorted({f"{end.row.outcome.value}: {end.row.reason}" for end in ended}))
+        raise WorkError(
+            f"No final seed of {session.name} ended done ({reasons}); {session.files.final.trials} lists them."
+        )
+    for end in done:
+        assert end.checkpoint is not None, "a trial that is done has written its last epoch"
+        shutil.copyfile(end.checkpoint, session.files.checkpoint(end.row.number))
+    first = min(done, key=lambda end: end.row.number)
+    session.tracker.model(
+        mlflow_key(session, first.row), session.files.checkpoint(first.row.number), session.name.replace("/", ".")
+    )
