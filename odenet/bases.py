@@ -24,7 +24,7 @@ Row = dict[int, Fraction]  # node -> weight
 
 
 def cell_of(cells: int, stage: Stage) -> int:
-    """The cell of a grid of equal cells that a stage reads: exact integer arithmetic, the limit from inside the step."""
+    """The cell of a grid of equal cells that a stage reads: integer arithmetic, the limit from inside the step."""
     step, steps, c = stage
     if c == 1:
         return -(-cells * (step + 1) // steps) - 1
@@ -106,17 +106,13 @@ def mix_nodes(matrix_MN: Tensor, theta_N: Tensor) -> Tensor:
 class Readout:
     """How the stages of one manifestation (scheme, steps) read the nodes: each stage has a slot, each slot is a row.
 
-    Where rows are plain selections (piecewise constant weights) the slots are the nodes themselves and nothing is mixed.
+    Where rows are plain selections (piecewise constant weights) slots are the nodes themselves and nothing is mixed.
     """
 
-    slots: dict[Stage, int]
+    slots: dict[tuple[int, int, int], int]  # by `Stage.key`
     matrix_SN: Tensor | None  # float64; None: slots are nodes
     rows_EN: Tensor  # float64, one row for each evaluation in the order in which they happen
     fit_NE: Tensor  # float64, its pseudo-inverse: node values by least squares from what was seen at the evaluations
-
-    def unread(self) -> list[int]:
-        """Nodes that no stage reads: their weights would stay untrained."""
-        return [node for node, read in enumerate(self.rows_EN.any(dim=0).tolist()) if not read]
 
     def take(self, theta_N: Tensor) -> tuple[Tensor, ...]:
         """The tensor of every slot, taken apart once per forward pass: indexing at each evaluation would cost a
@@ -124,21 +120,31 @@ class Readout:
         return (theta_N if self.matrix_SN is None else mix_nodes(self.matrix_SN, theta_N)).unbind(0)
 
 
-@lru_cache(maxsize=1024)
+def unread_nodes(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> list[int]:
+    """Nodes that no stage of a manifestation reads: trained under it, their weights would stay as they are."""
+    read = {node for stage in SCHEMES[scheme].stages(steps) for node in BASES[basis].row(nodes, stage)}
+    return sorted(set(range(nodes)) - read)
+
+
 def readout(basis: Basis, nodes: int, scheme: Scheme, steps: int, device: torch.device) -> Readout:
     """The readout of a manifestation; a constant, so computed once in a process."""
+    # The cache stands one call below: torch.compile looks through a cached function and would trace what it computes.
+    return _readout(basis, nodes, scheme, steps, device)
+
+
+@lru_cache(maxsize=1024)
+def _readout(basis: Basis, nodes: int, scheme: Scheme, steps: int, device: torch.device) -> Readout:
     stages = SCHEMES[scheme].stages(steps)
     rows = [BASES[basis].row(nodes, stage) for stage in stages]
     rows_EN = _dense(rows, nodes)
-    fit_NE = torch.linalg.pinv(rows_EN).to(device)
-    rows_EN = rows_EN.to(device)
     if all(len(row) == 1 for row in rows):
-        slots = {stage: next(iter(row)) for stage, row in zip(stages, rows, strict=True)}
-        return Readout(slots, None, rows_EN, fit_NE)
-    slots = {stage: slot for slot, stage in enumerate(dict.fromkeys(stages))}
-    return Readout(
-        slots, _dense([BASES[basis].row(nodes, stage) for stage in slots], nodes).to(device), rows_EN, fit_NE
-    )
+        slots = {stage.key: next(iter(row)) for stage, row in zip(stages, rows, strict=True)}
+        mean_NE = rows_EN.T / rows_EN.sum(0).clamp(min=1)[:, None]
+        return Readout(slots, None, rows_EN.to(device), mean_NE.to(device))
+    distinct = {stage.key: row for stage, row in zip(stages, rows, strict=True)}
+    slots = {key: slot for slot, key in enumerate(distinct)}
+    matrix_SN, fit_NE = _dense(list(distinct.values()), nodes), torch.linalg.pinv(rows_EN)
+    return Readout(slots, matrix_SN.to(device), rows_EN.to(device), fit_NE.to(device))
 
 
 def _dense(rows: list[Row], nodes: int) -> Tensor:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from odenet.config import ExperimentConfig, from_plain, to_plain
 from odenet.models import DepthNet, ModelConfig, build_model
 
 MAGIC = b"odenet checkpoint 1\n"
+HEADER_BYTES = len(MAGIC) + 65
 
 
 class DamagedCheckpoint(ValueError):
@@ -57,7 +59,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.writelines([MAGIC, hashlib.sha256(payload).hexdigest().encode(), b"\n", payload])
+            file.writelines([_header(payload), payload])
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -73,11 +75,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
         OSError: the file cannot be read.
     """
     content = path.read_bytes()
-    digest, payload = content[len(MAGIC) : len(MAGIC) + 64], content[len(MAGIC) + 65 :]
-    if not content.startswith(MAGIC):
+    header, payload = content[:HEADER_BYTES], content[HEADER_BYTES:]
+    if not header.startswith(MAGIC):
         raise DamagedCheckpoint(f"{path} is no odenet checkpoint of version 1.")
-    if hashlib.sha256(payload).hexdigest().encode() != digest:
+    if header != _header(payload):
         raise DamagedCheckpoint(f"{path} is damaged: its {len(content)} bytes do not match their checksum.")
+    try:
+        return _unpack(payload)
+    except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, EOFError) as error:
+        raise DamagedCheckpoint(f"{path} holds something else than a checkpoint of this version: {error}") from error
+
+
+def _header(payload: bytes) -> bytes:
+    return MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+
+
+def _unpack(payload: bytes) -> Checkpoint:
     stored = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     head = json.loads(stored["head"])
     return Checkpoint(

@@ -9,9 +9,9 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 
-from odenet.bases import readout
+from odenet.bases import unread_nodes
 from odenet.data import DataConfig
-from odenet.models import NETWORKS, ModelConfig, stage_depth
+from odenet.models import MOST_STEPS, NETWORKS, ModelConfig, stage_depth
 from odenet.optim import OptimConfig
 from odenet.refinement import RefinementConfig
 from odenet.terms import Device, Precision
@@ -62,6 +62,7 @@ class ExperimentConfig:
         _check_capability(self.model, self.refinement)
         self.refinement.due(self.training.epochs)
         _check_every_node_is_read(self.model)
+        _check_every_node_is_read(model_after(self), " after refinement")
 
 
 def _check_capability(model: ModelConfig, refinement: RefinementConfig) -> None:
@@ -74,17 +75,18 @@ def _check_capability(model: ModelConfig, refinement: RefinementConfig) -> None:
         raise ValueError(f"{name} with refinement.count={refinement.count}: a ResNet cannot be refined; use 0.")
     if model.substeps > 1 and not can.substeps:
         raise ValueError(f"{name} with model.substeps={model.substeps}: a ResNet's block is one step; use 1.")
-    if model.depth_time not in (None, float(model.nodes)) and not can.depth_time:
-        raise ValueError(f"{name} with model.depth_time={model.depth_time}: a ResNet's is its {model.nodes} nodes.")
+    if model.depth_time is not None and not can.depth_time:
+        raise ValueError(
+            f"{name} with model.depth_time={model.depth_time}: a ResNet's is the number of its blocks; use null."
+        )
 
 
-def _check_every_node_is_read(model: ModelConfig) -> None:
-    depth = stage_depth(model, 0)
-    unread = readout(depth.basis, depth.nodes, depth.scheme, depth.steps, torch.device("cpu")).unread()
+def _check_every_node_is_read(model: ModelConfig, when: str = "") -> None:
+    unread = unread_nodes(model.basis, model.nodes, model.scheme, model.steps)
     if unread:
         raise ValueError(
             f"model.scheme={model.scheme.value} with model.basis={model.basis.value}, {model.nodes} nodes and "
-            f"{model.steps} steps never reads node {unread[0]}, whose weights would stay untrained: "
+            f"{model.steps} steps{when} never reads node {unread[0]}, whose weights would stay untrained: "
             "choose a scheme with a stage at the end of the step (heun, rk4, rk4_38), or model.substeps=2."
         )
 
@@ -121,7 +123,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, UnionType):
         return None if value is None else _typed(get_args(hint)[0], value, where)
     if isinstance(hint, type) and issubclass(hint, Enum):
-        if value not in hint.__members__:
+        if not isinstance(value, str) or value not in hint.__members__:
             raise ValueError(f"{where}={value!r}: must be one of {', '.join(hint.__members__)}.")
         return hint[value]
     if hint is float and type(value) is int:
@@ -133,13 +135,24 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 def identity(config: ExperimentConfig) -> str:
     """16 hex digits that two configs share exactly if they are equal."""
-    return hashlib.sha256(json.dumps(to_plain(config), sort_keys=True).encode()).hexdigest()[:16]
+    typed = to_plain(from_plain(ExperimentConfig, to_plain(config)))  # 1 becomes 1.0 where a float is meant
+    return hashlib.sha256(json.dumps(typed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def model_after(config: ExperimentConfig) -> ModelConfig:
-    """The network at the end of training: refined as scheduled, depth time fixed at the start."""
+    """The network at the end of training: refined as scheduled, depth time fixed at the start.
+
+    Raises:
+        ValueError: it would be deeper than `MOST_STEPS`.
+    """
     depth = stage_depth(config.model, 0)
     for _ in range(config.refinement.count):
         depth = depth.refined()
+    if max(depth.nodes, depth.steps) > MOST_STEPS:
+        raise ValueError(
+            f"refinement.count={config.refinement.count} from model.nodes={config.model.nodes} and "
+            f"{config.model.steps} steps ends with {depth.nodes} nodes and {depth.steps} steps per stage: "
+            f"at most {MOST_STEPS} are possible; refine less often or start with fewer."
+        )
     depth_time = depth.depth_time if config.refinement.count else config.model.depth_time
     return replace(config.model, nodes=depth.nodes, depth_time=depth_time)

@@ -16,6 +16,7 @@ from odenet.seeding import global_seed
 from odenet.terms import Basis, Network, Scheme
 
 STRIDES = (1, 2, 2)
+MOST_STEPS = 4096  # per stage; also the bound of what a width, a number of nodes or of substeps can be
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,8 +33,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("width", "nodes", "substeps"):
-            if not 1 <= getattr(self, name) <= 4096:
-                raise ValueError(f"model.{name}={getattr(self, name)}: must be from 1 to 4096.")
+            if not 1 <= getattr(self, name) <= MOST_STEPS:
+                raise ValueError(f"model.{name}={getattr(self, name)}: must be from 1 to {MOST_STEPS}.")
+        if self.steps > MOST_STEPS:
+            raise ValueError(
+                f"model.nodes={self.nodes} with model.substeps={self.substeps} takes {self.steps} steps per stage: "
+                f"at most {MOST_STEPS} are possible."
+            )
         if self.depth_time is not None and not 0 < self.depth_time < float("inf"):
             raise ValueError(
                 f"model.depth_time={self.depth_time}: must be positive and finite, or null for {self.nodes}."

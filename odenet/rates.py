@@ -38,6 +38,10 @@ class NodeLayer(nn.Module, ABC):
     def commit(self, readout: Readout) -> None:
         """Ends a forward pass in training mode; only layers with running state have something to do."""
 
+    def multiply_adds(self, pixels: int) -> int:  # noqa: ARG002
+        """Of one evaluation for one image of so many pixels."""
+        return 0
+
 
 class NodeConv(NodeLayer):
     """3x3 convolution, padding 1: kernel (N, C, C, 3, 3) stored so that each node's slice is channels_last."""
@@ -55,13 +59,17 @@ class NodeConv(NodeLayer):
         biases = readout.take(self.bias)
         return lambda slot, x: F.conv2d(x, kernels[slot], biases[slot], padding=1)
 
+    def multiply_adds(self, pixels: int) -> int:
+        return self.kernel[0].numel() * pixels
+
 
 class NodeBatchNorm(NodeLayer):
     """Batch normalisation whose affine parameters and running statistics are functions of depth.
 
     Running statistics move once per forward pass: the statistics seen at all evaluations are fitted to the nodes by
     least squares around the present values (the mean per cell for piecewise constant weights), and the running ones go
-    a step of `BATCH_NORM_MOMENTUM` towards the fit. Fitted variances stay at or above the smallest one seen.
+    a step of `BATCH_NORM_MOMENTUM` towards the fit. Nodes that no stage reads stay, and a fitted variance is never
+    below both the smallest one seen and its present value.
     """
 
     def __init__(self, nodes: int, channels: int) -> None:
@@ -87,7 +95,7 @@ class NodeBatchNorm(NodeLayer):
         seen, evaluation = list(zip(*self._seen, strict=True)), count()
 
         def normalise(slot: int, x: Tensor) -> Tensor:
-            # With momentum 1 the kernel writes this batch's own statistics, which it computes anyway (0 x what was there).
+            # With momentum 1 the kernel writes this batch's own statistics, which it computes anyway.
             mean, variance = seen[next(evaluation)]
             return F.batch_norm(
                 x, mean, variance, weights[slot], biases[slot], training=True, momentum=1.0, eps=BATCH_NORM_EPS
@@ -100,7 +108,8 @@ class NodeBatchNorm(NodeLayer):
         assert self._seen is not None, "commit ends a pass that open has begun"
         (mean_EC, var_EC), self._seen = self._seen, None
         self.running_mean.lerp_(_fit(readout, self.running_mean, mean_EC), BATCH_NORM_MOMENTUM)
-        fitted = _fit(readout, self.running_var, var_EC).maximum(var_EC.amin(0))
+        lowest_NC = self.running_var.minimum(var_EC.amin(0))
+        fitted = _fit(readout, self.running_var, var_EC).maximum(lowest_NC)
         self.running_var.lerp_(fitted, BATCH_NORM_MOMENTUM)
 
 
@@ -147,7 +156,7 @@ class LayeredRate(nn.Module):
         layers = [layer.open(readout) for layer in self._node_layers()]
 
         def rate(stage: Stage, h: Tensor) -> Tensor:
-            slot = readout.slots[stage]
+            slot = readout.slots[stage.key]
             for layer in layers:
                 h = layer(slot, h)
             return h
@@ -158,6 +167,10 @@ class LayeredRate(nn.Module):
         """Ends a forward pass in training mode."""
         for layer in self._node_layers():
             layer.commit(readout)
+
+    def multiply_adds(self, pixels: int) -> int:
+        """Of one evaluation for one image of so many pixels."""
+        return sum(layer.multiply_adds(pixels) for layer in self._node_layers())
 
     def _node_layers(self) -> list[NodeLayer]:
         return [layer for layer in self.layers if isinstance(layer, NodeLayer)]

@@ -1,4 +1,4 @@
-"""The vocabulary: closed choices (member name = value, as written in a configuration) and the stage of an integration."""
+"""The vocabulary: closed choices (member name = value, as written in a configuration), the stage of an integration."""
 
 from enum import Enum
 from fractions import Fraction
@@ -60,3 +60,8 @@ class Stage(NamedTuple):
     def t(self) -> float:
         """Depth in [0, 1]."""
         return float((self.step + self.abscissa) / self.steps)
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """The stage within its integration as integers: torch.compile looks these up, but not fractions."""
+        return self.step, self.abscissa.numerator, self.abscissa.denominator

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from odenet.bases import readout
 from odenet.checkpoint import Checkpoint, save_checkpoint
 from odenet.config import ExperimentConfig, RuntimeConfig
 from odenet.cost import train_gflops
@@ -73,7 +74,9 @@ class Training:
         if checkpoint is not None and checkpoint.experiment != config:
             raise ValueError("The checkpoint is of another experiment: its config differs from the one to resume.")
         self.config, self._runtime, self._device = config, runtime, runtime.torch_device()
-        torch.use_deterministic_algorithms(runtime.deterministic)
+        # Asked first: the call loads the compiler.
+        if torch.are_deterministic_algorithms_enabled() != runtime.deterministic:
+            torch.use_deterministic_algorithms(runtime.deterministic)
         data = load_data(config.data, runtime.data_dir) if data is None else data
         self._load_batches(data)
         self._due = config.refinement.due(config.training.epochs)
@@ -112,7 +115,11 @@ class Training:
     def _prepare(self) -> None:
         """What depends on the present depth."""
         self._gflops_per_image = train_gflops(self.model, self.train_batches.shape)
-        self._forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if self._runtime.compile else self.model
+        self._forward: Callable[[Tensor], Tensor] = self.model
+        if self._runtime.compile:
+            # Marked here, not where it stands: this imports the compiler.
+            torch.compiler.assume_constant_result(readout)
+            self._forward = torch.compile(self.model)
 
     def __iter__(self) -> "Training":
         return self

@@ -6,10 +6,12 @@
 import sys
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from sweep.commandline import Command, help_text, hydra_completion, parse
+from sweep.commandline import Command, help_text, parse, shell_completion
 from sweep.errors import InputError, WorkError
+
+PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe: no window limits it
 
 
 def main() -> None:
@@ -19,26 +21,38 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        _dispatch(parse(argv), Console(soft_wrap=True))
+        _dispatch(parse(argv), _console())
     except InputError as error:
-        errors.print(f"[red]sweep:[/red] {escape(str(error))}")
-        return 2
+        return _say("sweep:", "red", error, code=2)
     except WorkError as error:
-        errors.print(f"[red]sweep:[/red] {escape(str(error))}")
-        return 1
+        return _say("sweep:", "red", error, code=1)
     except KeyboardInterrupt as error:
-        errors.print(f"[yellow]sweep: interrupted.[/yellow] {escape(str(error))}")
-        return 130
+        return _say("sweep: interrupted.", "yellow", error, code=130)
     return 0
+
+
+def _console() -> Console:
+    """No markup: names, paths and reasons hold brackets of their own."""
+    console = Console(soft_wrap=True, markup=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def _say(head: str, style: str, error: BaseException, code: int) -> int:
+    """Prints what went wrong. What the user wrote comes back in it, so control characters are spelled out."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(error))
+    errors.print(Text.assemble((head, style), " ", text))
+    return code
 
 
 def _dispatch(command: Command, console: Console) -> None:
     if command.flags[:1] == ["--help"]:
-        console.print(help_text(command.stage), markup=False, highlight=False)
+        console.print(help_text(command.stage), highlight=False)
     elif not command.stage:
-        hydra_completion(command.flags)
+        shell_completion(command.flags)
     else:
         from sweep import stages
 

@@ -66,17 +66,30 @@ def read_best(path: Path) -> Best:
     """Raises InputError: not there, not YAML, of another schema version, or no valid experiment."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict) or not {"schema", "experiment", "provenance"} <= content.keys():
         raise InputError(f"{path} is no best.yaml: it needs the keys schema, experiment and provenance.")
-    if content["schema"] != SCHEMA:
-        newer = " It was written by a newer version: update this one." if str(content["schema"]) > str(SCHEMA) else ""
-        raise InputError(f"{path} has schema {content['schema']!r}; this version reads schema {SCHEMA}.{newer}")
-    try:
-        experiment = from_plain(ExperimentConfig, content["experiment"])
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    if not isinstance(content["provenance"], dict):
+    schema, origin = content["schema"], content["provenance"]
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        hint = " It was written by a newer version: update this one." if newer else ""
+        raise InputError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}.{hint}")
+    if not isinstance(origin, dict):
         raise InputError(f"{path}: provenance must be a mapping.")
-    return Best(experiment, content["provenance"])
+    for key, (kind, what) in _ORIGIN.items():
+        if not isinstance(origin.get(key, kind()), kind):
+            raise InputError(f"{path}: provenance.{key}={origin[key]!r}: must be {what}.")
+    try:
+        return Best(from_plain(ExperimentConfig, content["experiment"]), origin)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+# What stages read of the provenance, where it is there.
+_ORIGIN: dict[str, tuple[type, str]] = {
+    "sweep": (str, "the name of the sweep it comes from"),
+    "family": (str, "the name of a search space"),
+    "trial": (int, "the number of the trial it comes from"),
+    "parameters": (dict, "a mapping of what was varied"),
+}

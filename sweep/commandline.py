@@ -2,8 +2,7 @@
 
 import difflib
 import os
-import re
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass
 
 from sweep.errors import InputError
@@ -24,8 +23,8 @@ STAGES: dict[str, Stage] = {
         "checks a configuration before anything is spent",
         "sweep plan [KEY=VALUE ...]",
         (0, 0),
-        "Checks space, data and storage, trains two iterations of the cheapest and the dearest configuration, and prints\n"
-        "trials x epochs x cost. Writes nothing.",
+        "Checks space, data and storage, trains two iterations of the cheapest and the dearest configuration, and\n"
+        "prints trials x epochs x cost. Writes nothing.",
     ),
     "search": Stage(
         "runs a sweep: Optuna proposes, Ray Tune runs trials, MLflow records",
@@ -48,8 +47,8 @@ STAGES: dict[str, Stage] = {
         "confirms the best trials over seeds, retrains the crowned one",
         "sweep final NAME|path/to/best.yaml [KEY=VALUE ...]",
         (1, 1),
-        "Retrains the top configurations on train over seeds, crowns the best mean, retrains it on train+val over fresh\n"
-        "seeds, registers the first of these as champion. A best.yaml is retrained in a new run directory.\n"
+        "Retrains the top configurations on train over seeds, crowns the best mean, retrains it on train+val over\n"
+        "fresh seeds, registers the first of these as champion. A best.yaml is retrained in a new run directory.\n"
         "  final.top=3 final.confirm_seeds=3 final.seeds=10",
     ),
     "evaluate": Stage(
@@ -79,12 +78,12 @@ STAGES: dict[str, Stage] = {
     ),
 }
 
-FLAGS = ("--help", "-h", "--cfg", "-c", "-sc", "--shell-completion", "--shell_completion")
+COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line taken apart. `flags` are what Hydra itself answers, e.g. --cfg job."""
+    """A command line taken apart. `flags` are --help or --cfg job, or what follows -sc."""
 
     stage: str
     names: list[str]
@@ -96,8 +95,8 @@ def parse(argv: list[str]) -> Command:
     """Raises InputError: an unknown stage or flag, a missing or superfluous name."""
     if not argv or argv[0] in {"-h", "--help"}:
         return Command("", [], [], ["--help"])
-    if argv[0] in FLAGS:
-        return Command("", [], [], argv)
+    if argv[0] in COMPLETION:
+        return Command("", [], [], argv[1:])
     stage, *rest = argv
     if stage not in STAGES:
         near = difflib.get_close_matches(stage, STAGES, n=1)
@@ -165,33 +164,40 @@ def help_text(stage: str) -> str:
     )
 
 
-def completion_line(environment: Mapping[str, str]) -> tuple[str, list[str]]:
-    """What Hydra is to complete, without stage and names; and what is completed here instead: the stages.
+SHELLS = {"bash": " ", "zsh": " ", "fish": "\n"}  # with what each has between the candidates
 
-    Hydra knows only overrides, and the completion line comes in COMP_LINE.
+
+def shell_completion(words: list[str]) -> None:
+    """`-sc install=bash` prints the shell's script, which is Hydra's; that calls `-sc query=bash` with COMP_LINE set.
+
+    Raises:
+        InputError: another command or shell.
     """
-    line = environment.get("COMP_LINE", "")
-    words = re.split(r"\s+", line.lstrip())
-    program, typed = words[0], words[1:]
-    if len(typed) <= 1:
-        return line, [stage for stage in STAGES if stage.startswith(typed[0] if typed else "")]
-    last = typed[-1]
-    given = [word for word in typed[1:-1] if "=" in word]
-    return " ".join([program, *given, last]), []
-
-
-def hydra_completion(flags: list[str]) -> None:
-    """Lets Hydra install or answer tab completion; prints what it answers."""
-    import sys
-
+    command, _, shell = " ".join(words).partition("=")
+    if command not in {"install", "uninstall", "query"} or shell not in SHELLS:
+        raise InputError(
+            f"-sc {' '.join(words)}: possible are install, uninstall and query for {', '.join(SHELLS)}, such as "
+            "-sc install=bash."
+        )
+    if command == "query":
+        sys.stdout.write(SHELLS[shell].join(candidates(os.environ.get("COMP_LINE", ""))) + "\n")
+        return
     import hydra
 
-    if any("query=" in flag for flag in flags):
-        os.environ["COMP_LINE"], stages = completion_line(os.environ)
-        if stages:
-            sys.stdout.write(" ".join(stages) + "\n")
-            return
-    sys.argv = [sys.argv[0], *flags]
-    from sweep import config  # noqa: F401 - registers the schema
-
+    sys.argv = [sys.argv[0], "-sc", *words]
     hydra.main(version_base="1.3", config_path="conf", config_name="config")(lambda _: None)()
+
+
+def candidates(line: str) -> list[str]:
+    """What the last word of a half-written command line can become: first a stage, then options, keys and values."""
+    typed = line.split()[1:] + ([""] if line[-1:].isspace() else [])
+    word = typed[-1] if typed else ""
+    if len(typed) <= 1:
+        return [stage for stage in STAGES if stage.startswith(word)]
+    if typed[-2] in {"--cfg", "-c"}:
+        return ["job"]
+    if word.startswith("-"):
+        return [option for option in ("--help", "--cfg") if option.startswith(word)]
+    from sweep.compose import completions
+
+    return completions(word)

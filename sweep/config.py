@@ -1,32 +1,22 @@
-"""The command line's configuration: a typed schema over Hydra, and the one place where flat names meet types.
+"""The configuration: a typed schema over Hydra, and the one place where flat names meet types.
 
 The experiment's parts stand at the top level, so that `model.scheme` is the same name on the command line, in a search
 space, in best.yaml and in MLflow.
 """
 
 import difflib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import OmegaConf
 
 from odenet.config import ExperimentConfig, RuntimeConfig, from_plain, to_plain
-from odenet.terms import Scheme
+from odenet.terms import Device, Scheme
 from search_spaces import SPACES, Space
-from sweep.cluster import ClusterConfig, Resources
-from sweep.errors import InputError
+from sweep.cluster import ClusterConfig, ClusterKind, Resources
 
 
 class SamplerKind(Enum):
@@ -50,6 +40,14 @@ class SweepRuntime(RuntimeConfig):
     runs_dir: str = "runs"
     resources: Resources = field(default_factory=Resources)
 
+    def __post_init__(self) -> None:
+        if not self.runs_dir:
+            raise ValueError("runtime.runs_dir is empty: name the directory for results, such as runs.")
+        if self.device is Device.cuda and self.resources.gpus == 0:
+            raise ValueError(
+                "runtime.device=cuda with runtime.resources.gpus=0: trials see no GPU; give them a share, or use cpu."
+            )
+
     def for_training(self) -> RuntimeConfig:
         """What odenet knows of it."""
         return RuntimeConfig(**{f.name: getattr(self, f.name) for f in fields(RuntimeConfig)})
@@ -57,7 +55,7 @@ class SweepRuntime(RuntimeConfig):
 
 @dataclass(kw_only=True, slots=True)
 class SpaceConfig:
-    """What is searched: a space by name, with parameters fixed (space.fix.KEY=value) or narrowed (space.range.KEY=[a,b])."""
+    """What is searched: a space by name; space.fix.KEY=x fixes a parameter of it, space.range.KEY=[a,b] narrows one."""
 
     name: str = "continuous"
     fix: dict[str, Any] = field(default_factory=dict)
@@ -147,11 +145,16 @@ class TrackingConfig:
     """MLflow. `uri` None: a sqlite file in the run directory; else an MLflow server's http address."""
 
     uri: str | None = None
-    port: int = 5000  # of `sweep ui`, on loopback
+    port: int = 5000  # of `sweep ui`, on loopback; the next one is Optuna's dashboard
 
     def __post_init__(self) -> None:
-        if not 1 <= self.port <= 65535:
-            raise ValueError(f"tracking.port={self.port}: must be from 1 to 65535.")
+        if self.uri is not None and not self.uri.startswith(("http://", "https://")):
+            raise ValueError(
+                f"tracking.uri={self.uri}: must be the address of an MLflow server, such as http://127.0.0.1:5000, or "
+                "null for a file in the run directory."
+            )
+        if not 1 <= self.port <= 65534:
+            raise ValueError(f"tracking.port={self.port}: must be from 1 to 65534.")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -175,6 +178,16 @@ class AppConfig(ExperimentConfig):
     def with_experiment(self, experiment: ExperimentConfig) -> "AppConfig":
         return replace(self, **{f.name: getattr(experiment, f.name) for f in fields(ExperimentConfig)})
 
+    def check_device(self) -> None:
+        """Raises ValueError where trials run on this machine and runtime.device is not here."""
+        if self.cluster.kind is ClusterKind.local:
+            self.runtime.torch_device()
+
+
+def save(config: AppConfig) -> str:
+    """The text of config.yaml."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
 
 def override(experiment: ExperimentConfig, params: dict[str, Any]) -> ExperimentConfig:
     """The experiment with dotted names set, e.g. {"model.scheme": "rk4"}: the one place where names meet types.
@@ -183,118 +196,16 @@ def override(experiment: ExperimentConfig, params: dict[str, Any]) -> Experiment
         ValueError: an unknown name, a wrong type, or a combination that cannot be.
     """
     plain = to_plain(experiment)
+    known = list(leaves(plain))
     for name, value in params.items():
+        if name not in known:
+            raise ValueError(f"{name} is no key of an experiment{suggestion(name, known)}")
         *parents, last = name.split(".")
         node = plain
         for parent in parents:
-            node = node.get(parent, {})
-        if last not in node:
-            raise ValueError(
-                f"{name} is no key of an experiment{suggestion(name, list(_leaves(to_plain(experiment))))}"
-            )
+            node = node[parent]
         node[last] = value
     return from_plain(ExperimentConfig, plain)
-
-
-# --- the command line ---------------------------------------------------------------------------------------------
-
-CONF = "sweep.conf"
-OPEN_KEYS = ("space.fix.", "space.range.")  # take any name of the space below them
-
-
-def load(arguments: list[str], saved: Path | None = None) -> AppConfig:
-    """The typed configuration of Hydra overrides, or of a sweep's config.yaml with overrides of how it is run.
-
-    Raises:
-        InputError: what the user wrote is wrong; the message names it and what is possible.
-    """
-    composed = compose_config(arguments) if saved is None else _with_saved(arguments, saved)
-    try:
-        config = OmegaConf.to_object(composed)
-        assert isinstance(config, AppConfig)
-        config.space.build()
-    except OmegaConfBaseException as error:
-        cause = error.__cause__ or error
-        raise InputError(_first_line(str(cause))) from error
-    except (ValueError, TypeError) as error:
-        raise InputError(str(error)) from error
-    return config
-
-
-def compose_config(arguments: list[str]) -> DictConfig:
-    """Hydra's composition of config.yaml with the overrides."""
-    overrides = _parse(arguments)
-    for parsed, text in zip(overrides, arguments, strict=True):
-        _check_key(parsed, text)
-    try:
-        with initialize_config_module(CONF, version_base="1.3"):
-            return compose("config", overrides=hydra_arguments(arguments))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_explain(error, arguments)) from error
-
-
-def save(config: AppConfig) -> str:
-    """The text of config.yaml."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-HOW_IT_RUNS = ("runtime", "final", "evaluate", "cluster", "tracking", "search")
-
-
-def _with_saved(arguments: list[str], saved: Path) -> DictConfig:
-    for text in arguments:
-        if text.lstrip("+~").split(".")[0] not in HOW_IT_RUNS or text.lstrip("+").startswith("cluster="):
-            raise InputError(
-                f"{text}: what is learned was fixed when the sweep was searched ({saved}); only keys below "
-                f"{', '.join(HOW_IT_RUNS)} can be set now."
-            )
-    overrides = _parse(arguments)
-    for parsed, text in zip(overrides, arguments, strict=True):
-        _check_key(parsed, text)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(AppConfig), OmegaConf.load(saved))
-        for parsed in overrides:
-            OmegaConf.update(merged, parsed.key_or_group, parsed.value())
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise InputError(f"{saved} cannot be read: {' '.join(str(error).split())}.") from error
-    except OmegaConfBaseException as error:
-        raise InputError(f"{error.full_key or saved}: {_first_line(str(error))}") from error
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def hydra_arguments(arguments: list[str]) -> list[str]:
-    """space.fix.X= and space.range.X= as the additions that they are to Hydra."""
-    return [f"+{text}" if text.startswith(OPEN_KEYS) else text for text in arguments]
-
-
-def _parse(arguments: list[str]) -> list[Override]:
-    try:
-        return [OverridesParser.create().parse_override(text) for text in arguments]
-    except HydraException as error:
-        bad = next((text for text in arguments if not re.match(r"^[+~]*[\w.@/-]+=", text)), " ".join(arguments))
-        raise InputError(f"{bad!r} cannot be read: write KEY=VALUE. {_first_line(str(error))}") from error
-
-
-def _check_key(parsed: Override, text: str) -> None:
-    key = parsed.key_or_group
-    if parsed.is_delete():
-        raise InputError(f"{text}: keys cannot be removed, only set: write {key}=VALUE.")
-    if parsed.is_sweep_override():
-        raise InputError(
-            f"{text}: one value is needed; what is searched is chosen by space=NAME and space.range.KEY=[a,b]."
-        )
-    if key.startswith(OPEN_KEYS) or key in known_keys():
-        return
-    raise InputError(f"{text}: {key} is no key{suggestion(key, known_keys())}")
-
-
-@cache
-def known_keys() -> list[str]:
-    """Every key of the configuration and every config group."""
-    plain = OmegaConf.to_container(OmegaConf.structured(AppConfig), enum_to_str=True)
-    assert isinstance(plain, dict)
-    return [*_leaves(plain, inner=True)]
 
 
 def suggestion(key: str, known: list[str]) -> str:
@@ -308,34 +219,13 @@ def suggestion(key: str, known: list[str]) -> str:
     return f"; keys begin with {', '.join(heads)}."
 
 
-def _explain(error: Exception, arguments: list[str]) -> str:
-    message = _first_line(str(error))
-    if "Could not find" in message and (match := re.search(r"'(\w+)/(\S+)'", message)):
-        from importlib.resources import files
-
-        group, asked = match.groups()
-        there = sorted(
-            p.name.removesuffix(".yaml") for p in files(CONF).joinpath(group).iterdir() if p.name.endswith(".yaml")
-        )
-        return f"{group}={asked} is not possible; {group} can be {', '.join(there)}."
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        key = cause.full_key or ""
-        given = next((text for text in arguments if text.lstrip("+").startswith(f"{key}=")), key)
-        return f"{given}: {_first_line(str(cause))}"
-    return message
-
-
-def _first_line(message: str) -> str:
-    return message.strip().splitlines()[0].strip() if message.strip() else "The configuration is not valid."
-
-
-def _leaves(plain: dict[str, Any], prefix: str = "", *, inner: bool = False) -> Iterator[str]:
+def leaves(plain: dict[str, Any], prefix: str = "", *, inner: bool = False) -> Iterator[str]:
+    """The dotted names of all values of a nested dictionary; `inner`: those of its dictionaries, too."""
     for key, value in plain.items():
         if isinstance(value, dict):
             if inner:
                 yield prefix + key
-            yield from _leaves(value, f"{prefix}{key}.", inner=inner)
+            yield from leaves(value, f"{prefix}{key}.", inner=inner)
         else:
             yield prefix + key
 

@@ -1,16 +1,18 @@
-"""The process that delivers an outbox to MLflow: `python -m sweep.delivery DIRECTORY URI EXPERIMENT DRIVER_PID`.
+"""The process that delivers an outbox to MLflow: `python -m sweep.delivery DIRECTORY URI EXPERIMENT TOKEN`.
 
-The only module that imports mlflow, besides `ui` which starts its server. One call per line of the outbox, in order. How far
-it got is in delivered.json, so a restart goes on there.
+The only module that imports mlflow, besides `ui` which starts its server. One call per line of the outbox, in order.
+How far it got is in delivered.json, so a restart goes on there.
 """
 
+import fcntl
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ |= {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -24,7 +26,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from sweep.export import write_text
-from sweep.tracking import DELIVERED, OUTBOX
+from sweep.tracking import DELIVERED, LOCK, OUTBOX
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 2.0
@@ -98,48 +100,50 @@ class Delivery:
         self._client.set_terminated(run_id, line["status"], end_time=line["time"])
 
 
-def lines_from(outbox: Path, offset: int, driver: int) -> Iterator[tuple[Line, int]]:
-    """Whole lines from `offset` on with the offset after each; ends after a `close` that is the last line, or when the
-    driver is gone and everything is read."""
+def lines_from(outbox: Path, offset: int, token: str, driver: int) -> Iterator[tuple[Line, int]]:
+    """Whole lines from `offset` on with the offset after each. Ends when all is read and the tracker of this token has
+    closed, or the process `driver` is no longer the parent of this one: it is gone."""
     with outbox.open("rb") as file:
         file.seek(offset)
-        closed = False
+        ended = False
         while True:
-            alive = _alive(driver)
+            ended = ended or os.getppid() != driver
             text = file.readline()
             if text.endswith(b"\n"):
                 line = json.loads(text)
-                closed = line["op"] == "close"
                 offset += len(text)
-                if not closed:
+                if line["op"] == "close":
+                    ended = ended or line.get("token") == token
+                else:
                     yield line, offset
                 continue
             file.seek(offset)
-            if closed or not alive:
+            if ended:
                 return
             time.sleep(POLL_SECONDS)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def main(directory: Path, uri: str, experiment: str, token: str) -> None:
+    """Delivers until the driver, which started this process, is done. A store that is away is asked again every two
+    seconds; a delivery that is still at the outbox is waited for, so that nothing is delivered twice."""
+    driver = os.getppid()
+    with (directory / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _deliver_all(directory, uri, experiment, (token, driver))
 
 
-def main(directory: Path, uri: str, experiment: str, driver: int) -> None:
-    """Delivers until the driver is done; a store that is away is asked again every two seconds."""
+def _deliver_all(directory: Path, uri: str, experiment: str, until: tuple[str, int]) -> None:
     set_tracking_uri(uri)
     client = MlflowClient(uri)
     state_file = directory / DELIVERED
-    state = json.loads(state_file.read_text()) if state_file.exists() else {"offset": 0, "runs": {}}
+    state: Line = json.loads(state_file.read_text()) if state_file.exists() else {"offset": 0, "runs": {}}
     artifacts = (
         (directory / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
     )  # else the server's
-    deliver = Delivery(client, _experiment_id(client, experiment, artifacts), state["runs"])
-    for line, offset in lines_from(directory / OUTBOX, state["offset"], driver):
-        _until_delivered(deliver, line)
+    experiment_id = _persistently(lambda: _experiment_id(client, experiment, artifacts))
+    deliver = Delivery(client, experiment_id, state["runs"])
+    for line, offset in lines_from(directory / OUTBOX, state["offset"], *until):
+        _persistently(partial(deliver, line))
         write_text(state_file, json.dumps({"offset": offset, "runs": deliver.runs}))
 
 
@@ -148,10 +152,13 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> st
     return known.experiment_id if known else client.create_experiment(name, artifact_location=artifacts)
 
 
-def _until_delivered(deliver: Delivery, line: Line) -> None:
+Answer = TypeVar("Answer")
+
+
+def _persistently(call: Callable[[], Answer]) -> Answer:
     while True:
         try:
-            return deliver(line)
+            return call()
         except MlflowException as error:
             if error.error_code not in {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}:
                 raise
@@ -159,4 +166,4 @@ def _until_delivered(deliver: Delivery, line: Line) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -13,16 +13,17 @@ import torch
 from odenet.checkpoint import load_checkpoint
 from odenet.config import RuntimeConfig
 from odenet.data import Batches, Images, Statistics, load_data, load_test
-from odenet.evaluation import Score, evaluate as score
+from odenet.evaluation import Score
+from odenet.evaluation import evaluate as score
 from odenet.models import DepthNet, manifest
 from odenet.terms import Scheme
 from sweep.cluster import trial_resources
-from sweep.config import EvaluateConfig
+from sweep.config import AppConfig, EvaluateConfig
 from sweep.errors import InputError
 from sweep.export import EvaluationRow, Phase, TrialRow, read_rows, write_rows
 from sweep.outcome import Outcome
 from sweep.runner import mlflow_key
-from sweep.session import Session
+from sweep.session import Session, SweepFiles, run_directory
 from sweep.tracking import Run
 
 CLEAN = "clean"  # the whole test set, as trained
@@ -45,38 +46,46 @@ def evaluate(session: Session) -> None:
     Raises:
         InputError: there are no final networks, the test set was used already, or its files are not there.
     """
-    files = session.files
-    rows = [row for row in _final_rows(session) if row.outcome is Outcome.done]
-    if not rows:
-        raise InputError(f"{session.name} has no final network: run `sweep final {session.name}` first.")
-    if files.rows.exists():
-        raise InputError(
-            f"{session.name} was evaluated already and test data is used once; {files.rows} has the result. "
-            "To measure again remove that file, and say so where you report it."
-        )
-    measured = _measure_all(session, rows)
+    rows, statistics, test = check_evaluate(session.config, session.name)
+    measured = _measure_all(session, rows, statistics, test)
     evaluations = [row for trial, results in zip(rows, measured, strict=True) for row in _rows(trial, results)]
-    write_rows(files.rows, EvaluationRow, evaluations)
+    write_rows(session.files.rows, EvaluationRow, evaluations)
     _track(session, rows, measured)
 
 
-def _final_rows(session: Session) -> list[TrialRow]:
-    if not session.files.final.trials.exists():
-        return []
-    return [row for row in read_rows(session.files.final.trials, TrialRow) if row.phase is Phase.final]
+def check_evaluate(config: AppConfig, name: str) -> tuple[list[TrialRow], Statistics, Images]:
+    """The final trials that ended done, the statistics they were trained with, and the test images.
 
-
-def _measure_all(session: Session, rows: list[TrialRow]) -> list[list[Measured]]:
-    config = session.config
+    Raises InputError as `evaluate`, before anything is started.
+    """
+    files = SweepFiles(run_directory(config, name))
+    rows = [row for row in _final_rows(files.final.trials) if row.outcome is Outcome.done]
+    if not rows:
+        raise InputError(f"{name} has no final network: run `sweep final {name}` first.")
+    if files.rows.exists():
+        raise InputError(
+            f"{name} was evaluated already and test data is used once; {files.rows} has the result. "
+            "To measure again remove that file, and say so where you report it."
+        )
     try:
+        config.check_device()
         test = load_test(config.data, config.runtime.data_dir)
-        checkpoints = [load_checkpoint(session.files.checkpoint(row.number)) for row in rows]
+        checkpoints = [load_checkpoint(files.checkpoint(row.number)) for row in rows]
         train = load_data(checkpoints[0].experiment.data, config.runtime.data_dir).train
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
-    per_trial = trial_resources(config.runtime.resources)
+    return rows, Statistics.of(train), test
+
+
+def _final_rows(trials: Path) -> list[TrialRow]:
+    return [row for row in read_rows(trials, TrialRow) if row.phase is Phase.final] if trials.exists() else []
+
+
+def _measure_all(session: Session, rows: list[TrialRow], statistics: Statistics, test: Images) -> list[list[Measured]]:
+    config = session.config
+    per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
     task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=per_trial.get("GPU", 0.0))(measure)
-    shared = [ray.put(value) for value in (Statistics.of(train), test, config.evaluate, config.runtime.for_training())]
+    shared = (ray.put(statistics), ray.put(test), ray.put(config.evaluate), ray.put(config.runtime.for_training()))
     return ray.get([task.remote(session.files.checkpoint(row.number), *shared) for row in rows])
 
 

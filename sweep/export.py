@@ -1,4 +1,4 @@
-"""The files in which stages meet, as typed rows: trials.csv, curves.csv, rows.csv. The files are the source; MLflow mirrors them.
+"""The files in which stages meet, as typed rows: trials.csv, curves.csv, rows.csv. MLflow mirrors them.
 
 Every row carries the schema version, and reading checks it together with columns and types. Writing is atomic: a reader
 sees the old file or the new one.
@@ -145,10 +145,10 @@ def append_row(path: Path, row: TrialRow | CurveRow | EvaluationRow) -> None:
 def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
     """Reads a table back; InputError names file, line and column of what is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_bytes().decode("utf-8")
+        lines = list(csv.reader(io.StringIO(text, newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
-    lines = list(csv.reader(io.StringIO(text)))
     expected = _header(row_type)
     if not lines or lines[0] != expected:
         found = ", ".join(lines[0]) if lines else "nothing"

@@ -13,13 +13,13 @@ from odenet.config import ExperimentConfig, to_plain
 from odenet.data import Portion, Splits, load_data
 from odenet.seeding import derive
 from sweep.best import Best, read_best, write_best
-from sweep.config import override
+from sweep.config import AppConfig, override
 from sweep.errors import InputError, WorkError
 from sweep.export import Phase, TrialRow, ranked, read_rows
 from sweep.outcome import Outcome
-from sweep.runner import Batch, Ended, mlflow_key, run_batch
+from sweep.runner import Batch, Ended, Interrupted, mlflow_key, run_batch
 from sweep.searcher import ListSearcher, Told
-from sweep.session import Session
+from sweep.session import Session, SweepFiles, run_directory
 from sweep.tracking import Run
 
 
@@ -38,12 +38,8 @@ def final(session: Session) -> None:
     Raises:
         InputError: nothing to confirm, done already, or the data is not there. WorkError: no final seed ended done.
     """
-    candidates, splits = _candidates(session), _splits(session)
-    if session.files.final.trials.exists():
-        raise InputError(
-            f"{session.name} has final trials already; remove {session.files.final.directory} to train again."
-        )
-    session.files.final.directory.mkdir(parents=True)
+    candidates, splits = check_final(session.config, session.name)
+    session.files.final.directory.mkdir(parents=True, exist_ok=True)
     session.tracker.start(Run(session.run_key, session.name), tags={"kind": "sweep"}, params={})
     seeds = session.config.final
     confirm = [_job(session, Phase.confirm, c, i) for c in candidates for i in range(seeds.confirm_seeds)]
@@ -63,7 +59,11 @@ def final(session: Session) -> None:
         splits=splits,
         files=session.files.final,
     )
-    _keep_checkpoints(session, [ended for ended in run_batch(session, batch) if ended.row.phase is Phase.final])
+    try:
+        _keep_checkpoints(session, [ended for ended in run_batch(session, batch) if ended.row.phase is Phase.final])
+    except (Interrupted, WorkError) as error:
+        session.tracker.end(session.run_key, "KILLED" if isinstance(error, Interrupted) else "FAILED")
+        raise
     session.tracker.end(session.run_key, "FINISHED")
 
 
@@ -79,22 +79,35 @@ def crown(candidates: list[Candidate], jobs: list[dict[str, Any]], told: Told, c
     return max(candidates, key=lambda candidate: fmean(values[candidate.number]))
 
 
-def _candidates(session: Session) -> list[Candidate]:
-    files = session.files
+def check_final(config: AppConfig, name: str) -> tuple[list[Candidate], dict[Portion, Splits]]:
+    """What is to be confirmed, on what data. Raises InputError as `final`, before anything is started."""
+    files = SweepFiles(run_directory(config, name))
+    if files.final.trials.exists():
+        raise InputError(f"{name} has final trials already; remove {files.final.directory} to train again.")
+    return _candidates(config, name), load_splits(config)
+
+
+def _candidates(config: AppConfig, name: str) -> list[Candidate]:
+    files = SweepFiles(run_directory(config, name))
     if not files.trials.exists():  # retrained from a best.yaml, copied here by the command
         best = read_best(files.best)
-        return [Candidate(int(best.provenance.get("trial", 0)), best.provenance.get("parameters", {}), best.experiment)]
-    rows = ranked(read_rows(files.trials, TrialRow))[: session.config.final.top]
+        return [Candidate(best.provenance.get("trial", 0), best.provenance.get("parameters", {}), best.experiment)]
+    rows = ranked(read_rows(files.trials, TrialRow))[: config.final.top]
     if not rows:
-        raise InputError(f"{session.name} has no trial that ended done: there is nothing to retrain.")
-    base = session.config.experiment
-    return [Candidate(row.number, row.parameters, override(base, row.parameters)) for row in rows]
-
-
-def _splits(session: Session) -> dict[Portion, Splits]:
-    data, directory = session.config.data, session.config.runtime.data_dir
+        raise InputError(f"{name} has no trial that ended done: there is nothing to retrain.")
     try:
-        return {portion: load_data(replace(data, portion=portion), directory) for portion in Portion}
+        return [Candidate(row.number, row.parameters, override(config.experiment, row.parameters)) for row in rows]
+    except ValueError as error:
+        raise InputError(f"{files.trials}: {error}") from error
+
+
+def load_splits(config: AppConfig) -> dict[Portion, Splits]:
+    """The data of both phases. InputError where it, or the device, is not there."""
+    try:
+        config.check_device()
+        return {
+            portion: load_data(replace(config.data, portion=portion), config.runtime.data_dir) for portion in Portion
+        }
     except ValueError as error:
         raise InputError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""`sweep plan`: checks a configuration and what it would cost, before anything is spent; writes nothing, starts no Ray."""
+"""`sweep plan`: checks a configuration and what it costs, before anything is spent; writes nothing, starts no Ray."""
 
 import os
 import resource
@@ -41,6 +41,7 @@ def plan(config: AppConfig, console: Console) -> None:
         InputError: the configuration, the data or the place for results is not usable.
     """
     splits = check(config)
+    check_dry_run(config)
     check_writable(Path(config.runtime.runs_dir))
     space, search = config.space.build(), config.search
     corners = space.corners()
@@ -58,6 +59,14 @@ def plan(config: AppConfig, console: Console) -> None:
         f"scheduler {search.scheduler.value}"
     )
     console.print(_table(estimates, search.trials))
+
+
+def check_dry_run(config: AppConfig) -> None:
+    """Raises InputError where runtime.device is not on this machine, wherever trials would run."""
+    try:
+        config.runtime.torch_device()
+    except ValueError as error:
+        raise InputError(f"{error} The dry run is on this machine.") from error
 
 
 def check_writable(directory: Path) -> None:

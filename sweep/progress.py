@@ -47,9 +47,8 @@ class ProgressDisplay:
         rows = self._rows.values()
         counts = Counter(row.outcome for row in rows)
         text = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
-        spent = sum(row.gflops for row in rows)
-        seconds = time.monotonic() - self._started
-        return f"{self._title}: {text or 'no trial yet'} of {self._total}; {self._best()}; {seconds:.0f} s, {spent:,.0f} GFLOP"
+        spent = f"{time.monotonic() - self._started:.0f} s, {sum(row.gflops for row in rows):,.0f} GFLOP"
+        return f"{self._title}: {text or 'no trial yet'} of {self._total}; {self._best()}; {spent}"
 
     def _best(self) -> str:
         done = [row for row in self._rows.values() if row.outcome is Outcome.done and row.objective is not None]
@@ -61,7 +60,8 @@ class ProgressDisplay:
     def _line(self, row: TrialRow) -> str:
         value = "-" if row.objective is None else f"{row.objective:.1%}"
         reason = f" ({row.reason})" if row.reason and row.outcome is not Outcome.pruned else ""
-        return f"  {row.phase.value} trial {row.number}: {row.outcome.value} {value}, {row.epochs} epochs, {row.seconds:.1f} s{reason}"
+        head = f"  {row.phase.value} trial {row.number}: {row.outcome.value} {value}"
+        return f"{head}, {row.epochs} epochs, {row.seconds:.1f} s{reason}"
 
     def _render(self) -> RenderableType:
         ended = sum(row.outcome is not Outcome.running for row in self._rows.values())

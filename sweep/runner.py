@@ -46,6 +46,7 @@ class Batch:
     splits: dict[Portion, Splits]
     files: SweepFiles
     scheduler: TrialScheduler | None = None
+    trainable: type[tune.Trainable] = Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,11 @@ def run_batch(session: Session, batch: Batch) -> list[Ended]:
 
 def _tuner(session: Session, batch: Batch, recorder: "Recorder") -> tune.Tuner:
     config = session.config
-    per_trial = trial_resources(config.runtime.resources)
+    per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
     runtime = config.runtime.for_training()
     trainable = tune.with_resources(
-        tune.with_parameters(Trial, runtime=runtime, splits=batch.splits), tune.PlacementGroupFactory([per_trial])
+        tune.with_parameters(batch.trainable, runtime=runtime, splits=batch.splits),
+        tune.PlacementGroupFactory([per_trial]),
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
@@ -94,6 +96,7 @@ def _tuner(session: Session, batch: Batch, recorder: "Recorder") -> tune.Tuner:
             num_samples=batch.total,
             max_concurrent_trials=config.search.concurrency or slots(per_trial),
             reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             name="ray",

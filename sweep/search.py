@@ -22,10 +22,11 @@ def check(config: AppConfig) -> Splits:
     """Refuses, before anything is started, what could only fail later; returns the data.
 
     Raises:
-        InputError: a corner of the space is no possible experiment, or the data is missing or damaged.
+        InputError: a corner of the space is no possible experiment, or the device or the data is not there.
     """
     experiment = config.experiment
     try:
+        config.check_device()
         for corner in config.space.build().corners():
             override(experiment, corner)
         return load_data(experiment.data, config.runtime.data_dir)
@@ -61,7 +62,7 @@ def search(session: Session) -> None:
     splits, space = check(config), config.space.build()
     session.directory.mkdir(parents=True, exist_ok=True)
     write_text(files.config, save(config))
-    _start_run(session, space)
+    start_run(session, space)
     study = open_study(session.directory, session.name)
     searcher = OptunaSearcher(study, space, config.experiment, config.search, chance=1 / splits.classes)
     batch = Batch(
@@ -74,10 +75,10 @@ def search(session: Session) -> None:
     )
     try:
         rows = [ended.row for ended in run_batch(session, batch)]
-    except Interrupted:
+    except (Interrupted, WorkError) as error:
         searcher.end_running(Outcome.interrupted)
-        session.tracker.end(session.run_key, "KILLED")
         _write_best(session, space)
+        session.tracker.end(session.run_key, "KILLED" if isinstance(error, Interrupted) else "FAILED")
         raise
     if not any(row.outcome is Outcome.done for row in rows):
         session.tracker.end(session.run_key, "FAILED")
@@ -88,7 +89,8 @@ def search(session: Session) -> None:
     session.tracker.end(session.run_key, "FINISHED")
 
 
-def _start_run(session: Session, space: Space) -> None:
+def start_run(session: Session, space: Space) -> None:
+    """The sweep's own run in MLflow, with its configuration and space."""
     config = session.config
     tags = {"family": config.space.name, "kind": "sweep", "sampler": config.search.sampler.value}
     params = {

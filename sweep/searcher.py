@@ -78,12 +78,13 @@ class OptunaSearcher(StatelessSearcher):
         self._asked = 0
         self.trials: dict[str, Trial] = {}  # by Ray's trial id
         self._last: dict[str, dict[str, Any]] = {}  # results: Ray hands none over with an error
+        self._reported: dict[str, int] = {}  # epochs: those since the last checkpoint come again after a lost worker
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         if self._asked >= self._config.trials:
             return Searcher.FINISHED
-        self._study.sampler = sampler_for(self._config, self._asked)
         self._asked += 1
+        self._study.sampler = sampler_for(self._config, len(self._study.get_trials(deepcopy=False)))
         trial = self._study.ask()
         params = self._space.suggest(trial)
         trial.set_user_attr("trial_id", trial_id)
@@ -95,7 +96,8 @@ class OptunaSearcher(StatelessSearcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._last[trial_id] = result
-        if "objective" in result:
+        if "objective" in result and result["epoch"] > self._reported.get(trial_id, 0):
+            self._reported[trial_id] = result["epoch"]
             self.trials[trial_id].report(result["objective"], result["epoch"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -119,7 +121,6 @@ class OptunaSearcher(StatelessSearcher):
                 self.tell(trial_id, outcome, None)
 
 
-
 def trial_seed(sweep_seed: int, number: int) -> int:
     """The training seed of a trial: each its own, so that no configuration is judged on a lucky one alone."""
     return derive(sweep_seed, "trial", number) % 2**31
@@ -138,7 +139,7 @@ class ListSearcher(StatelessSearcher):
         self._told: Told = {}
         self._followed = False
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         if not self._waiting and not self._followed:
             if self._running:
                 return None  # asked again later
@@ -152,4 +153,3 @@ class ListSearcher(StatelessSearcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         outcome, _ = ending(result or {}, error)
         self._told[self._running.pop(trial_id)] = (outcome, (result or {}).get("objective"))
-

@@ -22,8 +22,8 @@ def check_name(name: str) -> str:
     parts = name.split("/")
     if len(parts) > 2 or not all(_PART.fullmatch(part) for part in parts):
         raise InputError(
-            f"The name {name!r} is not possible: letters, digits, '.', '_' and '-', beginning with a letter or digit, at "
-            "most 64 of them; within a study STUDY/SWEEP."
+            f"The name {name!r} is not possible: letters, digits, '.', '_' and '-', beginning with a letter or digit, "
+            "at most 64 of them; within a study STUDY/SWEEP."
         )
     return name
 

@@ -3,23 +3,25 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from search_spaces import SPACES
 from sweep.best import read_best
 from sweep.cluster import connected, trial_resources
 from sweep.commandline import Command
-from sweep.config import AppConfig, compose_config, load, save
+from sweep.compose import check_how_it_runs, compose_config, load
+from sweep.config import AppConfig, SpaceConfig, save
 from sweep.errors import InputError
-from sweep.evaluate import evaluate
+from sweep.evaluate import check_evaluate, evaluate
 from sweep.export import write_text
-from sweep.final import final
+from sweep.final import check_final, final, load_splits
 from sweep.plan import plan
-from sweep.report import write_report
 from sweep.search import check, claim_directory, search
-from sweep.session import Session, SweepFiles, run_directory, store_directory
+from sweep.session import Session, SweepFiles, check_name, run_directory, store_directory
 from sweep.status import status, sweeps_below
 from sweep.study import check_study, study
 from sweep.tracking import delivering
@@ -28,7 +30,7 @@ from sweep.ui import ui
 
 def print_config(command: Command, console: Console) -> None:
     """`--cfg job`."""
-    console.print(OmegaConf.to_yaml(compose_config(command.overrides)), markup=False, highlight=False)
+    console.print(OmegaConf.to_yaml(compose_config(command.overrides)), highlight=False)
 
 
 def _plan(command: Command, console: Console) -> None:
@@ -45,7 +47,7 @@ def _search(command: Command, console: Console) -> None:
 
 def _study(command: Command, console: Console) -> None:
     config, name = load(command.overrides), command.names[0]
-    check_study(config)
+    check_study(config, name)
     with _new_session(config, name, console) as session:
         report = study(session)
     console.print(f"Open the report: {_shown(report)}", highlight=False)
@@ -55,12 +57,14 @@ def _study(command: Command, console: Console) -> None:
 def _final(command: Command, console: Console) -> None:
     if command.names[0].endswith((".yaml", ".yml")):
         config, name = _from_best(Path(command.names[0]), command.overrides)
+        load_splits(config)
         with _new_session(config, name, console) as session:
             write_text(session.files.config, save(config))
             shutil.copyfile(command.names[0], session.files.best)
             final(session)
     else:
         config, name = _existing(command)
+        check_final(config, name)
         with _working(config, name, console) as session:
             final(session)
     console.print(f"Next: sweep evaluate {name}", highlight=False)
@@ -68,21 +72,27 @@ def _final(command: Command, console: Console) -> None:
 
 def _from_best(path: Path, overrides: list[str]) -> tuple[AppConfig, str]:
     """The configuration of a best.yaml, and a new run directory's name for it."""
+    check_how_it_runs(overrides, path)
     best = read_best(path)
     config = load(overrides).with_experiment(best.experiment)
-    family = str(best.provenance.get("family", config.space.name))
-    config.space.name = family
-    return config, f"{str(best.provenance.get('sweep', path.stem)).replace('/', '-')}-retrained"
+    family = best.provenance.get("family", config.space.name)
+    if family not in SPACES:
+        raise InputError(f"{path}: provenance.family={family!r} is no search space; possible are {', '.join(SPACES)}.")
+    name = best.provenance.get("sweep", path.stem).replace("/", "-")
+    return replace(config, space=SpaceConfig(name=family)), f"{name[:54]}-retrained"
 
 
 def _evaluate(command: Command, console: Console) -> None:
     config, name = _existing(command)
+    check_evaluate(config, name)
     with _working(config, name, console) as session:
         evaluate(session)
     console.print(f"Next: sweep report {name}", highlight=False)
 
 
 def _report(command: Command, console: Console) -> None:
+    from sweep.report import write_report
+
     config = load(command.overrides)
     runs = Path(config.runtime.runs_dir).resolve()
     directories = [path for name in command.names for path in _sweeps_of(runs, run_directory(config, name))]
@@ -106,7 +116,7 @@ def _sweeps_of(runs: Path, directory: Path) -> list[Path]:
 
 def _status(command: Command, console: Console) -> None:
     config = load(command.overrides)
-    name = command.names[0] if command.names else None
+    name = check_name(command.names[0]) if command.names else None
     status(Path(config.runtime.runs_dir).resolve(), name, console)
 
 
@@ -130,7 +140,7 @@ RUN: dict[str, Callable[[Command, Console], None]] = {
 
 def _existing(command: Command) -> tuple[AppConfig, str]:
     """The configuration that a sweep was searched with, and what of how it runs is set now."""
-    how = load([text for text in command.overrides if text.startswith("runtime.runs_dir=")])
+    how = load([text for text in command.overrides if text.lstrip("+").startswith("runtime.runs_dir=")])
     name = command.names[0]
     files = SweepFiles(run_directory(how, name))
     if not files.config.exists():
@@ -158,7 +168,7 @@ def _new_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
 def _working(config: AppConfig, name: str, console: Console) -> Iterator[Session]:
     """Cluster joined, resources found, delivery to MLflow under way."""
     with connected(config.cluster, run_directory(config, name)):
-        trial_resources(config.runtime.resources)
+        trial_resources(config.runtime.resources, config.cluster.autoscaling)
         with delivering(store_directory(config, name), config.tracking.uri) as tracker:
             yield Session(config, name, tracker, console)
 

@@ -35,7 +35,8 @@ def status(runs: Path, name: str | None, console: Console) -> None:
 def sweeps_below(directory: Path) -> list[Path]:
     """Run directories of sweeps: this one, and those one or two levels below (a study's members)."""
     candidates = [directory, *sorted(directory.glob("*")), *sorted(directory.glob("*/*"))]
-    return [path for path in candidates if path.name != "final" and SweepFiles(path).trials.exists()]
+    files = {path: SweepFiles(path) for path in candidates if path.name != "final"}
+    return [path for path, its in files.items() if its.trials.exists() or its.final.trials.exists()]
 
 
 def _overview(runs: Path, found: list[Path]) -> Table:
@@ -44,7 +45,7 @@ def _overview(runs: Path, found: list[Path]) -> Table:
         table.add_column(column, justify="right" if column in {"trials", "best", "GFLOP", "seconds"} else "left")
     for path in found:
         files = SweepFiles(path)
-        rows = read_rows(files.trials, TrialRow)
+        rows = read_rows(files.trials if files.trials.exists() else files.final.trials, TrialRow)
         best = ranked(rows)
         table.add_row(
             str(path.relative_to(runs)),

@@ -4,12 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweep.config import AppConfig, SpaceConfig
-from sweep.errors import WorkError
+from sweep.errors import InputError, WorkError
 from sweep.evaluate import evaluate
 from sweep.final import final
-from sweep.report import write_report
 from sweep.search import check, search
-from sweep.session import Session
+from sweep.session import Session, check_name
 
 
 def members(config: AppConfig) -> dict[str, AppConfig]:
@@ -25,8 +24,10 @@ def members(config: AppConfig) -> dict[str, AppConfig]:
     }
 
 
-def check_study(config: AppConfig) -> None:
-    """Refuses what could only fail later: as `search.check`, for every member."""
+def check_study(config: AppConfig, name: str) -> None:
+    """Refuses what could only fail later: a name that cannot have members; as `search.check`, for every member."""
+    if "/" in check_name(name):
+        raise InputError(f"The name {name!r} is a sweep's within a study; a study's own name has no '/'.")
     for member in members(config).values():
         check(member)
 
@@ -45,7 +46,9 @@ def study(session: Session) -> Path:
                 stage(member)
         except WorkError as error:
             failures.append(f"{part}: {error}")
-            session.console.print(f"[red]{part} failed:[/red] {error}", highlight=False)
+            session.console.print(f"{part} failed: {error}", style="red", highlight=False)
+    from sweep.report import write_report  # plotting loads when there is something to plot
+
     directories = [session.directory / part for part in members(session.config)]
     report = write_report(
         [path for path in directories if (path / "trials.csv").exists()],
@@ -54,6 +57,7 @@ def study(session: Session) -> Path:
     )
     if failures:
         raise WorkError(
-            f"{len(failures)} of {len(directories)} sweeps failed. {' '.join(failures)} The report {report} has the others."
+            f"{len(failures)} of {len(directories)} sweeps failed. {' '.join(failures)} "
+            f"The report {report} has the others."
         )
     return report

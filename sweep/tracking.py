@@ -6,6 +6,7 @@ got, and ends when the driver has closed the outbox or is gone, so nothing that 
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from sweep.errors import WorkError
 
 OUTBOX = "outbox.jsonl"
 DELIVERED = "delivered.json"
+LOCK = "delivery.lock"  # held by the one delivery at work
 DELIVERY_LOG = "delivery.log"
 
 
@@ -36,6 +38,9 @@ class Tracker:
 
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox
+        self.token = secrets.token_hex(8)  # by which its delivery knows its `close` from other trackers'
+        outbox.touch()
+        _drop_half_line(outbox)
 
     def start(self, run: Run, *, tags: dict[str, str], params: dict[str, Any]) -> None:
         """Begins a run, or takes up the run of that key again."""
@@ -61,13 +66,20 @@ class Tracker:
         self._write("end", key, status=status, tags=tags or {})
 
     def close(self) -> None:
-        """Says that nothing follows for now; the delivery ends once it has read this."""
-        self._write("close", "")
+        """Says that nothing follows from here; the delivery ends once it has read this."""
+        self._write("close", "", token=self.token)
 
     def _write(self, op: str, key: str, **fields: Any) -> None:
         line = json.dumps({"op": op, "key": key, "time": time.time_ns() // 1_000_000, **fields})
         with self._outbox.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _drop_half_line(outbox: Path) -> None:
+    """What a driver was writing when it was killed would spoil the first line of the next one."""
+    content = outbox.read_bytes()
+    if not content.endswith(b"\n"):
+        os.truncate(outbox, content.rfind(b"\n") + 1)
 
 
 def store_uri(directory: Path, uri: str | None) -> str:
@@ -87,7 +99,7 @@ def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Ite
     directory.mkdir(parents=True, exist_ok=True)
     log = (directory / DELIVERY_LOG).open("ab")
     tracker = Tracker(directory / OUTBOX)
-    arguments = [str(directory), store_uri(directory, uri), directory.name, str(os.getpid())]
+    arguments = [str(directory), store_uri(directory, uri), directory.name, tracker.token]
     process = subprocess.Popen(  # its own session: Ctrl-C is for the driver, the delivery ends after it
         [sys.executable, "-m", "sweep.delivery", *arguments],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

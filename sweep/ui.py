@@ -1,4 +1,4 @@
-"""`sweep ui NAME`: MLflow's page for a run directory's store, and Optuna's dashboard for a sweep's study, on loopback."""
+"""`sweep ui NAME`: MLflow's page for a run directory's store, and Optuna's dashboard for its study, on loopback."""
 
 import os
 import socket
@@ -25,7 +25,8 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
         raise InputError(f"There is no MLflow store {store / 'mlflow.db'}: run `sweep search {store.name}` first.")
     commands = {port: _mlflow(store, port)}
     if (sweep / STUDY_FILE).exists():
-        commands[port + 1] = [str(Path(sys.executable).with_name("optuna-dashboard")), "--host", HOST, "--port", str(port + 1), str(sweep / STUDY_FILE)]  # fmt: skip
+        dashboard = str(Path(sys.executable).with_name("optuna-dashboard"))
+        commands[port + 1] = [dashboard, "--host", HOST, "--port", str(port + 1), str(sweep / STUDY_FILE)]
     for taken in (number for number in commands if _taken(number)):
         raise InputError(f"Port {taken} on {HOST} is taken: choose another by tracking.port=NUMBER.")
     console.print(f"MLflow: http://{HOST}:{port}   (Ctrl-C ends it)", highlight=False)

@@ -1,0 +1,239 @@
+"""Runs as dots, differences to the baseline, best-so-far and learning curves."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+from plotly.subplots import make_subplots  # type: ignore[import-untyped]
+
+from sweep.export import CurveRow, Phase, TrialRow
+from sweep.intervals import EQUIVALENCE
+from sweep.outcome import Outcome
+from sweep.report.blocks import GREY, INK, PALETTE, Figure, figure, label, plural
+from sweep.report.load import Sweep
+from sweep.report.results import FAILED, Family, Study, TaskResults
+
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "pentagon", "hexagon", "triangle-down")
+
+
+def colour(study: Study, family: str) -> str:
+    """The same for a family everywhere on the page."""
+    return PALETTE[study.families.index(family) % len(PALETTE)]
+
+
+def runs_as_dots(study: Study, results: TaskResults, name: str) -> Figure:
+    chart = go.Figure()
+    shown = [family for family in results.families if family.runs]
+    for place, family in enumerate(shown):
+        draws = sorted({run.draw for run in family.runs})
+        for rank, draw in enumerate(draws):
+            chart.add_trace(
+                _dots(family, draw, place - 0.22 + 0.3 * rank / max(1, len(draws) - 1), colour(study, family.name))
+            )
+        mean, interval = 100 * family.mean, family.interval
+        whiskers = {"array": [100 * interval.high - mean], "arrayminus": [mean - 100 * interval.low], "thickness": 2}
+        chart.add_scatter(
+            x=[place + 0.25], y=[mean], mode="markers", error_y=whiskers,
+            hovertemplate="mean %{y:.1f} %<extra></extra>",
+            marker={"color": INK, "symbol": "line-ew-open", "size": 18, "line": {"width": 2}},
+        )  # fmt: skip
+    ticks = [f"{label(family.name)}<br>n = {len(family.runs)}" for family in shown]
+    chart.update_xaxes(tickvals=list(range(len(shown))), ticktext=ticks, range=[-0.6, len(shown) - 0.4])
+    chart.update_yaxes(title="test accuracy, %")
+    caption = (
+        f"{results.task}: every final run as a dot, one symbol and column per draw; × marks a failed run, counted as "
+        "chance. The bar is the mean over draws, the whiskers its 95 % interval. Look for families whose dots separate "
+        "in every draw."
+    )
+    return figure(name, caption, chart)
+
+
+def _dots(family: Family, draw: int, x: float, tint: str) -> go.Scatter:
+    runs = [run for run in family.runs if run.draw == draw]
+    symbols = ["x" if run.failed else SYMBOLS[draw % len(SYMBOLS)] for run in runs]
+    return go.Scatter(
+        x=[x + 0.012 * (i - (len(runs) - 1) / 2) for i in range(len(runs))],
+        y=[100 * run.accuracy for run in runs],
+        mode="markers",
+        name=f"{label(family.name)}, draw {draw}",
+        marker={"color": tint, "symbol": symbols, "size": 9, "opacity": 0.8, "line": {"color": "white", "width": 1}},
+        customdata=[run.seed for run in runs],
+        hovertemplate=f"draw {draw}, seed %{{customdata}}: %{{y:.1f}} %<extra></extra>",
+    )
+
+
+def differences(study: Study, results: TaskResults, name: str) -> Figure:
+    chart = go.Figure()
+    names = [label(difference.family.name) for difference in results.differences]
+    for title, difference in zip(names, results.differences, strict=True):
+        tint, found = colour(study, difference.family.name), difference.comparison
+        centre, interval = 100 * found.delta, found.delta_interval
+        chart.add_scatter(
+            x=[100 * value for value in difference.by_draw.values()], y=[title] * len(difference.by_draw),
+            mode="markers", marker={"color": tint, "symbol": "circle-open", "size": 9},
+            customdata=list(difference.by_draw), hovertemplate="draw %{customdata}: %{x:+.1f} points<extra></extra>",
+        )  # fmt: skip
+        whiskers = {
+            "array": [100 * interval.high - centre],
+            "arrayminus": [centre - 100 * interval.low],
+            "thickness": 2,
+        }
+        chart.add_scatter(
+            x=[centre], y=[title], mode="markers", error_x=whiskers,
+            marker={"color": tint, "symbol": "square", "size": 10},
+            hovertemplate="mean %{x:+.1f} points<extra></extra>",
+        )  # fmt: skip
+    chart.add_vrect(x0=-100 * EQUIVALENCE, x1=100 * EQUIVALENCE, fillcolor="#F0F0F0", line_width=0, layer="below")
+    chart.add_vline(x=0, line_color=GREY, line_width=1)
+    chart.update_xaxes(title=f"test accuracy minus that of {label(results.baseline.name)}, percentage points")
+    chart.update_yaxes(range=[len(names) - 0.5, -0.5], type="category")
+    caption = (
+        f"{results.task}: difference to {results.baseline.name}; squares are means with their paired 95 % interval, "
+        "circles the mean of each draw. The grey band is ±1 point, within which families count as equivalent."
+    )
+    return figure(name, caption, chart, 170 + 60 * len(names))
+
+
+def best_so_far(study: Study, results: TaskResults, name: str) -> Figure:
+    """Left against the number of trials, right against what they cost."""
+    chart = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04)
+    axes: list[Callable[[Sweep], list[float]]] = [_trial_numbers, _spent_gflops]
+    for column, axis in enumerate(axes, start=1):
+        for family in results.families:
+            lines = [(np.array(axis(sweep)), _running_best(sweep)) for sweep in family.sweeps]
+            tint, title = colour(study, family.name), label(family.name)
+            for sweep, (x, best) in zip(family.sweeps, lines, strict=True):
+                chart.add_trace(_steps(x, best, tint, f"{title}, draw {sweep.draw}", thin=True), 1, column)
+            trace = _steps(*_mean_line(lines), tint, title, thin=False)
+            chart.add_trace(trace.update(showlegend=column == 1), 1, column)
+    chart.update_xaxes(title="trials of the sweep", row=1, col=1)
+    chart.update_xaxes(title="training GFLOP of the sweep", rangemode="tozero", row=1, col=2)
+    chart.update_yaxes(title="best validation objective, %", row=1, col=1)
+    n = ", ".join(f"{family.name} {plural(len(family.sweeps), 'draw')}" for family in results.families)
+    caption = (
+        f"{results.task}: best objective so far among done trials, in the order in which trials were proposed; failed "
+        f"and pruned trials use up budget. Thick: mean over draws, where every draw has a value; thin: each draw ({n})."
+    )
+    return figure(name, caption, chart, 400, legend=True)
+
+
+def _trial_numbers(sweep: Sweep) -> list[float]:
+    return [float(number) for number in range(1, len(sweep.trials) + 1)]
+
+
+def _spent_gflops(sweep: Sweep) -> list[float]:
+    return np.cumsum([row.gflops for row in sweep.trials]).tolist()
+
+
+def _running_best(sweep: Sweep) -> np.ndarray:
+    """Percent, NaN before the first trial that is done."""
+    done = [row.objective if row.outcome is Outcome.done else None for row in sweep.trials]
+    values = np.array([-np.inf if value is None else 100 * value for value in done])
+    best = np.maximum.accumulate(values)
+    return np.where(np.isfinite(best), best, np.nan)
+
+
+def _mean_line(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of step functions over the range in which all of them have a value."""
+    known = [(x[np.isfinite(best)], best[np.isfinite(best)]) for x, best in lines]
+    if any(len(x) == 0 for x, _ in known):
+        return np.array([]), np.array([])
+    low, high = max(x[0] for x, _ in known), min(x[-1] for x, _ in known)
+    grid = np.unique(np.concatenate([x for x, _ in known]))
+    grid = grid[(low <= grid) & (grid <= high)]
+    values = [best[np.searchsorted(x, grid, side="right") - 1] for x, best in known]
+    return grid, np.mean(values, axis=0)
+
+
+def _steps(x: np.ndarray, y: np.ndarray, tint: str, title: str, *, thin: bool) -> go.Scatter:
+    return go.Scatter(
+        x=x.tolist(), y=y.tolist(), name=title, mode="lines", opacity=0.35 if thin else 1.0, showlegend=not thin,
+        line={"color": tint, "width": 1 if thin else 3, "shape": "hv"}, hovertemplate="%{y:.1f} %",
+    )  # fmt: skip
+
+
+def search_curves(study: Study, results: TaskResults, name: str) -> Figure:
+    """One panel per family; done, pruned and failed trials as one trace each."""
+    titles = [label(family.name) for family in results.families]
+    chart = make_subplots(1, len(titles), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
+    for column, family in enumerate(results.families, start=1):
+        groups = (
+            ("done", (Outcome.done,), {"color": colour(study, family.name), "width": 1}, None),
+            ("pruned", (Outcome.pruned,), {"color": GREY, "width": 1}, "circle"),
+            ("failed", FAILED, {"color": INK, "width": 1, "dash": "dot"}, "x"),
+        )
+        for title, ended, line, symbol in groups:
+            curves = [c for s in family.sweeps for c in _curves(s.trials, s.curves, ended)]
+            chart.add_trace(_bundle(curves, _validation, title, line, symbol), 1, column)
+    chart.update_xaxes(title="epoch")
+    chart.update_yaxes(title="validation accuracy, %", row=1, col=1)
+    n = sum(1 for family in results.families for s in family.sweeps for _ in {row.number for row in s.curves})
+    caption = (
+        f"{results.task}: {plural(n, 'search trial')} with at least one epoch. Coloured: done; grey, ending in a dot: "
+        "pruned; dotted, ending in ×: failed. Look for curves that still rise at the end (too few epochs)."
+    )
+    return figure(name, caption, chart, 400)
+
+
+def final_curves(study: Study, results: TaskResults, name: str) -> Figure:
+    """Left the confirm phase on validation, right the final phase, which has no validation images left."""
+    titles = ["confirm: validation accuracy, %", "final (train + val): training loss"]
+    chart = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.08)
+    measures = ((Phase.confirm, _validation), (Phase.final, _training_loss))
+    runs = 0
+    for column, (phase, measure) in enumerate(measures, start=1):
+        for family in results.families:
+            curves = [
+                curve
+                for sweep in family.sweeps
+                for curve in _curves(
+                    [r for r in sweep.final_trials if r.phase is phase], sweep.final_curves, tuple(Outcome)
+                )
+            ]
+            runs += len(curves)
+            trace = _bundle(
+                curves, measure, label(family.name), {"color": colour(study, family.name), "width": 1}, None
+            )
+            chart.add_trace(trace.update(showlegend=column == 1), 1, column)
+    chart.update_xaxes(title="epoch")
+    caption = f"{results.task}: learning curves of {plural(runs, 'retrained network')}, one line per run."
+    return figure(name, caption, chart, 400, legend=True)
+
+
+def _curves(trials: Sequence[TrialRow], curves: Sequence[CurveRow], ended: Sequence[Outcome]) -> list[list[CurveRow]]:
+    by_number: dict[int, list[CurveRow]] = {}
+    for row in curves:
+        by_number.setdefault(row.number, []).append(row)
+    chosen = [by_number.get(trial.number, []) for trial in trials if trial.outcome in ended]
+    return [sorted(curve, key=lambda row: row.epoch) for curve in chosen if curve]
+
+
+def _validation(row: CurveRow) -> float | None:
+    return None if row.val_accuracy is None else 100 * row.val_accuracy
+
+
+def _training_loss(row: CurveRow) -> float | None:
+    return row.train_loss
+
+
+def _bundle(
+    curves: Sequence[Sequence[CurveRow]],
+    measure: Callable[[CurveRow], float | None],
+    title: str,
+    line: dict[str, object],
+    end: str | None,
+) -> go.Scatter:
+    """Many curves as one trace, with gaps between them; `end` marks the last epoch of each."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    sizes: list[int] = []
+    trial: list[int | None] = []
+    for curve in curves:
+        x += [*(row.epoch for row in curve), None]
+        y += [*(measure(row) for row in curve), None]
+        trial += [*(row.number for row in curve), None]
+        sizes += [0] * (len(curve) - 1) + [7, 0]
+    return go.Scatter(
+        x=x, y=y, name=title, line=line, opacity=0.7, mode="lines+markers" if end else "lines", customdata=trial,
+        marker={"symbol": end or "circle", "size": sizes}, hovertemplate="trial %{customdata}, epoch %{x}: %{y:.3g}",
+    )  # fmt: skip

@@ -1,0 +1,228 @@
+"""From rows to what is compared: runs by (draw, seed), families per task, differences to the baseline.
+
+Accuracies are fractions; they become percent where they are written.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from odenet.data import SETS, DataSet
+from sweep import intervals
+from sweep.export import EvaluationRow, Phase, TrialRow, ranked
+from sweep.intervals import Comparison, Interval
+from sweep.outcome import Outcome
+from sweep.report.load import Sweep, Task
+
+BASELINE = "resnet"
+UNFINISHED = (Outcome.running, Outcome.interrupted)
+# Ended without a result. They count as chance accuracy in statistics of configurations and are never dropped.
+FAILED = tuple(o for o in Outcome if o not in (Outcome.done, Outcome.pruned, *UNFINISHED))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One final network on the test set, at the manifestation it was trained with."""
+
+    draw: int
+    seed: int
+    accuracy: float
+    failed: bool = False  # counted as chance
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The sweeps of one family on one task."""
+
+    name: str
+    sweeps: list[Sweep]
+    runs: list[Run]
+
+    def by_draw(self) -> list[np.ndarray]:
+        draws = sorted({run.draw for run in self.runs})
+        return [np.array([run.accuracy for run in self.runs if run.draw == draw]) for draw in draws]
+
+    @property
+    def mean(self) -> float:
+        return intervals.grand_mean(self.by_draw())
+
+    @property
+    def interval(self) -> Interval:
+        return intervals.bootstrap(self.by_draw(), np.random.default_rng(0))
+
+    def final_mean(self, value: Callable[[TrialRow], float]) -> float | None:
+        """Mean over the final trainings that are done."""
+        return mean_or_none(
+            value(row)
+            for sweep in self.sweeps
+            for row in sweep.final_trials
+            if row.phase is Phase.final and row.outcome is Outcome.done
+        )
+
+    def sweep_mean(self, value: Callable[[Sweep], float | None]) -> float | None:
+        """Mean over draws of what each sweep yields."""
+        return mean_or_none(found for found in map(value, self.sweeps) if found is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One family against the baseline; Holm's adjustment is over the families of the task."""
+
+    family: Family
+    comparison: Comparison
+    by_draw: dict[int, float]
+    unmatched: int  # runs of either side without a partner of the same draw and seed
+    p_holm: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResults:
+    """Families on one data set and size; the baseline, where there is one, stands first."""
+
+    task: Task
+    families: list[Family]
+    differences: list[Difference]
+
+    @property
+    def baseline(self) -> Family:
+        return self.families[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """All that a report shows. `home`: the folder of the report, to which paths are relative."""
+
+    sweeps: list[Sweep]
+    empty: list[Path]  # directories whose first trial has not ended
+    tasks: list[TaskResults]
+    home: Path
+
+    @property
+    def families(self) -> list[str]:
+        """Names, in the order in which they take their colours."""
+        return sorted({sweep.family for sweep in self.sweeps}, key=_baseline_first)
+
+
+def build_study(sweeps: list[Sweep], empty: list[Path], home: Path) -> Study:
+    """In the order of tasks (small data first), families (baseline first) and draws."""
+    ordered = sorted(sweeps, key=lambda s: (_small_first(s.task), _baseline_first(s.family), s.draw))
+    tasks = list(dict.fromkeys(sweep.task for sweep in ordered))
+    return Study(ordered, empty, [_results(task, [s for s in ordered if s.task == task]) for task in tasks], home)
+
+
+def chance(task: Task) -> float:
+    """Accuracy of guessing."""
+    return 1 / SETS[DataSet[task.dataset]].classes
+
+
+def mean_or_none(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return float(np.mean(found)) if found else None
+
+
+def is_trained(row: EvaluationRow) -> bool:
+    return (row.scheme, row.steps) == (row.trained_scheme, row.trained_steps)
+
+
+def best_objective(sweep: Sweep) -> float | None:
+    """Of the search, among done trials only."""
+    return next((row.objective for row in ranked(sweep.trials)), None)
+
+
+def configuration_value(row: TrialRow) -> float | None:
+    """The objective as statistics of configurations use it: failures at chance, None for what has not ended."""
+    if row.outcome in UNFINISHED:
+        return None
+    return chance(Task(row.dataset, row.per_class)) if row.outcome in FAILED else row.objective
+
+
+def confirmations(sweep: Sweep) -> dict[int, list[float]]:
+    """Objectives of the confirm phase by candidate, failures at chance."""
+    found: dict[int, list[float]] = {}
+    for row in sweep.final_trials:
+        value = configuration_value(row)
+        if row.phase is Phase.confirm and value is not None:
+            found.setdefault(row.candidate, []).append(value)
+    return found
+
+
+def confirmed_objective(sweep: Sweep) -> float | None:
+    """Mean of the crowned configuration in the confirm phase."""
+    if sweep.crowned_candidate is None:
+        return None
+    return mean_or_none(confirmations(sweep).get(sweep.crowned_candidate, []))
+
+
+def final_runs(sweep: Sweep) -> list[Run]:
+    """One per seed: measured test accuracy, on the most images measured; chance where the training failed."""
+    clean = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == "clean"]
+    measured = {row.seed: row.value for row in sorted(clean, key=lambda row: row.n) if is_trained(row)}
+    failed = {
+        row.seed: chance(sweep.task)
+        for row in sweep.final_trials
+        if row.phase is Phase.final and row.outcome in FAILED and row.seed not in measured
+    }
+    runs = [Run(sweep.draw, seed, value) for seed, value in measured.items()]
+    runs += [Run(sweep.draw, seed, value, failed=True) for seed, value in failed.items()]
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def manifestation_differences(family: Family) -> dict[tuple[str, int], list[float]]:
+    """By (scheme, steps): test accuracy minus the same network's at its trained manifestation, on the same images."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for sweep in family.sweeps:
+        rows = [row for row in sweep.evaluations if _is_test_accuracy(row)]
+        trained = {(row.seed, row.condition, row.n): row.value for row in rows if is_trained(row)}
+        compared = [row for row in rows if (row.seed, row.condition, row.n) in trained]
+        images = {row.seed: min(r.n for r in compared if r.seed == row.seed) for row in compared}
+        for row in compared:
+            if row.n == images[row.seed]:  # the table may be measured on fewer images than the test accuracy
+                difference = row.value - trained[row.seed, row.condition, row.n]
+                found.setdefault((row.scheme, row.steps), []).append(difference)
+    return found
+
+
+def _is_test_accuracy(row: EvaluationRow) -> bool:
+    return (row.split, row.metric, row.severity) == ("test", "accuracy", 0.0)
+
+
+def _small_first(task: Task) -> tuple[str, float]:
+    return task.dataset, math.inf if task.per_class is None else task.per_class
+
+
+def _baseline_first(name: str) -> tuple[bool, str]:
+    return name != BASELINE, name
+
+
+def _results(task: Task, sweeps: Sequence[Sweep]) -> TaskResults:
+    families = []
+    for name in dict.fromkeys(sweep.family for sweep in sweeps):
+        own = [sweep for sweep in sweeps if sweep.family == name]
+        families.append(Family(name, own, [run for sweep in own for run in final_runs(sweep)]))
+    compared = [(family, _matched(family, families[0])) for family in families[1:]]
+    matched = [(family, pairs, intervals.compare(list(pairs.values()))) for family, pairs in compared if pairs]
+    adjusted = intervals.holm([comparison.p for _, _, comparison in matched])
+    differences = [
+        Difference(
+            family,
+            comparison,
+            {draw: float(np.mean(values)) for draw, values in pairs.items()},
+            len(family.runs) + len(families[0].runs) - 2 * comparison.pairs,
+            p_holm,
+        )
+        for (family, pairs, comparison), p_holm in zip(matched, adjusted, strict=True)
+    ]
+    return TaskResults(task, families, differences)
+
+
+def _matched(family: Family, baseline: Family) -> dict[int, np.ndarray]:
+    """Differences of runs of the same draw and seed, by draw."""
+    partner = {(run.draw, run.seed): run.accuracy for run in baseline.runs}
+    pairs: dict[int, list[float]] = {}
+    for run in family.runs:
+        if (run.draw, run.seed) in partner:
+            pairs.setdefault(run.draw, []).append(run.accuracy - partner[run.draw, run.seed])
+    return {draw: np.array(values) for draw, values in pairs.items()}

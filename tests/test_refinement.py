@@ -1,0 +1,243 @@
+"""Refinement in depth: the function is kept, the momentum carried, and learning goes on at the same pace."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, AdamW, Optimizer
+
+from odenet import Basis, ModelConfig, Network, RefinementConfig, Scheme, build_model, manifest, refine
+from odenet.bases import BASES, mix_nodes
+from odenet.models import DepthNet
+from odenet.optim import OptimConfig, OptimizerKind, build_optimizer, scale_depth_gradients
+
+OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], Optimizer]] = {
+    "sgd": lambda parameters: SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
+    "adamw": lambda parameters: AdamW(parameters, lr=0.1, weight_decay=0.01),
+}
+
+
+def images() -> Tensor:
+    return torch.randn(6, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+
+
+def trained(basis: Basis = Basis.piecewise_constant, scheme: Scheme = Scheme.euler, nodes: int = 2) -> DepthNet:
+    """In float64, every tensor of every node different, statistics as after some training."""
+    config = ModelConfig(width=2, nodes=nodes, basis=basis, scheme=scheme)
+    model = build_model(config, channels=2, classes=5).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) / 10)
+        for _ in range(5):
+            model(images())
+    return model
+
+
+def learn(model: DepthNet) -> Tensor:
+    """Gradients of the loss; the statistics stay put."""
+    model.zero_grad()
+    loss = F.cross_entropy(model.eval()(images()), torch.arange(6) % 5)
+    loss.backward()
+    return loss.detach()
+
+
+def node_tensors(model: DepthNet) -> list[tuple[nn.Parameter, Basis, int]]:
+    """(parameter, basis, nodes) of everything that depends on depth."""
+    stages = model.depth_stages()
+    return [(p, s.depth.basis, s.depth.nodes) for s in stages for p in s.rate.parameters()]
+
+
+def refined_like(tensors: list[tuple[nn.Parameter, Basis, int]]) -> list[Tensor]:
+    """What refinement must make of them, by its definition."""
+    return [mix_nodes(BASES[basis].refinement_MN(nodes), p.detach()) for p, basis, nodes in tensors]
+
+
+# The function
+
+
+@pytest.mark.parametrize("basis", Basis)
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+def test_refinement_keeps_the_network_as_a_function_of_depth(basis: Basis, nodes: int) -> None:
+    model = trained(basis, Scheme.heun, nodes).eval()
+    with torch.no_grad():
+        before = manifest(model, scheme=Scheme.rk4_38, steps=32)(images())
+        refine(model)
+        after = manifest(model, scheme=Scheme.rk4_38, steps=32)(images())
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+def test_a_refined_net_is_the_old_one_in_twice_the_steps(scheme: Scheme) -> None:
+    model = trained(scheme=scheme, nodes=3).eval()
+    with torch.no_grad():
+        expected = manifest(model, scheme=scheme, steps=6)(images())
+        refine(model)
+        assert torch.equal(model(images()), expected)
+
+
+@pytest.mark.parametrize(("basis", "nodes"), [(Basis.piecewise_constant, 4), (Basis.hat, 3)])
+def test_refinement_changes_depth_and_nothing_else(basis: Basis, nodes: int) -> None:
+    model = trained(basis, Scheme.heun)
+    outside = {name: tensor for name, tensor in model.named_parameters() if ".rate." not in name}
+    steps = model.config.steps
+    refine(model)
+    assert {name: tensor for name, tensor in model.named_parameters() if ".rate." not in name} == outside
+    assert model.config == replace(trained(basis, Scheme.heun).config, nodes=nodes, depth_time=2.0)
+    assert model.config.steps == 2 * steps
+    assert {(s.depth.nodes, s.depth.steps, s.depth.depth_time) for s in model.depth_stages()} == {(nodes, 2 * steps, 2)}
+    for parameter, _, _ in node_tensors(model):
+        assert parameter.requires_grad
+        assert parameter.dim() != 5 or parameter[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("basis", Basis)
+def test_variances_stay_positive_through_refinements(basis: Basis) -> None:
+    model = trained(basis)
+    with torch.no_grad():
+        for stage in model.depth_stages():
+            for name, buffer in stage.rate.named_buffers():
+                if "var" in name:
+                    buffer[0], buffer[1] = 1e-12, 1e6
+    for _ in range(3):
+        refine(model)
+    variances = [b for s in model.depth_stages() for name, b in s.rate.named_buffers() if "var" in name]
+    assert variances
+    assert min(float(variance.min()) for variance in variances) > 0
+
+
+# The optimizer
+
+
+@pytest.mark.parametrize(
+    ("basis", "name"), [(Basis.piecewise_constant, "sgd"), (Basis.hat, "sgd"), (Basis.piecewise_constant, "adamw")]
+)
+def test_after_refinement_the_optimizer_takes_the_step_it_was_about_to_take(basis: Basis, name: str) -> None:
+    model = trained(basis)
+    optimizer = OPTIMIZERS[name](model.parameters())
+    for _ in range(2):
+        learn(model)
+        optimizer.step()
+    refined = copy.deepcopy((model, optimizer))
+    refine(*refined)
+    learn(model)
+    old = node_tensors(model)
+    for (new, _, _), gradient in zip(node_tensors(refined[0]), refined_like(gradients(old)), strict=True):
+        new.grad = gradient
+    optimizer.step()
+    refined[1].step()
+    for (new, _, _), expected in zip(node_tensors(refined[0]), refined_like(old), strict=True):
+        torch.testing.assert_close(new.detach(), expected, rtol=1e-12, atol=1e-14)
+
+
+def gradients(tensors: list[tuple[nn.Parameter, Basis, int]]) -> list[tuple[nn.Parameter, Basis, int]]:
+    return [(nn.Parameter(p.grad), basis, nodes) for p, basis, nodes in tensors if p.grad is not None]
+
+
+@pytest.mark.parametrize("basis", Basis)
+@pytest.mark.parametrize("kind", OptimizerKind)
+def test_training_goes_on_with_a_refined_optimizer(basis: Basis, kind: OptimizerKind) -> None:
+    model = trained(basis)
+    optimizer = build_optimizer(model, OptimConfig(optimizer=kind, lr=0.01))
+    learn(model)
+    optimizer.step()
+    refine(model, optimizer)
+    assert [id(p) for group in optimizer.param_groups for p in group["params"]] == [id(p) for p in model.parameters()]
+    assert set(optimizer.state) == set(model.parameters())
+    for parameter in model.parameters():
+        state = optimizer.state[parameter]
+        moments = {name: value for name, value in state.items() if name != "step"}
+        assert {value.shape for value in moments.values()} == {parameter.shape}
+        assert float(moments.get("exp_avg_sq", torch.zeros(1)).min()) >= 0
+    before = float(learn(model))
+    optimizer.step()
+    assert float(learn(model)) != before
+
+
+def test_an_optimizer_that_has_not_stepped_yet_is_refined_too() -> None:
+    model = trained()
+    optimizer = build_optimizer(model, OptimConfig(optimizer=OptimizerKind.adamw))
+    refine(model, optimizer)
+    learn(model)
+    optimizer.step()
+    assert set(optimizer.state) == set(model.parameters())
+
+
+def test_in_l2_over_depth_a_step_changes_theta_as_much_after_refinement_as_before() -> None:
+    model = trained()
+    finer = copy.deepcopy(model)
+    refine(finer)
+    moved = []
+    for net in (model, finer):
+        fine = manifest(net, scheme=Scheme.rk4, steps=16)  # both integrate the same function of depth
+        optimizer = SGD(net.parameters(), lr=0.1, weight_decay=0.01)
+        learn(fine)
+        scale_depth_gradients(net, initial_nodes=2)
+        optimizer.step()
+        moved.append([p.detach() for p, _, _ in node_tensors(net)])
+    for coarse, two in zip(*moved, strict=True):
+        torch.testing.assert_close(two.unflatten(0, (-1, 2)).mean(1), coarse, rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_outside_depth_and_of_unrefined_nets_are_not_scaled() -> None:
+    model = trained()
+    refine(model)
+    learn(model)
+    named = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert len(named) == len(list(model.parameters()))
+    before = {name: gradient.clone() for name, gradient in named.items()}
+    scale_depth_gradients(model, initial_nodes=4)
+    assert all(torch.equal(gradient, before[name]) for name, gradient in named.items())
+    scale_depth_gradients(model, initial_nodes=1)
+    for name, gradient in named.items():
+        assert torch.equal(gradient, before[name] * (4 if ".rate." in name else 1))
+
+
+# Refusals and the schedule
+
+
+@pytest.mark.parametrize("network", [Network.resnet, Network.preact_resnet])
+def test_a_residual_network_is_not_refined(network: Network) -> None:
+    model = build_model(ModelConfig(network=network, width=2), channels=1, classes=2)
+    with pytest.raises(ValueError, match=rf"^model.network={network.value} cannot be refined; continuous can\.$"):
+        refine(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "epochs", "due"),
+    [
+        (RefinementConfig(), 1, []),
+        (RefinementConfig(count=1), 10, [3]),
+        (RefinementConfig(count=3, first=0.25, interval=0.25), 8, [2, 4, 6]),
+        (RefinementConfig(count=3, first=0.01, interval=0.01), 10, [1, 2, 3]),
+        (RefinementConfig(count=2, first=0.5, interval=0.25), 100, [50, 75]),
+    ],
+)
+def test_refinements_are_due_at_fractions_of_the_epochs(config: RefinementConfig, epochs: int, due: list[int]) -> None:
+    assert config.due(epochs) == due
+
+
+def test_a_schedule_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"falls on the epochs \[3, 5, 7, 9, 11\] \(from 0\), but training has 10: "):
+        RefinementConfig(count=5).due(10)
+    with pytest.raises(ValueError, match=r"refine less often, earlier, or train longer\.$"):
+        RefinementConfig(count=1).due(1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"count": -1}, r"refinement\.count=-1: must be from 0 to 10\."),
+        ({"count": 11}, r"refinement\.count=11: must be from 0 to 10\."),
+        ({"first": 0.0}, r"refinement\.first=0\.0: a fraction of the epochs, between 0 and 1\."),
+        ({"interval": 1.0}, r"refinement\.interval=1\.0: a fraction of the epochs, between 0 and 1\."),
+        ({"first": float("nan")}, r"refinement\.first=nan: a fraction of the epochs, between 0 and 1\."),
+    ],
+)
+def test_a_wrong_schedule_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        RefinementConfig(**wrong)
