@@ -22,7 +22,7 @@ from sweep.config import AppConfig, EvaluateConfig
 from sweep.errors import InputError
 from sweep.export import EvaluationRow, Phase, TrialRow, read_rows, write_rows
 from sweep.outcome import Outcome
-from sweep.runner import mlflow_key
+from sweep.recorder import mlflow_key
 from sweep.session import Session, SweepFiles, run_directory
 from sweep.tracking import Run
 
@@ -157,7 +157,7 @@ def _rows(trial: TrialRow, results: list[Measured]) -> list[EvaluationRow]:
 
 def _track(session: Session, rows: list[TrialRow], measured: list[list[Measured]]) -> None:
     for row, results in zip(rows, measured, strict=True):
-        key = mlflow_key(session, row)
+        key = mlflow_key(row)
         session.tracker.start(Run(key, f"final-{row.number}", session.run_key), tags={}, params={})
         clean = results[0].score
         session.tracker.metrics(key, {"test/accuracy": clean.accuracy, "test/loss": clean.loss}, row.epochs)

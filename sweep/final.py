@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from ray.tune.schedulers import FIFOScheduler
+
 from odenet.config import ExperimentConfig, to_plain
 from odenet.data import Portion, Splits, load_data
 from odenet.seeding import derive
@@ -17,7 +19,8 @@ from sweep.config import AppConfig, override
 from sweep.errors import InputError, WorkError
 from sweep.export import Phase, TrialRow, ranked, read_rows
 from sweep.outcome import Outcome
-from sweep.runner import Batch, Ended, Interrupted, mlflow_key, run_batch
+from sweep.recorder import Ended, mlflow_key
+from sweep.runner import Batch, Work, run_works
 from sweep.searcher import ListSearcher, Told
 from sweep.session import Session, SweepFiles, run_directory
 from sweep.tracking import Run
@@ -32,39 +35,49 @@ class Candidate:
     experiment: ExperimentConfig
 
 
+class Final(Work):
+    """The confirming trials and, once they have ended, those of the crowned configuration."""
+
+    def __init__(self, session: Session) -> None:
+        """Raises InputError as `check_final`."""
+        self._candidates, splits = check_final(session.config, session.name)
+        self._chance = 1 / splits[Portion.train].classes
+        files, seeds = session.files.final, session.config.final
+        files.directory.mkdir(parents=True, exist_ok=True)
+        session.tracker.start(Run(session.run_key, session.name), tags={"kind": "sweep"}, params={})
+        pairs = [(candidate, index) for candidate in self._candidates for index in range(seeds.confirm_seeds)]
+        if len(self._candidates) == 1:
+            pairs = []  # nothing to choose between
+        self._confirm = _numbered([_job(session, Phase.confirm, *pair) for pair in pairs], 0)
+        searcher, total = ListSearcher(self._confirm, self._follow_up), len(self._confirm) + seeds.seeds
+        self.batch = Batch(session, searcher, total, splits, files, FIFOScheduler())
+
+    def _follow_up(self, told: Told) -> list[dict[str, Any]]:
+        session, crowned = self.batch.session, crown(self._candidates, self._confirm, told, self._chance)
+        _write_crowned(session, crowned, self.batch.splits)
+        jobs = [_job(session, Phase.final, crowned, index) for index in range(session.config.final.seeds)]
+        return _numbered(jobs, len(self._confirm))
+
+    def conclude(self, ended: list[Ended]) -> None:
+        session = self.batch.session
+        try:
+            _keep_checkpoints(session, [end for end in ended if end.row.phase is Phase.final])
+        except WorkError:
+            self.stopped("FAILED")
+            raise
+        session.tracker.end(session.run_key, "FINISHED")
+
+    def stopped(self, status: str) -> None:
+        self.batch.session.tracker.end(self.batch.session.run_key, status)
+
+
 def final(session: Session) -> None:
     """Writes final/trials.csv, final/curves.csv, final/crowned.yaml and one checkpoint per final seed.
 
     Raises:
         InputError: nothing to confirm, done already, or the data is not there. WorkError: no final seed ended done.
     """
-    candidates, splits = check_final(session.config, session.name)
-    session.files.final.directory.mkdir(parents=True, exist_ok=True)
-    session.tracker.start(Run(session.run_key, session.name), tags={"kind": "sweep"}, params={})
-    seeds = session.config.final
-    confirm = [_job(session, Phase.confirm, c, i) for c in candidates for i in range(seeds.confirm_seeds)]
-    if len(candidates) == 1:
-        confirm = []  # nothing to choose between
-    chance = 1 / splits[Portion.train].classes
-
-    def follow_up(told: Told) -> list[dict[str, Any]]:
-        crowned = crown(candidates, confirm, told, chance)
-        _write_crowned(session, crowned, splits)
-        return [_job(session, Phase.final, crowned, index) for index in range(seeds.seeds)]
-
-    batch = Batch(
-        title=f"final {session.name}",
-        searcher=ListSearcher(_numbered(confirm, 0), lambda told: _numbered(follow_up(told), len(confirm))),
-        total=len(confirm) + seeds.seeds,
-        splits=splits,
-        files=session.files.final,
-    )
-    try:
-        _keep_checkpoints(session, [ended for ended in run_batch(session, batch) if ended.row.phase is Phase.final])
-    except (Interrupted, WorkError) as error:
-        session.tracker.end(session.run_key, "KILLED" if isinstance(error, Interrupted) else "FAILED")
-        raise
-    session.tracker.end(session.run_key, "FINISHED")
+    run_works([Final(session)], f"final {session.name}", session.files.final.directory / "ray")
 
 
 def crown(candidates: list[Candidate], jobs: list[dict[str, Any]], told: Told, chance: float) -> Candidate:
@@ -80,7 +93,7 @@ def crown(candidates: list[Candidate], jobs: list[dict[str, Any]], told: Told, c
 
 
 def check_final(config: AppConfig, name: str) -> tuple[list[Candidate], dict[Portion, Splits]]:
-    """What is to be confirmed, on what data. Raises InputError as `final`, before anything is started."""
+    """What is to be confirmed, on what data. Raises InputError, before anything is started."""
     files = SweepFiles(run_directory(config, name))
     if files.final.trials.exists():
         raise InputError(f"{name} has final trials already; remove {files.final.directory} to train again.")
@@ -148,5 +161,5 @@ def _keep_checkpoints(session: Session, ended: list[Ended]) -> None:
         shutil.copyfile(end.checkpoint, session.files.checkpoint(end.row.number))
     first = min(done, key=lambda end: end.row.number)
     session.tracker.model(
-        mlflow_key(session, first.row), session.files.checkpoint(first.row.number), session.name.replace("/", ".")
+        mlflow_key(first.row), session.files.checkpoint(first.row.number), session.name.replace("/", ".")
     )

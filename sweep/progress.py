@@ -13,7 +13,6 @@ from rich.text import Text
 from sweep.export import TrialRow
 from sweep.outcome import Outcome
 
-STYLES = {Outcome.done: "green", Outcome.pruned: "yellow", Outcome.running: "cyan"}
 SHOWN = 8  # running trials listed at most
 
 
@@ -55,12 +54,12 @@ class ProgressDisplay:
         if not done:
             return "no best yet"
         best = max(done, key=lambda row: row.objective or 0.0)
-        return f"best {best.phase.value} trial {best.number} at {best.objective:.1%}"
+        return f"best {best.sweep} {best.phase.value} trial {best.number} at {best.objective:.1%}"
 
     def _line(self, row: TrialRow) -> str:
         value = "-" if row.objective is None else f"{row.objective:.1%}"
         reason = f" ({row.reason})" if row.reason and row.outcome is not Outcome.pruned else ""
-        head = f"  {row.phase.value} trial {row.number}: {row.outcome.value} {value}"
+        head = f"  {row.sweep} {row.phase.value} trial {row.number}: {row.outcome.value} {value}"
         return f"{head}, {row.epochs} epochs, {row.seconds:.1f} s{reason}"
 
     def _render(self) -> RenderableType:
@@ -85,7 +84,7 @@ class ProgressDisplay:
                 for k, v in row.parameters.items()
             )
             table.add_row(
-                f"trial {row.number}",
+                f"{row.sweep} {row.phase.value} trial {row.number}",
                 f"epoch {row.epochs}/{self._epochs[row.trial_id]}",
                 value,
                 Text(params, style="dim"),

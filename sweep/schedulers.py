@@ -1,5 +1,8 @@
 """Ray Tune's schedulers on our metric names and epochs."""
 
+from typing import Any
+
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from sweep.config import SchedulerKind, SearchConfig
@@ -18,3 +21,29 @@ def build_scheduler(config: SearchConfig, epochs: int) -> TrialScheduler:
         grace_period=max(1, min(epochs, round(config.grace * epochs))),
         reduction_factor=config.reduction,
     )
+
+
+class RoutedScheduler(FIFOScheduler):
+    """Each sweep of a study keeps its own scheduler: trials are compared only within their `batch`."""
+
+    def __init__(self, schedulers: list[TrialScheduler]) -> None:
+        super().__init__()
+        self._schedulers = schedulers
+
+    def _of(self, trial: Trial) -> TrialScheduler:
+        return self._schedulers[trial.config["batch"]]
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._of(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._of(trial).on_trial_error(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
+        return self._of(trial).on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict) -> None:
+        self._of(trial).on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        self._of(trial).on_trial_remove(tune_controller, trial)

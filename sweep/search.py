@@ -11,7 +11,8 @@ from sweep.config import AppConfig, override, save
 from sweep.errors import InputError, WorkError
 from sweep.export import TrialRow, ranked, read_rows, write_text
 from sweep.outcome import Outcome
-from sweep.runner import Batch, Interrupted, run_batch
+from sweep.recorder import Ended
+from sweep.runner import Batch, Work, run_works
 from sweep.schedulers import build_scheduler
 from sweep.searcher import OptunaSearcher, open_study
 from sweep.session import Session
@@ -52,41 +53,45 @@ def claim_directory(directory: Path) -> None:
         ) from error
 
 
+class Search(Work):
+    """One sweep's trials. Interrupted or not, the best of what is done is written."""
+
+    def __init__(self, session: Session) -> None:
+        """Raises InputError as `check`."""
+        config, files = session.config, session.files
+        splits, self._space = check(config), config.space.build()
+        session.directory.mkdir(parents=True, exist_ok=True)
+        write_text(files.config, save(config))
+        start_run(session, self._space)
+        study = open_study(session.directory, session.name)
+        self._searcher = OptunaSearcher(study, self._space, config.experiment, config.search, 1 / splits.classes)
+        scheduler = build_scheduler(config.search, config.training.epochs)
+        total, portion = config.search.trials, config.data.portion
+        self.batch = Batch(session, self._searcher, total, {portion: splits}, files, scheduler)
+
+    def conclude(self, ended: list[Ended]) -> None:
+        session = self.batch.session
+        if not any(end.row.outcome is Outcome.done for end in ended):
+            self.stopped("FAILED")
+            raise WorkError(
+                f"None of the {len(ended)} trials of {session.name} ended done; `sweep status {session.name}` says why."
+            )
+        _write_best(session, self._space)
+        session.tracker.end(session.run_key, "FINISHED")
+
+    def stopped(self, status: str) -> None:
+        self._searcher.end_running(Outcome.interrupted)
+        _write_best(self.batch.session, self._space)
+        self.batch.session.tracker.end(self.batch.session.run_key, status)
+
+
 def search(session: Session) -> None:
-    """Runs the sweep and writes its files. Interrupted or not, the best of what is done is written.
+    """Runs the sweep and writes its files.
 
     Raises:
         InputError: as `check`. WorkError: no trial ended done. Interrupted: the user stopped it.
     """
-    config, files = session.config, session.files
-    splits, space = check(config), config.space.build()
-    session.directory.mkdir(parents=True, exist_ok=True)
-    write_text(files.config, save(config))
-    start_run(session, space)
-    study = open_study(session.directory, session.name)
-    searcher = OptunaSearcher(study, space, config.experiment, config.search, chance=1 / splits.classes)
-    batch = Batch(
-        title=f"search {session.name}",
-        searcher=searcher,
-        total=config.search.trials,
-        splits={config.data.portion: splits},
-        files=files,
-        scheduler=build_scheduler(config.search, config.training.epochs),
-    )
-    try:
-        rows = [ended.row for ended in run_batch(session, batch)]
-    except (Interrupted, WorkError) as error:
-        searcher.end_running(Outcome.interrupted)
-        _write_best(session, space)
-        session.tracker.end(session.run_key, "KILLED" if isinstance(error, Interrupted) else "FAILED")
-        raise
-    if not any(row.outcome is Outcome.done for row in rows):
-        session.tracker.end(session.run_key, "FAILED")
-        raise WorkError(
-            f"None of the {len(rows)} trials of {session.name} ended done; `sweep status {session.name}` says why."
-        )
-    _write_best(session, space)
-    session.tracker.end(session.run_key, "FINISHED")
+    run_works([Search(session)], f"search {session.name}", session.directory / "ray")
 
 
 def start_run(session: Session, space: Space) -> None:

@@ -109,16 +109,17 @@ class OptunaSearcher(StatelessSearcher):
     def tell(self, trial_id: str, outcome: Outcome, objective: float | None) -> None:
         """Ends a trial in the study, once: what is already told stays."""
         trial, states = self.trials[trial_id], STATES[outcome]
+        if self._study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+            return
         trial.set_user_attr("outcome", outcome.value)
         state = TrialState[states.optuna]
         value = self._chance if states.at_chance else objective
-        self._study.tell(trial, value if state is TrialState.COMPLETE else None, state, skip_if_finished=True)
+        self._study.tell(trial, value if state is TrialState.COMPLETE else None, state)
 
     def end_running(self, outcome: Outcome) -> None:
         """Ends what still runs in the study."""
-        for trial_id, trial in self.trials.items():
-            if not self._study.trials[trial.number].state.is_finished():
-                self.tell(trial_id, outcome, None)
+        for trial_id in self.trials:
+            self.tell(trial_id, outcome, None)
 
 
 def trial_seed(sweep_seed: int, number: int) -> int:
@@ -153,3 +154,30 @@ class ListSearcher(StatelessSearcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         outcome, _ = ending(result or {}, error)
         self._told[self._running.pop(trial_id)] = (outcome, (result or {}).get("objective"))
+
+
+class ChainSearcher(StatelessSearcher):
+    """Several searchers one after another; while one waits for results, the next is asked already. Each job says in
+    `batch` whose it is."""
+
+    def __init__(self, searchers: list[Searcher]) -> None:
+        super().__init__()
+        self._searchers = searchers
+        self._finished: set[int] = set()
+        self._batch: dict[str, int] = {}  # by Ray's trial id
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
+        for index in [index for index in range(len(self._searchers)) if index not in self._finished]:
+            job = self._searchers[index].suggest(trial_id)
+            if isinstance(job, dict):
+                self._batch[trial_id] = index
+                return {**job, "batch": index}
+            if job == Searcher.FINISHED:
+                self._finished.add(index)
+        return Searcher.FINISHED if len(self._finished) == len(self._searchers) else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._searchers[self._batch[trial_id]].on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._searchers[self._batch.pop(trial_id)].on_trial_complete(trial_id, result, error)

@@ -1,13 +1,16 @@
 """`sweep study NAME`: search, final and evaluate for every family on every draw, on equal budgets, then one report."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from sweep.config import AppConfig, SpaceConfig
 from sweep.errors import InputError, WorkError
 from sweep.evaluate import evaluate
-from sweep.final import final
-from sweep.search import check, search
+from sweep.final import Final
+from sweep.runner import run_works
+from sweep.search import Search, check
 from sweep.session import Session, check_name
 
 
@@ -33,31 +36,37 @@ def check_study(config: AppConfig, name: str) -> None:
 
 
 def study(session: Session) -> Path:
-    """Runs every member and returns the report's path. A member whose work fails is said so; the others go on.
+    """Runs the members stage by stage, each stage of all members at once, and returns the report's path.
 
     Raises:
-        WorkError: the work of a member failed; the report on the others is written.
+        WorkError: the work of a member failed; the others went on, and the report on them is written.
     """
-    failures = []
-    for part, config in members(session.config).items():
-        member = session.member(config, part)
-        try:
-            for stage in (search, final, evaluate):
-                stage(member)
-        except WorkError as error:
-            failures.append(f"{part}: {error}")
-            session.console.print(f"{part} failed: {error}", style="red", highlight=False)
+    sweeps = [session.member(config, part) for part, config in members(session.config).items()]
+    failures: list[str] = []
+    with _collecting(failures):
+        run_works([Search(sweep) for sweep in sweeps], f"search {session.name}", session.directory / "ray-search")
+    found = [sweep for sweep in sweeps if sweep.files.best.exists()]
+    if found:
+        with _collecting(failures):
+            run_works([Final(sweep) for sweep in found], f"final {session.name}", session.directory / "ray-final")
+    for sweep in [sweep for sweep in found if any(sweep.files.final.directory.glob("*.ckpt"))]:
+        evaluate(sweep)
+    report = _report(session, sweeps)
+    if failures:
+        raise WorkError(f"{' '.join(failures)} The report {report} has what there is.")
+    return report
+
+
+@contextmanager
+def _collecting(failures: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except WorkError as error:
+        failures.append(str(error))
+
+
+def _report(session: Session, sweeps: list[Session]) -> Path:
     from sweep.report import write_report  # plotting loads when there is something to plot
 
-    directories = [session.directory / part for part in members(session.config)]
-    report = write_report(
-        [path for path in directories if (path / "trials.csv").exists()],
-        session.directory / "report.html",
-        session.name,
-    )
-    if failures:
-        raise WorkError(
-            f"{len(failures)} of {len(directories)} sweeps failed. {' '.join(failures)} "
-            f"The report {report} has the others."
-        )
-    return report
+    tried = [sweep.directory for sweep in sweeps if sweep.files.trials.exists()]
+    return write_report(tried, session.directory / "report.html", session.name)

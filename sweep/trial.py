@@ -20,21 +20,24 @@ class TrialFailed(RuntimeError):
 
 
 class Trial(tune.Trainable):
-    """`config` holds one complete experiment in plain form. Processes are reused, so nothing is kept between trials.
+    """`config` holds one complete experiment in plain form, and in `batch` whose data it is trained on.
 
-    A result carries the metrics of one epoch, or `outcome` and `reason` where training ended otherwise.
+    Processes are reused, so nothing is kept between trials. A result carries the metrics of one epoch, or `outcome` and
+    `reason` where training ended otherwise.
     """
 
     def setup(  # type: ignore[override]  # Tune binds the two further arguments
-        self, config: dict[str, Any], runtime: RuntimeConfig, splits: dict[Portion, Splits]
+        self, config: dict[str, Any], runtime: RuntimeConfig, splits: list[dict[Portion, Splits]]
     ) -> None:
         self._runtime, self._splits = runtime, splits
         self.reset_config(config)
-        torch.set_num_threads(max(1, int(self.trial_resources.required_resources.get("CPU", 1))))
+        assert self.trial_resources is not None, "the runner asks for resources"
+        torch.set_num_threads(int(self.trial_resources.required_resources["CPU"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins another trial in this process; called by Tune, and first by setup."""
         self._experiment = from_plain(ExperimentConfig, new_config["experiment"])
+        self._data = self._splits[new_config["batch"]][self._experiment.data.portion]
         self._training: Training | None = None
         self._failed = ""
         return True
@@ -72,8 +75,7 @@ class Trial(tune.Trainable):
         self._training = self._begin(load_checkpoint(file)) if file.exists() else None
 
     def _begin(self, checkpoint: Checkpoint | None) -> Training:
-        data = self._splits[self._experiment.data.portion]
-        return Training(self._experiment, self._runtime, data=data, checkpoint=checkpoint)
+        return Training(self._experiment, self._runtime, data=self._data, checkpoint=checkpoint)
 
 
 def _ended(outcome: Outcome, reason: str) -> dict[str, Any]:
