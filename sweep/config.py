@@ -65,7 +65,7 @@ class SpaceConfig:
         """Raises ValueError: unknown space or parameter, value or range outside the space's."""
         if self.name not in SPACES:
             raise ValueError(f"space.name={self.name} is no search space; possible are {', '.join(SPACES)}.")
-        return SPACES[self.name].fix(_flat(self.fix)).narrow(_flat(self.range))
+        return SPACES[self.name].fix(flat(self.fix)).narrow(flat(self.range))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -230,11 +230,12 @@ def leaves(plain: dict[str, Any], prefix: str = "", *, inner: bool = False) -> I
             yield prefix + key
 
 
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    entries: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        entries |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return entries
 
 
 ConfigStore.instance().store(name="schema", node=AppConfig)

@@ -1,4 +1,4 @@
-"""The process that delivers an outbox to MLflow: `python -m sweep.delivery DIRECTORY URI EXPERIMENT TOKEN`.
+"""The process that delivers an outbox to MLflow: `python -m sweep.delivery DIRECTORY URI EXPERIMENT TOKEN PID`.
 
 The only module that imports mlflow, besides `ui` which starts its server. One call per line of the outbox, in order.
 How far it got is in delivered.json, so a restart goes on there.
@@ -123,10 +123,9 @@ def lines_from(outbox: Path, offset: int, token: str, driver: int) -> Iterator[t
             time.sleep(POLL_SECONDS)
 
 
-def main(directory: Path, uri: str, experiment: str, token: str) -> None:
+def main(directory: Path, uri: str, experiment: str, token: str, driver: int) -> None:
     """Delivers until the driver, which started this process, is done. A store that is away is asked again every two
     seconds; a delivery that is still at the outbox is waited for, so that nothing is delivered twice."""
-    driver = os.getppid()
     with (directory / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _deliver_all(directory, uri, experiment, (token, driver))
@@ -166,4 +165,4 @@ def _persistently(call: Callable[[], Answer]) -> Answer:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))

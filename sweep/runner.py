@@ -101,7 +101,7 @@ def _tuner(batches: list[Batch], recorder: Recorder, directory: Path, trainable:
     bound = tune.with_parameters(
         trainable, runtime=config.runtime.for_training(), splits=[batch.splits for batch in batches]
     )
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
     return tune.Tuner(
         tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sweep.config import AppConfig, SpaceConfig
+from search_spaces import SPACES
+from sweep.config import AppConfig, SpaceConfig, flat
 from sweep.errors import InputError, WorkError
 from sweep.evaluate import evaluate
 from sweep.final import Final
@@ -15,16 +16,37 @@ from sweep.session import Session, check_name
 
 
 def members(config: AppConfig) -> dict[str, AppConfig]:
-    """The sweeps of a study by name. Draws are outermost: after the first all families can be compared."""
+    """The sweeps of a study by name. Draws are outermost: after the first all families can be compared.
+
+    A parameter fixed or narrowed holds in the families that have it.
+
+    Raises:
+        InputError: no family has it.
+    """
     return {
         f"{family}-d{draw}": replace(
             config,
-            space=SpaceConfig(name=family, fix=config.space.fix, range=config.space.range),
+            space=_space_of(family, config),
             data=replace(config.data, draw=draw),
         )
         for draw in config.study.draws
         for family in config.study.families
     }
+
+
+def _space_of(family: str, config: AppConfig) -> SpaceConfig:
+    searched = {name: set(SPACES[name].parameters) for name in config.study.families}
+    fix, narrowed = flat(config.space.fix), flat(config.space.range)
+    for key in {**fix, **narrowed}:
+        if not any(key in keys for keys in searched.values()):
+            choices = ", ".join(sorted(set().union(*searched.values())))
+            raise InputError(f"{key} is searched in no family of the study; searched are {choices}.")
+    mine = searched[family]
+    return SpaceConfig(
+        name=family,
+        fix={key: value for key, value in fix.items() if key in mine},
+        range={key: value for key, value in narrowed.items() if key in mine},
+    )
 
 
 def check_study(config: AppConfig, name: str) -> None:

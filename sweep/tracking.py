@@ -99,7 +99,7 @@ def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Ite
     directory.mkdir(parents=True, exist_ok=True)
     log = (directory / DELIVERY_LOG).open("ab")
     tracker = Tracker(directory / OUTBOX)
-    arguments = [str(directory), store_uri(directory, uri), directory.name, tracker.token]
+    arguments = [str(directory), store_uri(directory, uri), directory.name, tracker.token, str(os.getpid())]
     process = subprocess.Popen(  # its own session: Ctrl-C is for the driver, the delivery ends after it
         [sys.executable, "-m", "sweep.delivery", *arguments],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

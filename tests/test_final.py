@@ -12,15 +12,13 @@ from sweep_files import PARAMETERS, session_on, trial, write_sweep
 from odenet.config import ExperimentConfig, from_plain
 from odenet.data import Portion
 from odenet.seeding import derive
-from sweep import final as stage
 from sweep.best import read_best
 from sweep.errors import InputError, WorkError
-from sweep.export import Phase
-from sweep.final import Candidate, check_final, crown, final
+from sweep.export import Phase, TrialRow, write_rows
+from sweep.final import Candidate, Final, check_final, crown
 from sweep.outcome import Outcome
-from sweep.runner import Batch, Ended, Interrupted
+from sweep.recorder import Ended
 from sweep.searcher import ending
-from sweep.session import Session
 from sweep.tracking import OUTBOX
 
 Result = Callable[[dict[str, Any]], dict[str, Any]]  # of a job
@@ -30,34 +28,26 @@ def done(objective: float) -> dict[str, Any]:
     return {"outcome": "done", "objective": objective, "epoch": 2}
 
 
-def driving(ran: list[dict[str, Any]], result: Result) -> Callable[[Session, Batch], list[Ended]]:
-    """A run_batch that hands every job of the batch's searcher its result, one after another."""
-
-    def run_batch(session: Session, batch: Batch) -> list[Ended]:
-        first, ended = len(ran), []
-        while isinstance(job := batch.searcher.suggest(f"t{len(ran)}"), dict):
-            ran.append(job)
-            outcome = result(job)
-            batch.searcher.on_trial_complete(f"t{len(ran) - 1}", outcome)
-            checkpoint = session.directory / f"checkpoint-{job['number']}"
-            checkpoint.write_text(f"network {job['number']}")
-            how, reason = ending(outcome, failed=False)
-            row = trial(job["number"], phase=Phase[job["phase"]], outcome=how, reason=reason)
-            ended.append(Ended(row, checkpoint))
-        assert len(ran) - first == batch.total
-        return ended
-
-    return run_batch
+def drive(work: Final, result: Result) -> tuple[list[dict[str, Any]], list[Ended]]:
+    """Hands every job its result, one after another; returns the jobs, and how they ended."""
+    jobs: list[dict[str, Any]] = []
+    ended = []
+    while isinstance(job := work.batch.searcher.suggest(f"t{len(jobs)}"), dict):
+        jobs.append(job)
+        work.batch.searcher.on_trial_complete(f"t{len(jobs) - 1}", result(job))
+        checkpoint = work.batch.session.directory / f"checkpoint-{job['number']}"
+        checkpoint.write_text(f"network {job['number']}")
+        outcome, reason = ending(result(job), failed=False)
+        ended.append(Ended(trial(job["number"], phase=Phase[job["phase"]], outcome=outcome, reason=reason), checkpoint))
+    assert len(jobs) == work.batch.total
+    return jobs, ended
 
 
-def run_final(path: Path, monkeypatch: pytest.MonkeyPatch, result: Result, **seeds: int) -> list[dict[str, Any]]:
-    """Runs final on three candidates 0.6, 0.7, 0.5 of a search; returns the jobs in order."""
+def work_on(path: Path, **seeds: int) -> Final:
+    """Final training after a search whose best are 0.7 (trial 1), 0.6 (0) and 0.5 (2)."""
     rows = [trial(n, objective=objective, parameters=with_lr(n)) for n, objective in enumerate((0.6, 0.7, 0.5, 0.4))]
     config = write_sweep(path, [*rows, trial(4, objective=0.9, outcome=Outcome.pruned)])
-    jobs: list[dict[str, Any]] = []
-    monkeypatch.setattr(stage, "run_batch", driving(jobs, result))
-    final(session_on(replace(config, final=replace(config.final, **seeds))))
-    return jobs
+    return Final(session_on(replace(config, final=replace(config.final, **seeds))))
 
 
 def with_lr(number: int) -> dict[str, Any]:
@@ -120,10 +110,8 @@ def test_a_best_yaml_alone_is_its_own_only_candidate(tmp_path):
 # --- what is run ------------------------------------------------------------------------------------------------------
 
 
-def test_every_candidate_is_confirmed_on_the_same_seeds_and_the_crowned_one_trained_on_fresh_ones(
-    tmp_path, monkeypatch
-):
-    jobs = run_final(tmp_path, monkeypatch, prefer(0), confirm_seeds=2, seeds=3)
+def test_every_candidate_is_confirmed_on_the_same_seeds_and_the_crowned_one_trained_on_fresh_ones(tmp_path):
+    jobs, _ = drive(work_on(tmp_path, confirm_seeds=2, seeds=3), prefer(0))
     assert [(job["number"], job["phase"], job["candidate"]) for job in jobs] == [
         *((number, "confirm", (1, 1, 0, 0, 2, 2)[number]) for number in range(6)),
         *((number, "final", 0) for number in range(6, 9)),
@@ -139,8 +127,9 @@ def test_every_candidate_is_confirmed_on_the_same_seeds_and_the_crowned_one_trai
     assert {round(experiment.optim.lr, 9) for experiment in experiments[6:]} == {0.01}
 
 
-def test_crowned_yaml_and_one_checkpoint_per_seed_are_kept_and_the_first_seed_is_registered(tmp_path, monkeypatch):
-    run_final(tmp_path, monkeypatch, prefer(2), confirm_seeds=1, seeds=2)
+def test_crowned_yaml_and_one_checkpoint_per_seed_are_kept_and_the_first_seed_is_registered(tmp_path):
+    work = work_on(tmp_path, confirm_seeds=1, seeds=2)
+    work.conclude(drive(work, prefer(2))[1])
     crowned = read_best(tmp_path / "x" / "final" / "crowned.yaml")
     assert crowned.experiment.optim.lr == with_lr(2)["optim.lr"]
     assert (crowned.provenance["trial"], crowned.provenance["phase"]) == (2, "confirm")
@@ -150,37 +139,31 @@ def test_crowned_yaml_and_one_checkpoint_per_seed_are_kept_and_the_first_seed_is
     assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end"] == ["FINISHED"]
 
 
-def test_a_seed_that_fails_is_left_out_and_the_first_that_is_done_is_registered(tmp_path, monkeypatch):
-    failing = {3: {"outcome": "diverged", "reason": "the loss is nan"}}
-    run_final(tmp_path, monkeypatch, lambda job: failing.get(job["number"], done(0.5)), confirm_seeds=1, seeds=2)
+def test_a_seed_that_fails_is_left_out_and_the_first_that_is_done_is_registered(tmp_path):
+    failing, work = {3: {"outcome": "diverged", "reason": "nan"}}, work_on(tmp_path, confirm_seeds=1, seeds=2)
+    work.conclude(drive(work, lambda job: failing.get(job["number"], done(0.5)))[1])
     assert [path.name for path in (tmp_path / "x" / "final").glob("*.ckpt")] == ["model-4.ckpt"]
     assert [line["key"] for line in outbox(tmp_path) if line["op"] == "model"] == ["x/final-4"]
 
 
-def test_final_fails_with_reasons_where_no_seed_is_done(tmp_path, monkeypatch):
+def test_final_fails_with_reasons_where_no_seed_is_done(tmp_path):
     def result(job: dict[str, Any]) -> dict[str, Any]:
         return done(0.5) if job["phase"] == "confirm" else {"outcome": "diverged", "reason": "the loss is nan"}
 
-    with pytest.raises(
-        WorkError, match=r"No final seed of x ended done \(diverged: the loss is nan\); .*trials\.csv lists"
-    ):
-        run_final(tmp_path, monkeypatch, result)
+    work = work_on(tmp_path)
+    _, ended = drive(work, result)
+    with pytest.raises(WorkError, match=r"No final seed of x ended done \(diverged: the loss is nan\); .*csv lists"):
+        work.conclude(ended)
     assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end"] == ["FAILED"]
 
 
-def test_final_that_is_interrupted_says_so_to_mlflow(tmp_path, monkeypatch):
-    def result(job: dict[str, Any]) -> dict[str, Any]:
-        raise Interrupted("1 trials were cut short")
-
-    with pytest.raises(Interrupted):
-        run_final(tmp_path, monkeypatch, result)
+def test_final_that_is_stopped_says_so_to_mlflow(tmp_path):
+    work_on(tmp_path).stopped("KILLED")
     assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end"] == ["KILLED"]
 
 
-def test_retraining_the_same_sweep_again_is_refused(tmp_path, monkeypatch):
-    config = write_sweep(tmp_path, [trial(0)])
-    monkeypatch.setattr(stage, "run_batch", driving([], prefer(0)))
-    final(session_on(config))
-    (tmp_path / "x" / "final" / "trials.csv").touch()
-    with pytest.raises(InputError, match="x has final trials already; remove .*final to train again"):
-        final(session_on(config))
+def test_retraining_the_same_sweep_again_is_refused(tmp_path):
+    work = work_on(tmp_path)
+    write_rows(work.batch.files.trials, TrialRow, [])
+    with pytest.raises(InputError, match=r"x has final trials already; remove .*final to train again"):
+        Final(work.batch.session)

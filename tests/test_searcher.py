@@ -1,29 +1,32 @@
 """The searchers against a real study in a journal file: reproducible asking, truthful telling, nothing left running."""
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import optuna
 import pytest
 from mlflow.entities import RunStatus
 from optuna.trial import TrialState
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
-from sweep_files import TINY, session_on
+from sweep_files import PARAMETERS, TINY, session_on, trial
 
-from odenet.config import ExperimentConfig, from_plain, to_plain
+from odenet.config import ExperimentConfig, from_plain
 from search_spaces import SPACES
-from sweep import search as search_stage
+from sweep.best import read_best
 from sweep.compose import load
 from sweep.config import SamplerKind, SchedulerKind, SearchConfig, override
 from sweep.errors import WorkError
+from sweep.export import TrialRow, write_rows
 from sweep.outcome import STATES, Outcome
 from sweep.progress import ProgressDisplay
-from sweep.runner import Batch, Interrupted, Recorder
-from sweep.schedulers import build_scheduler
-from sweep.searcher import ListSearcher, OptunaSearcher, ending, open_study, trial_seed
+from sweep.recorder import Book, Ended, Recorder
+from sweep.schedulers import RoutedScheduler, build_scheduler
+from sweep.search import Search
+from sweep.searcher import ChainSearcher, ListSearcher, OptunaSearcher, ending, open_study, trial_seed
 from sweep.tracking import OUTBOX
 
 CHANCE = 0.1
@@ -185,33 +188,46 @@ def test_nothing_stays_running_and_what_has_ended_stays_as_it_is(tmp_path):
     assert [trial.user_attrs["outcome"] for trial in told(tmp_path)][1:] == ["interrupted", "interrupted"]
 
 
-@pytest.mark.parametrize(
-    ("error", "status"), [(Interrupted("cut short"), "KILLED"), (WorkError("Ray Tune stopped"), "FAILED")]
-)
-def test_a_sweep_that_breaks_off_leaves_no_trial_and_no_run_open_and_keeps_its_best(
-    tmp_path, monkeypatch, error, status
-):
-    def run_batch(session: object, batch: Batch) -> None:
-        drive(batch.searcher, "a", [{"objective": 0.4, "epoch": 1, "outcome": "done"}])
-        batch.searcher.suggest("b")
-        (session.directory / "trials.csv").write_text(written)
-        raise error
+@pytest.mark.parametrize("status", ["KILLED", "FAILED"])
+def test_a_sweep_that_breaks_off_leaves_nothing_running_and_keeps_its_best(tmp_path, status):
+    work = searching(tmp_path, [trial(0), trial(1, outcome=Outcome.interrupted)])
+    work.stopped(status)
+    assert [one.state for one in told(tmp_path / "x")] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert read_best(tmp_path / "x" / "best.yaml").provenance["trial"] == 0
+    assert last_line(tmp_path)["status"] == status
 
-    from sweep_files import trial
 
-    from sweep.export import TrialRow, write_rows
+def test_a_sweep_without_a_done_trial_failed_and_says_where_the_reasons_are(tmp_path):
+    row = trial(0, outcome=Outcome.diverged)
+    with pytest.raises(WorkError, match="None of the 1 trials of x ended done; `sweep status x` says why"):
+        searching(tmp_path, [row]).conclude([Ended(row, None)])
+    assert not (tmp_path / "x" / "best.yaml").exists()
+    assert last_line(tmp_path)["status"] == "FAILED"
 
-    write_rows(tmp_path / "rows.csv", TrialRow, [trial(0), trial(1, outcome=Outcome.interrupted)])
-    written = (tmp_path / "rows.csv").read_text()
-    monkeypatch.setattr(search_stage, "run_batch", run_batch)
-    session = session_on(load([*TINY, f"runtime.runs_dir={tmp_path}"]))
-    with pytest.raises(type(error)):
-        search_stage.search(session)
-    assert [trial.state for trial in told(session.directory)] == [TrialState.COMPLETE, TrialState.FAIL]
-    assert (session.directory / "best.yaml").exists()
-    last = (session.directory / OUTBOX).read_text().splitlines()[-1]
-    assert '"op": "end", "key": "x"' in last
-    assert f'"status": "{status}"' in last
+
+def test_a_sweep_with_a_done_trial_ends_finished_with_the_best_of_them_complete(tmp_path):
+    rows = [trial(0, objective=0.5), trial(1, objective=0.8, seed=11), trial(2, outcome=Outcome.diverged)]
+    work = searching(tmp_path, rows)
+    work.conclude([Ended(row, None) for row in rows])
+    best = read_best(tmp_path / "x" / "best.yaml")
+    assert best.experiment == override(work.batch.session.config.experiment, {**PARAMETERS, "training.seed": 11})
+    assert last_line(tmp_path)["status"] == "FINISHED"
+
+
+def searching(runs: Path, rows: list[TrialRow]) -> Search:
+    """A search with one trial told done, one asked and still running, and these rows written."""
+    work = Search(session_on(load([*TINY, f"runtime.runs_dir={runs}"])))
+    assert isinstance(work.batch.searcher, OptunaSearcher)
+    drive(work.batch.searcher, "a", [{"objective": 0.4, "epoch": 1, "outcome": "done"}])
+    work.batch.searcher.suggest("b")
+    write_rows(work.batch.files.trials, TrialRow, rows)
+    return work
+
+
+def last_line(runs: Path) -> dict:
+    line = json.loads((runs / "x" / OUTBOX).read_text().splitlines()[-1])
+    assert (line["op"], line["key"]) == ("end", "x")
+    return line
 
 
 # --- a list of jobs ---------------------------------------------------------------------------------------------------
@@ -241,17 +257,39 @@ def test_an_empty_list_is_followed_up_at_once():
     assert [one.suggest("a"), one.suggest("b")] == [{"number": 0}, Searcher.FINISHED]
 
 
+def test_searchers_in_a_chain_are_asked_in_turn_and_each_hears_of_its_own_trials():
+    heard: dict[str, dict] = {}
+
+    def keep(name: str, number: int) -> ListSearcher:
+        return ListSearcher([{"number": 0}], lambda told: heard.setdefault(name, told) and [{"number": number}])
+
+    chain = ChainSearcher([keep("first", 1), keep("second", 2)])
+    assert chain.suggest("a") == {"number": 0, "batch": 0}
+    assert chain.suggest("b") == {"number": 0, "batch": 1}  # the first waits for its trial
+    assert chain.suggest("c") is None
+    chain.on_trial_result("b", {"objective": 0.1, "epoch": 1})
+    chain.on_trial_complete("b", {"outcome": "done", "objective": 0.2})
+    assert chain.suggest("c") == {"number": 2, "batch": 1}
+    chain.on_trial_complete("a", error=True)
+    assert heard == {"second": {0: (Outcome.done, 0.2)}}
+    assert [chain.suggest("d"), chain.suggest("e")] == [{"number": 1, "batch": 0}, Searcher.FINISHED]
+    assert heard["first"] == {0: (Outcome.worker_lost, None)}
+
+
 # --- what Ray's snapshots and schedulers get --------------------------------------------------------------------------
 
 
 def test_ray_snapshots_keep_nothing_of_searchers_and_recorder(tmp_path):
-    session = SimpleNamespace(console=None)
-    display = ProgressDisplay(session_on(load([f"runtime.runs_dir={tmp_path}"])).console, "t", 1)
-    for one in (searcher(tmp_path), ListSearcher([{"number": 0}], lambda told: []), Recorder(session, None, display)):
+    session = session_on(load([f"runtime.runs_dir={tmp_path}"]))
+    recorder = Recorder([Book(session, session.files, {})], ProgressDisplay(session.console, "search x", 1))
+    optuna_searcher, list_searcher = searcher(tmp_path), ListSearcher([{"number": 0}], lambda told: [])
+    for one in (optuna_searcher, list_searcher, ChainSearcher([list_searcher]), recorder):
         assert vars(pickle.loads(pickle.dumps(one))) == {}
         assert len(pickle.dumps(one)) < 100
-    searcher(tmp_path).save("nowhere")
-    searcher(tmp_path).restore("nowhere")
+    for one in (optuna_searcher, list_searcher):
+        one.save(str(tmp_path / "snapshot"))
+        one.restore(str(tmp_path / "snapshot"))
+    assert not (tmp_path / "snapshot").exists()
 
 
 def test_asha_compares_objectives_by_epochs_after_the_grace_period():
@@ -262,5 +300,17 @@ def test_asha_compares_objectives_by_epochs_after_the_grace_period():
     )  # fmt: skip
     assert min(rung for rung, _ in asha._brackets[0]._rungs) == 10
     assert min(rung for rung, _ in build_scheduler(replace(config, grace=0.001), epochs=3)._brackets[0]._rungs) == 1
-    assert not hasattr(build_scheduler(SearchConfig(), epochs=40), "_brackets")
-    assert to_plain(config)["scheduler"] == "asha"
+    assert type(build_scheduler(SearchConfig(), epochs=40)) is FIFOScheduler
+
+
+def test_trials_of_a_study_are_compared_within_their_own_sweep(tmp_path):
+    """The second sweep's trials are all worse than the first's; asha keeps the best of each nevertheless."""
+    config = SearchConfig(scheduler=SchedulerKind.asha, grace=0.1, reduction=2)
+    routed, kept = RoutedScheduler([build_scheduler(config, 10) for _ in range(2)]), []
+    for number, (batch, value) in enumerate([(0, 0.9), (1, 0.2), (0, 0.8), (1, 0.1), (1, 0.3)]):
+        one = TuneTrial("stub", config={"batch": batch}, stub=True, trial_id=str(number))
+        routed.on_trial_add(None, one)
+        kept.append(routed.on_trial_result(None, one, {"epoch": 1, "objective": value}))
+        routed.on_trial_remove(None, one)
+    go, stop = RoutedScheduler.CONTINUE, RoutedScheduler.STOP
+    assert kept == [go, go, stop, stop, go]

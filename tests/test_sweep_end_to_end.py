@@ -1,4 +1,4 @@
-"""The command as a user types it, on real Ray, Optuna and MLflow: what the files, the study and the store say afterwards."""
+"""The command as a user types it, on real Ray, Optuna and MLflow: what files, study and store say afterwards."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from odenet.checkpoint import load_checkpoint
 from odenet.config import identity
 from odenet.data import Portion
 from search_spaces import SPACES, Choice, Space, fixed
-from sweep.__main__ import run
+from sweep.__main__ import run as sweep_here
 from sweep.best import read_best
 from sweep.export import CurveRow, EvaluationRow, Phase, TrialRow, ranked, read_rows
 from sweep.outcome import STATES, Outcome
@@ -118,7 +118,7 @@ def test_confirm_retrains_the_top_trials_and_final_the_crowned_one_on_train_and_
     confirm = [row for row in rows if row.phase is Phase.confirm]
     final = [row for row in rows if row.phase is Phase.final]
     top = [row.number for row in ranked(read_rows(member.trials, TrialRow))[:2]]
-    assert Counter(row.candidate for row in confirm) == {number: 2 for number in top}
+    assert Counter(row.candidate for row in confirm) == dict.fromkeys(top, 2)
     means = {number: sum(row.objective or 0 for row in confirm if row.candidate == number) for number in top}
     assert {row.candidate for row in final} == {max(top, key=lambda number: means[number])}
     assert len({row.seed for row in rows}) == 4, "final seeds are fresh, confirm seeds the same for every candidate"
@@ -184,7 +184,7 @@ def test_what_is_done_is_not_overwritten_and_what_cannot_be_is_not_started(
 ) -> None:
     monkeypatch.chdir(study)
     before = {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*") if path.is_file()}
-    assert run(arguments) == 2
+    assert sweep_here(arguments) == 2
     assert says in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*") if path.is_file()} == before
     assert not (study / "runs" / "greedy").exists()
@@ -194,7 +194,7 @@ def test_diverged_trials_end_as_such_and_the_sweep_goes_on(tmp_path: Path, monke
     volatile = Space({"model.network": fixed("continuous"), "optim.lr": Choice((0.1, 1e30))})
     monkeypatch.setitem(SPACES, "smoke", volatile)
     monkeypatch.chdir(tmp_path)
-    assert run(["search", "wild", "space=smoke", "search.trials=8", "search.sampler=random", *QUICK]) == 0
+    assert sweep_here(["search", "wild", "space=smoke", "search.trials=8", "search.sampler=random", *QUICK]) == 0
     rows = read_rows(tmp_path / "runs/wild/trials.csv", TrialRow)
     assert len(rows) == 8
     for row, trial in zip(rows, open_study(tmp_path / "runs/wild", "wild").trials, strict=True):
@@ -217,7 +217,7 @@ def test_asha_prunes_and_pruned_trials_keep_their_intermediate_values(
         "search.reduction=2",
         "training.epochs=8",
     ]
-    assert run(["search", "short", "space=smoke", "model.width=4", "cluster.cpus=2", *options]) == 0
+    assert sweep_here(["search", "short", "space=smoke", "model.width=4", "cluster.cpus=2", *options]) == 0
     rows = read_rows(tmp_path / "runs/short/trials.csv", TrialRow)
     trials = open_study(tmp_path / "runs/short", "short").trials
     pruned = [number for number, row in enumerate(rows) if row.outcome is Outcome.pruned]
@@ -242,7 +242,7 @@ def test_a_defect_ends_trials_with_its_reason_unretried_and_the_command_with_cod
     load_data = stage.load_data
     monkeypatch.setattr(stage, "load_data", mislabelled)
     monkeypatch.chdir(tmp_path)
-    assert run(["search", "broken", "space=smoke", "search.trials=2", *QUICK]) == 1
+    assert sweep_here(["search", "broken", "space=smoke", "search.trials=2", *QUICK]) == 1
     assert "None of the 2 trials" in capsys.readouterr().err
     for row in read_rows(tmp_path / "runs/broken/trials.csv", TrialRow):
         assert (row.outcome, row.epochs) == (Outcome.code, 0)
@@ -262,7 +262,7 @@ def test_shares_of_logical_gpus_let_that_many_trials_run_at_once(
         "search.trials=4",
         "training.epochs=30",
     ]
-    assert run(["search", "shared", "space=smoke", "model.width=4", "runtime.device=cpu", *options]) == 0
+    assert sweep_here(["search", "shared", "space=smoke", "model.width=4", "runtime.device=cpu", *options]) == 0
     running, most = set(), 0
     for line in map(json.loads, (tmp_path / "runs/shared/outbox.jsonl").read_text().splitlines()):
         if "/search-" in line["key"]:
