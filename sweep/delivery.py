@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,14 +35,15 @@ MOST_PARAMS = 100  # of one request
 LONGEST_PARAM = 6000
 
 Line = dict[str, Any]
+Runs = dict[str, str]
 
 
 class Delivery:
-    """Outbox lines to MLflow calls. `runs` maps the outbox's keys to MLflow's run ids."""
+    """Outbox lines to MLflow calls. `runs` maps the outbox's keys to MLflow's run ids; new runs are added to it."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str, runs: dict[str, str]) -> None:
-        self._client, self._experiment_id, self.runs = client, experiment_id, runs
-        self._handlers: dict[str, Callable[[Line], None]] = {
+    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
+        self._client, self._experiment_id = client, experiment_id
+        self._handlers: dict[str, Callable[[Line, Runs], None]] = {
             "start": self._start,
             "metrics": self._metrics,
             "artifact": self._artifact,
@@ -50,40 +52,40 @@ class Delivery:
             "end": self._end,
         }
 
-    def __call__(self, line: Line) -> None:
-        self._handlers[line["op"]](line)
+    def __call__(self, line: Line, runs: Runs) -> None:
+        self._handlers[line["op"]](line, runs)
 
-    def _start(self, line: Line) -> None:
-        if line["key"] not in self.runs:
+    def _start(self, line: Line, runs: Runs) -> None:
+        if line["key"] not in runs:
             tags = {"mlflow.runName": line["name"], **line["tags"]}
             if line["parent"]:
-                tags["mlflow.parentRunId"] = self.runs[line["parent"]]
+                tags["mlflow.parentRunId"] = runs[line["parent"]]
             run = self._client.create_run(self._experiment_id, start_time=line["time"], tags=tags)
-            self.runs[line["key"]] = run.info.run_id
+            runs[line["key"]] = run.info.run_id
         params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in line["params"].items()]
         for first in range(0, len(params), MOST_PARAMS):
-            self._client.log_batch(self.runs[line["key"]], params=params[first : first + MOST_PARAMS])
+            self._client.log_batch(runs[line["key"]], params=params[first : first + MOST_PARAMS])
 
-    def _metrics(self, line: Line) -> None:
+    def _metrics(self, line: Line, runs: Runs) -> None:
         metrics = [Metric(name, value, line["time"], line["step"]) for name, value in line["metrics"].items()]
-        self._client.log_batch(self.runs[line["key"]], metrics=metrics)
+        self._client.log_batch(runs[line["key"]], metrics=metrics)
 
-    def _artifact(self, line: Line) -> None:
-        self._client.log_artifact(self.runs[line["key"]], line["path"])
+    def _artifact(self, line: Line, runs: Runs) -> None:
+        self._client.log_artifact(runs[line["key"]], line["path"])
 
-    def _dataset(self, line: Line) -> None:
+    def _dataset(self, line: Line, runs: Runs) -> None:
         source = json.dumps({"name": line["name"]})
         dataset = Dataset(name=line["name"], digest=line["digest"], source_type="code", source=source)
         context = InputTag("mlflow.data.context", line["context"])
-        self._client.log_inputs(self.runs[line["key"]], datasets=[DatasetInput(dataset, [context])])
+        self._client.log_inputs(runs[line["key"]], datasets=[DatasetInput(dataset, [context])])
 
-    def _model(self, line: Line) -> None:
+    def _model(self, line: Line, runs: Runs) -> None:
         import mlflow.pytorch
 
         from odenet.checkpoint import load_checkpoint
 
         model = load_checkpoint(Path(line["path"])).build().eval()
-        with mlflow.start_run(run_id=self.runs[line["key"]]):
+        with mlflow.start_run(run_id=runs[line["key"]]):
             info = mlflow.pytorch.log_model(
                 model,
                 name="model",
@@ -93,57 +95,61 @@ class Delivery:
             )
         self._client.set_registered_model_alias(line["name"], "champion", info.registered_model_version)
 
-    def _end(self, line: Line) -> None:
-        run_id = self.runs[line["key"]]
+    def _end(self, line: Line, runs: Runs) -> None:
+        run_id = runs[line["key"]]
         if line["tags"]:
             self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in line["tags"].items()])
         self._client.set_terminated(run_id, line["status"], end_time=line["time"])
 
 
-def lines_from(outbox: Path, offset: int, token: str, driver: int) -> Iterator[tuple[Line, int]]:
-    """Whole lines from `offset` on with the offset after each. Ends when all is read and the tracker of this token has
-    closed, or the process `driver` is no longer the parent of this one: it is gone."""
-    with outbox.open("rb") as file:
-        file.seek(offset)
-        ended = False
-        while True:
-            ended = ended or os.getppid() != driver
-            text = file.readline()
-            if text.endswith(b"\n"):
-                line = json.loads(text)
-                offset += len(text)
-                if line["op"] == "close":
-                    ended = ended or line.get("token") == token
-                else:
-                    yield line, offset
-                continue
-            file.seek(offset)
-            if ended:
-                return
-            time.sleep(POLL_SECONDS)
-
-
 def main(directory: Path, uri: str, experiment: str, token: str, driver: int) -> None:
-    """Delivers until the driver, which started this process, is done. A store that is away is asked again every two
-    seconds; a delivery that is still at the outbox is waited for, so that nothing is delivered twice."""
-    with (directory / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _deliver_all(directory, uri, experiment, (token, driver))
-
-
-def _deliver_all(directory: Path, uri: str, experiment: str, until: tuple[str, int]) -> None:
+    """Delivers until all is read and the tracker of this token has closed, or its process `driver`, which started this
+    one, is gone. A store that is away is asked again every two seconds."""
     set_tracking_uri(uri)
     client = MlflowClient(uri)
-    state_file = directory / DELIVERED
-    state: Line = json.loads(state_file.read_text()) if state_file.exists() else {"offset": 0, "runs": {}}
-    artifacts = (
-        (directory / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
-    )  # else the server's
-    experiment_id = _persistently(lambda: _experiment_id(client, experiment, artifacts))
-    deliver = Delivery(client, experiment_id, state["runs"])
-    for line, offset in lines_from(directory / OUTBOX, state["offset"], *until):
-        _persistently(partial(deliver, line))
-        write_text(state_file, json.dumps({"offset": offset, "runs": deliver.runs}))
+    here = (directory / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None  # else the server's
+    with _alone(directory):  # two processes that open a fresh sqlite file at once corrupt its migration
+        deliver = Delivery(client, _persistently(partial(_experiment_id, client, experiment, here)))
+    while True:
+        ended = os.getppid() != driver or token in _state(directory)["closed"]
+        if deliver_next(directory, deliver):
+            continue
+        if ended:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def deliver_next(directory: Path, deliver: Delivery) -> bool:
+    """Delivers one line, if there is a whole one. Several processes may serve an outbox, as when two sweeps of a study
+    are evaluated at once: one does at a time, so that no line is delivered twice."""
+    with _alone(directory):
+        state = _state(directory)
+        with (directory / OUTBOX).open("rb") as outbox:
+            outbox.seek(state["offset"])
+            text = outbox.readline()
+        if not text.endswith(b"\n"):
+            return False
+        line = json.loads(text)
+        if line["op"] == "close":
+            state["closed"].append(line["token"])
+        else:
+            _persistently(partial(deliver, line, state["runs"]))
+        write_text(directory / DELIVERED, json.dumps({**state, "offset": state["offset"] + len(text)}))
+        return True
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """While the other processes that serve this outbox wait."""
+    with (directory / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _state(directory: Path) -> dict[str, Any]:
+    """How far the outbox is delivered, MLflow's run ids by the outbox's keys, and the trackers that have closed."""
+    file = directory / DELIVERED
+    return json.loads(file.read_text()) if file.exists() else {"offset": 0, "runs": {}, "closed": []}
 
 
 def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str:

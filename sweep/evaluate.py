@@ -20,14 +20,11 @@ from odenet.terms import Scheme
 from sweep.cluster import trial_resources
 from sweep.config import AppConfig, EvaluateConfig
 from sweep.errors import InputError
-from sweep.export import EvaluationRow, Phase, TrialRow, read_rows, write_rows
+from sweep.export import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, read_rows, write_rows
 from sweep.outcome import Outcome
 from sweep.recorder import mlflow_key
 from sweep.session import Session, SweepFiles, run_directory
 from sweep.tracking import Run
-
-CLEAN = "clean"  # the whole test set, as trained
-MANIFESTATION = "manifestation"  # a class-balanced part of it, under every scheme and number of steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,11 @@ class CurveRow:
     depth_nodes: int
 
 
+# Conditions of an evaluation:
+CLEAN = "clean"  # the whole test set, as trained
+MANIFESTATION = "manifestation"  # a class-balanced part of it, under every scheme and number of steps
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationRow:
     """One measured value of one final model: rows.csv. All fields before `value` together are the key."""
@@ -83,7 +88,7 @@ class EvaluationRow:
     seed: int
     scheme: str
     steps: int  # integrator steps per stage
-    condition: str  # "clean"; corruptions and attacks by name
+    condition: str  # CLEAN, MANIFESTATION; corruptions and attacks by name
     severity: float
     split: str
     metric: str  # "accuracy", "loss"

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from ray.tune.schedulers import FIFOScheduler
-
 from odenet.config import ExperimentConfig, to_plain
 from odenet.data import Portion, Splits, load_data
 from odenet.seeding import derive
@@ -50,7 +48,7 @@ class Final(Work):
             pairs = []  # nothing to choose between
         self._confirm = _numbered([_job(session, Phase.confirm, *pair) for pair in pairs], 0)
         searcher, total = ListSearcher(self._confirm, self._follow_up), len(self._confirm) + seeds.seeds
-        self.batch = Batch(session, searcher, total, splits, files, FIFOScheduler())
+        self.batch = Batch(session, searcher, total, splits, files)
 
     def _follow_up(self, told: Told) -> list[dict[str, Any]]:
         session, crowned = self.batch.session, crown(self._candidates, self._confirm, told, self._chance)

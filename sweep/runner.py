@@ -5,12 +5,12 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from odenet.data import Portion, Splits
@@ -37,7 +37,7 @@ class Batch:
     total: int
     splits: dict[Portion, Splits]
     files: SweepFiles
-    scheduler: TrialScheduler
+    scheduler: TrialScheduler = field(default_factory=FIFOScheduler)
 
 
 class Work(ABC):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from odenet.seeding import derive
 from search_spaces import SPACES
 from sweep.config import AppConfig, SpaceConfig, flat
 from sweep.errors import InputError, WorkError
@@ -28,6 +29,8 @@ def members(config: AppConfig) -> dict[str, AppConfig]:
             config,
             space=_space_of(family, config),
             data=replace(config.data, draw=draw),
+            # Each draw proposes other configurations and trains from other seeds; families share both on a draw.
+            search=replace(config.search, seed=derive(config.search.seed, "draw", draw) % 2**31),
         )
         for draw in config.study.draws
         for family in config.study.families

@@ -20,7 +20,7 @@ from sweep.errors import WorkError
 
 OUTBOX = "outbox.jsonl"
 DELIVERED = "delivered.json"
-LOCK = "delivery.lock"  # held by the one delivery at work
+LOCK = "delivery.lock"  # held while a line is delivered
 DELIVERY_LOG = "delivery.log"
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from mlflow.entities import RunStatus
 from optuna.trial import TrialState
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
@@ -26,7 +25,7 @@ from sweep.progress import ProgressDisplay
 from sweep.recorder import Book, Ended, Recorder
 from sweep.schedulers import RoutedScheduler, build_scheduler
 from sweep.search import Search
-from sweep.searcher import ChainSearcher, ListSearcher, OptunaSearcher, ending, open_study, trial_seed
+from sweep.searcher import ChainSearcher, ListSearcher, OptunaSearcher, open_study, trial_seed
 from sweep.tracking import OUTBOX
 
 CHANCE = 0.1
@@ -53,38 +52,6 @@ def drive(one: OptunaSearcher, trial_id: str, results: list[dict], *, error: boo
     for result in results if error else results[:-1]:
         one.on_trial_result(trial_id, result)
     one.on_trial_complete(trial_id, **({"error": True} if error else {"result": results[-1]}))
-
-
-# --- the table of outcomes --------------------------------------------------------------------------------------------
-
-
-def test_every_outcome_has_its_row_in_words_that_ray_optuna_and_mlflow_know():
-    assert set(STATES) == set(Outcome)
-    for outcome, states in STATES.items():
-        assert states.ray in {TuneTrial.RUNNING, TuneTrial.TERMINATED, TuneTrial.ERROR}
-        assert states.optuna in TrialState.__members__
-        assert states.mlflow in RunStatus.all_status() or states.mlflow in dir(RunStatus)
-        ended = outcome is not Outcome.running
-        assert TrialState[states.optuna].is_finished() is ended
-        assert RunStatus.is_terminated(RunStatus.from_string(states.mlflow)) is ended
-        assert states.at_chance <= (states.optuna == "COMPLETE")
-        assert (states.mlflow == "FINISHED") is (outcome is Outcome.done)
-        assert (states.ray == "ERROR") <= (states.optuna == "FAIL")
-
-
-@pytest.mark.parametrize(
-    ("result", "failed", "outcome", "reason"),
-    [
-        ({"outcome": "done", "epoch": 9}, False, Outcome.done, ""),
-        ({"outcome": "diverged", "reason": "nan"}, False, Outcome.diverged, "nan"),
-        ({"outcome": "code", "reason": "KeyError: 1"}, True, Outcome.code, "KeyError: 1"),
-        ({"epoch": 3}, False, Outcome.pruned, "stopped by the scheduler after epoch 3"),
-        ({"epoch": 3}, True, Outcome.worker_lost, "its worker process ended, and the retries with it"),
-        ({}, True, Outcome.worker_lost, "its worker process ended, and the retries with it"),
-    ],
-)
-def test_how_a_trial_ended_is_read_from_its_last_result(result, failed, outcome, reason):
-    assert ending(result, failed) == (outcome, reason)
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """From the outbox into a real MLflow store: everything once, in order, also after the driver is gone."""
 
-import fcntl
 import json
 import os
 import signal
@@ -25,12 +24,12 @@ from odenet.terms import Device
 from odenet.training import Training
 from sweep import delivery, tracking
 from sweep.config import override
-from sweep.delivery import LONGEST_PARAM, lines_from, main
+from sweep.delivery import LONGEST_PARAM, main
 from sweep.errors import WorkError
-from sweep.tracking import DELIVERED, LOCK, OUTBOX, Run, Tracker, delivering, store_uri
+from sweep.tracking import DELIVERED, OUTBOX, Run, Tracker, delivering, store_uri
 
 PATIENCE = 120.0
-GONE = -1  # the process id of no parent
+NO_PARENT = -1  # the process id of a driver that is gone
 # Of MLflow's own making: its use of SQLAlchemy, its type hints.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
@@ -65,7 +64,7 @@ def runs_of(uri: str, experiment: str) -> dict[str, MlflowRun]:
 
 
 def history(uri: str, run: MlflowRun, metric: str) -> list[tuple[int, float]]:
-    return [(point.step, point.value) for point in MlflowClient(uri).get_metric_history(run.info.run_id, metric)]
+    return [(one.step, one.value) for one in MlflowClient(uri).get_metric_history(run.info.run_id, metric)]
 
 
 # --- what is delivered ------------------------------------------------------------------------------------------------
@@ -78,9 +77,8 @@ def a_small_sweep(directory: Path) -> Callable[[Tracker], None]:
     def write(tracker: Tracker) -> None:
         tracker.start(Run("x", "x"), tags={"kind": "sweep"}, params={f"p{n}": n for n in range(250)})
         tracker.artifact("x", directory / "best.yaml")
-        tracker.start(
-            Run("x/search-0", "search-0", parent="x"), tags={"family": "smoke"}, params={"lr": 0.1, "long": 9999 * "l"}
-        )
+        params = {"lr": 0.1, "long": 9999 * "l"}
+        tracker.start(Run("x/search-0", "search-0", parent="x"), tags={"family": "smoke"}, params=params)
         tracker.dataset("x/search-0", "digits", "da7a", "train")
         for epoch in (1, 2, 3):
             tracker.metrics("x/search-0", {"val/accuracy": epoch / 10, "train/loss": 1 / epoch}, epoch)
@@ -98,10 +96,8 @@ def test_mlflow_holds_exactly_what_was_written(tmp_path, uri):
     assert parent.data.params == {f"p{n}": str(n) for n in range(250)}
     assert [file.path for file in MlflowClient(uri).list_artifacts(parent.info.run_id)] == ["best.yaml"]
     assert (parent.info.status, parent.data.metrics) == ("FINISHED", {})
-    assert child.data.tags.items() >= {
-        "mlflow.parentRunId": parent.info.run_id, "family": "smoke", "outcome": "pruned",
-        "reason": "stopped [after] epoch 3",
-    }.items()  # fmt: skip
+    tags = {"mlflow.parentRunId": parent.info.run_id, "family": "smoke", "outcome": "pruned"}
+    assert child.data.tags.items() >= (tags | {"reason": "stopped [after] epoch 3"}).items()
     assert child.data.params == {"lr": "0.1", "long": LONGEST_PARAM * "l"}
     assert history(uri, child, "val/accuracy") == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert history(uri, child, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
@@ -117,11 +113,9 @@ def test_delivering_the_same_outbox_again_delivers_nothing_twice(tmp_path, uri):
     state = json.loads((tmp_path / DELIVERED).read_text())
     deliver(tmp_path, uri, lambda tracker: None)
     again = runs_of(uri, str(tmp_path))
-    assert {name: run.to_dictionary() for name, run in again.items()} == {
-        name: run.to_dictionary() for name, run in first.items()
-    }
+    assert [again[name].to_dictionary() for name in first] == [run.to_dictionary() for run in first.values()]
     assert history(uri, again["search-0"], "val/accuracy") == [(1, 0.1), (2, 0.2), (3, 0.3)]
-    assert json.loads((tmp_path / DELIVERED).read_text()) == state
+    assert json.loads((tmp_path / DELIVERED).read_text())["runs"] == state["runs"]
     assert state["runs"] == {"x": first["x"].info.run_id, "x/search-0": first["search-0"].info.run_id}
 
 
@@ -159,46 +153,41 @@ def test_the_registered_champion_computes_what_the_checkpoint_does(tmp_path, uri
 # --- how long a delivery goes on --------------------------------------------------------------------------------------
 
 
-def test_an_outbox_is_read_in_whole_lines_from_any_offset(tmp_path):
-    tracker = Tracker(tmp_path / OUTBOX)
-    for step in range(3):
-        tracker.metrics("x", {"m": 1.0}, step)
+def test_only_whole_lines_are_delivered_and_half_a_line_of_a_killed_driver_spoils_nothing(tmp_path, uri):
+    def killed(tracker: Tracker) -> None:
+        tracker.start(Run("x", "x"), tags={}, params={})
+        tracker.metrics("x", {"m": 1.0}, 1)
+
+    killed(Tracker(tmp_path / OUTBOX))
     with (tmp_path / OUTBOX).open("a") as file:
         file.write('{"op": "half a li')
-    read = list(lines_from(tmp_path / OUTBOX, 0, tracker.token, GONE))
-    assert [line["step"] for line, _ in read] == [0, 1, 2]
-    assert [line["step"] for line, _ in lines_from(tmp_path / OUTBOX, read[0][1], tracker.token, GONE)] == [1, 2]
-    assert list(lines_from(tmp_path / OUTBOX, read[2][1], tracker.token, GONE)) == []
+    main(tmp_path, uri, str(tmp_path), "no token", NO_PARENT)
+    assert history(uri, runs_of(uri, str(tmp_path))["x"], "m") == [(1, 1.0)]
+    deliver(tmp_path, uri, lambda tracker: tracker.metrics("x", {"m": 2.0}, 2))
+    assert history(uri, runs_of(uri, str(tmp_path))["x"], "m") == [(1, 1.0), (2, 2.0)]
 
 
-def test_half_a_line_of_a_killed_driver_does_not_spoil_the_next_one(tmp_path):
-    Tracker(tmp_path / OUTBOX).metrics("x", {"m": 1.0}, 1)
-    with (tmp_path / OUTBOX).open("a") as file:
-        file.write('{"op": "half a li')
-    tracker = Tracker(tmp_path / OUTBOX)
-    tracker.metrics("x", {"m": 1.0}, 2)
-    assert [line["step"] for line, _ in lines_from(tmp_path / OUTBOX, 0, tracker.token, GONE)] == [1, 2]
-
-
-def test_a_delivery_ends_with_its_own_tracker_and_no_other(tmp_path, monkeypatch):
+def test_a_delivery_ends_with_its_own_tracker_and_no_other(tmp_path, uri, monkeypatch):
     """Neither the close of an earlier stage nor that of another one at work on the same study ends it."""
     earlier, mine, other = (Tracker(tmp_path / OUTBOX) for _ in range(3))
+    mine.start(Run("x", "x"), tags={}, params={})
     earlier.close()
-    happens = iter([lambda: mine.metrics("x", {}, 1), other.close, lambda: mine.metrics("x", {}, 2), mine.close])
+    happens = iter([other.close, lambda: mine.metrics("x", {"m": 1.0}, 1), mine.close])
     monkeypatch.setattr(time, "sleep", lambda _: next(happens)())
-    read = [line["step"] for line, _ in lines_from(tmp_path / OUTBOX, 0, mine.token, os.getppid())]
-    assert (read, list(happens)) == ([1, 2], [])
+    main(tmp_path, uri, str(tmp_path), mine.token, os.getppid())
+    assert list(happens) == []
+    assert history(uri, runs_of(uri, str(tmp_path))["x"], "m") == [(1, 1.0)]
 
 
 def test_two_drivers_on_one_store_deliver_everything_once(tmp_path, uri):
-    """Both deliveries are processes of their own; the second one is closed first and waits for the first."""
-    with delivering(tmp_path, uri, PATIENCE) as first, delivering(tmp_path, uri, PATIENCE) as second:
-        for name, tracker in {"a": first, "b": second}.items():
-            tracker.start(Run(name, name), tags={}, params={})
-            for step in range(5):
-                tracker.metrics(name, {"m": step / 4}, step)
-            tracker.end(name, "FINISHED")
-        second.close()
+    """Both deliveries are processes of their own; the second driver is done while the first one goes on."""
+    with delivering(tmp_path, uri, PATIENCE) as first:
+        with delivering(tmp_path, uri, PATIENCE) as second:
+            for name, tracker in {"a": first, "b": second}.items():
+                tracker.start(Run(name, name), tags={}, params={})
+                for step in range(5):
+                    tracker.metrics(name, {"m": step / 4}, step)
+                tracker.end(name, "FINISHED")
         first.start(Run("c", "c"), tags={}, params={})
     runs = runs_of(uri, tmp_path.name)
     assert {name: run.info.status for name, run in runs.items()} == {"a": "FINISHED", "b": "FINISHED", "c": "RUNNING"}
@@ -222,14 +211,20 @@ DRIVER = """
 def test_what_a_killed_driver_wrote_is_delivered_completely_and_the_delivery_ends(tmp_path, uri):
     command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(tmp_path), uri]
     assert subprocess.run(command, timeout=PATIENCE, check=False).returncode == -signal.SIGKILL
-    until(lambda: (tmp_path / DELIVERED).exists() and delivered(tmp_path) == (tmp_path / OUTBOX).stat().st_size)
-    until(lambda: lock_is_free(tmp_path))
+    until(lambda: delivered(tmp_path) == (tmp_path / OUTBOX).stat().st_size)
+    until(lambda: not deliveries(tmp_path))
     run = runs_of(uri, tmp_path.name)["x"]
     assert (run.data.params, history(uri, run, "m")) == ({"lr": "0.1"}, [(step, step) for step in range(20)])
 
 
 def delivered(directory: Path) -> int:
-    return json.loads((directory / DELIVERED).read_text())["offset"]
+    return json.loads((directory / DELIVERED).read_text())["offset"] if (directory / DELIVERED).exists() else 0
+
+
+def deliveries(directory: Path) -> list[str]:
+    """The processes that deliver this outbox."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if f"sweep.delivery {directory} " in line]
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -238,15 +233,6 @@ def until(holds: Callable[[], bool]) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"not within {PATIENCE:.0f} s")
-
-
-def lock_is_free(directory: Path) -> bool:
-    with (directory / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -276,22 +262,15 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, directory: Path, script: str) -> l
     """A shell script in place of the delivery's Python; the processes started."""
     (directory / "python").write_text(f"#!/bin/sh\n{script}\n")
     (directory / "python").chmod(0o755)
-    started: list[subprocess.Popen] = []
+    started, real = [], subprocess.Popen
 
     def start(*arguments: object, **options: object) -> subprocess.Popen:
-        started.append(subprocess.Popen(*arguments, **options))
+        started.append(real(*arguments, **options))
         return started[-1]
 
-    monkeypatch.setattr(tracking.sys, "executable", str(directory / "python"))
-    monkeypatch.setattr(tracking, "subprocess", _Subprocess(start))
+    monkeypatch.setattr(sys, "executable", str(directory / "python"))
+    monkeypatch.setattr(subprocess, "Popen", start)
     return started
-
-
-class _Subprocess:
-    DEVNULL, TimeoutExpired = subprocess.DEVNULL, subprocess.TimeoutExpired
-
-    def __init__(self, start: Callable[..., subprocess.Popen]) -> None:
-        self.Popen = start
 
 
 @pytest.mark.parametrize(
@@ -299,12 +278,9 @@ class _Subprocess:
     [
         (
             "echo no such store >&2; exit 3",
-            r"Delivery to MLflow ended with code 3; what .* is kept in .*outbox\.jsonl; see",
+            r"Delivery to MLflow ended with code 3; what .* kept in .*outbox\.jsonl; see",
         ),
-        (
-            "exec sleep 2",
-            r"MLflow did not take everything within 0 s; it goes on in the background; .*outbox\.jsonl; see",
-        ),
+        ("exec sleep 1", r"MLflow did not take everything within 0 s; it goes on in the background; .*outbox\.jsonl"),
     ],
 )
 def test_a_delivery_that_fails_or_lags_says_where_everything_is_kept(tmp_path, monkeypatch, script, message):
@@ -318,9 +294,7 @@ def test_a_delivery_that_fails_or_lags_says_where_everything_is_kept(tmp_path, m
     assert started[0].wait(PATIENCE) in (0, 3)
     assert [json.loads(line)["op"] for line in (directory / OUTBOX).read_text().splitlines()] == ["metrics", "close"]
     assert (directory / tracking.DELIVERY_LOG).read_text() == ("no such store\n" if "echo" in script else "")
-    assert started[0].args[1:6] == [
-        "-m", "sweep.delivery", str(directory), f"sqlite:///{directory}/mlflow.db", "x",
-    ]  # fmt: skip
+    assert started[0].args[1:6] == ["-m", "sweep.delivery", str(directory), f"sqlite:///{directory}/mlflow.db", "x"]
 
 
 def test_what_fails_inside_the_block_is_not_hidden_and_closes_the_outbox(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 
 from odenet.data import SETS, DataSet
 from sweep import intervals
-from sweep.export import EvaluationRow, Phase, TrialRow, ranked
+from sweep.export import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, ranked
 from sweep.intervals import Comparison, Interval
 from sweep.outcome import Outcome
 from sweep.report.load import Sweep, Task
@@ -158,7 +158,7 @@ def confirmed_objective(sweep: Sweep) -> float | None:
 
 def final_runs(sweep: Sweep) -> list[Run]:
     """One per seed: measured test accuracy, on the most images measured; chance where the training failed."""
-    clean = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == "clean"]
+    clean = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == CLEAN]
     measured = {row.seed: row.value for row in sorted(clean, key=lambda row: row.n) if is_trained(row)}
     failed = {
         row.seed: chance(sweep.task)
@@ -174,14 +174,11 @@ def manifestation_differences(family: Family) -> dict[tuple[str, int], list[floa
     """By (scheme, steps): test accuracy minus the same network's at its trained manifestation, on the same images."""
     found: dict[tuple[str, int], list[float]] = {}
     for sweep in family.sweeps:
-        rows = [row for row in sweep.evaluations if _is_test_accuracy(row)]
-        trained = {(row.seed, row.condition, row.n): row.value for row in rows if is_trained(row)}
-        compared = [row for row in rows if (row.seed, row.condition, row.n) in trained]
-        images = {row.seed: min(r.n for r in compared if r.seed == row.seed) for row in compared}
-        for row in compared:
-            if row.n == images[row.seed]:  # the table may be measured on fewer images than the test accuracy
-                difference = row.value - trained[row.seed, row.condition, row.n]
-                found.setdefault((row.scheme, row.steps), []).append(difference)
+        rows = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == MANIFESTATION]
+        trained = {row.seed: row.value for row in rows if is_trained(row)}
+        for row in rows:
+            if row.seed in trained:
+                found.setdefault((row.scheme, row.steps), []).append(row.value - trained[row.seed])
     return found
 
 
