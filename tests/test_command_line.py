@@ -115,7 +115,10 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search x space.range.optim.lr=[]": ("optim.lr: [] is not a range [low, high]",),
     "search x space.range.optim.lr=[0.1,0.01]": ("[0.1, 0.01] is an inverted range; write [0.01, 0.1]",),
     "search x space.range.optim.lr=[1e-9,0.1]": ("optim.lr: 1e-09 is not a number from 0.001 to 0.3",),
-    "study x space.fix.model.scheme=rk4": ("model.scheme is not in this space", "Searched are: optim.lr"),
+    "study x study.families=[resnet] space.fix.model.scheme=rk4": (
+        "model.scheme is searched in no family of the study",
+        "searched are data.augment, model.nodes",
+    ),
     # combinations
     "search x space=resnet refinement.count=2": ("a ResNet cannot be refined; use 0",),
     "search x space=resnet model.scheme=rk4": ("model.scheme=rk4: only euler is possible, it is a ResNet",),

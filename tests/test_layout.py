@@ -38,7 +38,7 @@ ONLY_IN = {
     "plotly": {"sweep.report"},
     "ray": {
         *("sweep.joining", "sweep.cluster", "sweep.trial", "sweep.runner"),
-        *("sweep.searcher", "sweep.schedulers", "sweep.evaluate"),
+        *("sweep.searcher", "sweep.schedulers", "sweep.evaluate", "sweep.recorder"),
     },
     "scipy": {"sweep.intervals"},
 }

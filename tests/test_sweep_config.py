@@ -38,13 +38,19 @@ def test_the_default_is_the_main_job_on_data_that_needs_no_file():
     assert list(members(config)) == [f"{family}-d{draw}" for draw in range(3) for family in ("resnet", "continuous")]
 
 
-def test_members_of_a_study_differ_in_family_and_draw_only():
-    config = load(["study.draws=[1,4]", "space.range.optim.lr=[0.01,0.1]"])
+def test_members_of_a_study_differ_in_family_draw_and_the_seed_of_the_draw_only():
+    config = load(["study.draws=[1,4]", "space.range.optim.lr=[0.01,0.1]", "space.fix.model.scheme=rk4"])
+    seeds = {}
     for name, member in members(config).items():
         assert name == f"{member.space.name}-d{member.data.draw}"
-        same = replace(member, space=config.space, data=replace(member.data, draw=config.data.draw))
-        assert same == config
-        assert member.space.range == config.space.range
+        assert seeds.setdefault(member.data.draw, member.search.seed) == member.search.seed
+        search = replace(member.search, seed=config.search.seed)
+        assert replace(member, space=config.space, data=config.data, search=search) == config
+        assert replace(member.data, draw=config.data.draw) == config.data
+        space = member.space.build()
+        assert space.parameters["optim.lr"].extremes() == (0.01, 0.1)
+        assert space.fixed.get("model.scheme") == {"resnet": None, "continuous": "rk4"}[member.space.name]
+    assert len(set(seeds.values())) == 2
 
 
 @pytest.mark.parametrize("family", SPACES)

@@ -1,5 +1,6 @@
 """From the outbox into a real MLflow store: everything once, in order, also after the driver is gone."""
 
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import mlflow.pytorch
 import pytest
@@ -26,7 +28,7 @@ from sweep import delivery, tracking
 from sweep.config import override
 from sweep.delivery import LONGEST_PARAM, main
 from sweep.errors import WorkError
-from sweep.tracking import DELIVERED, OUTBOX, Run, Tracker, delivering, store_uri
+from sweep.tracking import DELIVERED, LOCK, OUTBOX, Run, Tracker, delivering, store_uri
 
 PATIENCE = 120.0
 NO_PARENT = -1  # the process id of a driver that is gone
@@ -122,11 +124,7 @@ def test_delivering_the_same_outbox_again_delivers_nothing_twice(tmp_path, uri):
 def test_a_later_stage_goes_on_in_the_same_runs(tmp_path, uri):
     deliver(tmp_path, uri, a_small_sweep(tmp_path))
 
-    def evaluate(tracker: Tracker) -> None:
-        tracker.start(Run("x/search-0", "search-0", parent="x"), tags={}, params={})
-        tracker.metrics("x/search-0", {"test/accuracy": 0.25}, 3)
-
-    deliver(tmp_path, uri, evaluate)
+    deliver(tmp_path, uri, lambda tracker: tracker.metrics("x/search-0", {"test/accuracy": 0.25}, 3))
     child = runs_of(uri, str(tmp_path))["search-0"]
     assert child.data.metrics == {"val/accuracy": 0.3, "train/loss": pytest.approx(1 / 3), "test/accuracy": 0.25}
 
@@ -177,6 +175,16 @@ def test_a_delivery_ends_with_its_own_tracker_and_no_other(tmp_path, uri, monkey
     main(tmp_path, uri, str(tmp_path), mine.token, os.getppid())
     assert list(happens) == []
     assert history(uri, runs_of(uri, str(tmp_path))["x"], "m") == [(1, 1.0)]
+
+
+def test_while_a_line_is_delivered_no_other_process_can_deliver(tmp_path):
+    Tracker(tmp_path / OUTBOX).metrics("x", {}, 1)
+
+    def deliver_one(line: dict, runs: dict) -> None:
+        with (tmp_path / LOCK).open("w") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    assert [delivery.deliver_next(tmp_path, deliver_one) for _ in range(2)] == [True, False]
 
 
 def test_two_drivers_on_one_store_deliver_everything_once(tmp_path, uri):
@@ -239,23 +247,13 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_a_store_that_is_away_is_asked_again_and_what_it_refuses_is_not(monkeypatch):
-    answers = iter([MlflowException("away", TEMPORARILY_UNAVAILABLE)] * 3 + ["there"])
-    waited: list[float] = []
-
-    def ask() -> str:
-        answer = next(answers)
-        if isinstance(answer, MlflowException):
-            raise answer
-        return answer
-
-    def refused() -> None:
-        raise MlflowException("no such parameter", INVALID_PARAMETER_VALUE)
-
-    monkeypatch.setattr(time, "sleep", waited.append)
+    ask = Mock(side_effect=[*3 * [MlflowException("away", TEMPORARILY_UNAVAILABLE)], "there"])
+    refuse = Mock(side_effect=MlflowException("no such parameter", INVALID_PARAMETER_VALUE))
+    monkeypatch.setattr(time, "sleep", waited := Mock())
     assert delivery._persistently(ask) == "there"
-    assert waited == [delivery.RETRY_SECONDS] * 3
+    assert waited.call_args_list == [call(delivery.RETRY_SECONDS)] * 3
     with pytest.raises(MlflowException, match="no such parameter"):
-        delivery._persistently(refused)
+        delivery._persistently(refuse)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, directory: Path, script: str) -> list[subprocess.Popen]:
@@ -286,10 +284,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, directory: Path, script: str) -> l
 def test_a_delivery_that_fails_or_lags_says_where_everything_is_kept(tmp_path, monkeypatch, script, message):
     started = stand_in(monkeypatch, tmp_path, script)
     directory = tmp_path / "x"
-    with (
-        pytest.raises(WorkError, match=message),
-        delivering(directory, None, patience=0.0 if "sleep" in script else PATIENCE) as tracker,
-    ):
+    patience = 0.0 if "sleep" in script else PATIENCE
+    with pytest.raises(WorkError, match=message), delivering(directory, None, patience) as tracker:
         tracker.metrics("x", {"m": 1.0}, 1)
     assert started[0].wait(PATIENCE) in (0, 3)
     assert [json.loads(line)["op"] for line in (directory / OUTBOX).read_text().splitlines()] == ["metrics", "close"]
