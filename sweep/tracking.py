@@ -100,8 +100,9 @@ def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Ite
     log = (directory / DELIVERY_LOG).open("ab")
     tracker = Tracker(directory / OUTBOX)
     arguments = [str(directory), store_uri(directory, uri), directory.name, tracker.token, str(os.getpid())]
-    process = subprocess.Popen(  # its own session: Ctrl-C is for the driver, the delivery ends after it
-        [sys.executable, "-m", "sweep.delivery", *arguments],
+    # -P: not what the working directory may have of that name. Its own session: Ctrl-C is for the driver.
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "sweep.delivery", *arguments],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
     )  # fmt: skip
     try:

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from ray_place import TOKEN, Place, short_place
 
 from sweep import joining
 from sweep.errors import InputError
+from sweep.export import TrialRow, read_rows
 from sweep.joining import check_visible
+from sweep.outcome import Outcome
 
 CHECKOUT = Path(joining.__file__).parent.parent
 as_root = pytest.mark.skipif(
@@ -176,3 +179,34 @@ def test_a_node_that_gives_no_answer_is_named_with_the_reason(monkeypatch, tmp_p
     with pytest.raises(InputError, match=rf"1 of 1 cannot: ::7 \({reason}\)\. Choose a directory on storage"):
         check_visible(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def search_on(place: Place, address: str, name: str, runs: str) -> subprocess.CompletedProcess:
+    options = (
+        "space=smoke search.trials=2 model.width=4 training.epochs=2 runtime.device=cpu runtime.resources.gpus=0.5"
+    )
+    joining = ["cluster=address", f"cluster.address={address}", f"runtime.runs_dir={place.path / runs}"]
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "sweep"), "search", name, *joining, *options.split()],
+        env=place.environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN),
+        cwd=place.path / "elsewhere",
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_a_sweep_runs_on_a_joined_cluster_from_another_working_directory(place, address):
+    done = search_on(place, address, "joined", "shared")
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(place.path / "shared" / "joined" / "trials.csv", TrialRow)
+    assert [row.outcome for row in rows] == [Outcome.done, Outcome.done]
+
+
+@as_root
+def test_a_sweep_whose_run_directory_the_workers_cannot_see_leaves_nothing_behind(place, address):
+    refused = search_on(place, address, "blind", "hidden")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "hidden/blind" in refused.stderr
+    assert not (place.path / "hidden" / "blind").exists()
