@@ -105,6 +105,7 @@ class Delivery:
 def main(directory: Path, uri: str, experiment: str, token: str, driver: int) -> None:
     """Delivers until all is read and the tracker of this token has closed, or its process `driver`, which started this
     one, is gone. A store that is away is asked again every two seconds."""
+    os.nice(19)  # trials come first; a delivery that lags loses nothing
     set_tracking_uri(uri)
     client = MlflowClient(uri)
     here = (directory / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None  # else the server's
@@ -141,6 +142,7 @@ def deliver_next(directory: Path, deliver: Delivery) -> bool:
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """While the other processes that serve this outbox wait."""
+    os.nice(19)  # trials come first; a delivery that lags loses nothing
     with (directory / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
