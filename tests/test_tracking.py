@@ -290,7 +290,8 @@ def test_a_delivery_that_fails_or_lags_says_where_everything_is_kept(tmp_path, m
     assert started[0].wait(PATIENCE) in (0, 3)
     assert [json.loads(line)["op"] for line in (directory / OUTBOX).read_text().splitlines()] == ["metrics", "close"]
     assert (directory / tracking.DELIVERY_LOG).read_text() == ("no such store\n" if "echo" in script else "")
-    assert started[0].args[1:6] == ["-m", "sweep.delivery", str(directory), f"sqlite:///{directory}/mlflow.db", "x"]
+    assert started[0].args[1:4] == ["-P", "-m", "sweep.delivery"]
+    assert started[0].args[4:7] == [str(directory), f"sqlite:///{directory}/mlflow.db", "x"]
 
 
 def test_what_fails_inside_the_block_is_not_hidden_and_closes_the_outbox(tmp_path, monkeypatch):
