@@ -32,7 +32,7 @@ bench: .venv/ready
 
 # Pins what pyproject.toml asks for: names, versions and platform markers only.
 lock:
-	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --upgrade --no-emit-index-url --no-header --no-annotate \
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --upgrade --no-header --no-annotate \
 		pyproject.toml --output-file requirements.lock
 
 clean:
