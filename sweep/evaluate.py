@@ -5,6 +5,7 @@ The only stage that reads test images, and it does so once.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -19,7 +20,7 @@ from odenet.models import DepthNet, manifest
 from odenet.terms import Scheme
 from sweep.cluster import trial_resources
 from sweep.config import AppConfig, EvaluateConfig
-from sweep.errors import InputError
+from sweep.errors import InputError, WorkError
 from sweep.export import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, read_rows, write_rows
 from sweep.outcome import Outcome
 from sweep.recorder import mlflow_key
@@ -42,9 +43,16 @@ def evaluate(session: Session) -> None:
 
     Raises:
         InputError: there are no final networks, the test set was used already, or its files are not there.
+        WorkError: a worker failed; nothing is written, so the stage can be run again.
     """
     rows, statistics, test = check_evaluate(session.config, session.name)
-    measured = _measure_all(session, rows, statistics, test)
+    try:
+        measured = _measure_all(session, rows, statistics, test)
+    except ray.exceptions.RayError as error:
+        raise WorkError(
+            f"The evaluation of {session.name} failed: {str(error).strip().splitlines()[-1]} Its final networks are "
+            f"kept in {session.files.final.directory}; go on with `sweep evaluate {session.name}`."
+        ) from error
     evaluations = [row for trial, results in zip(rows, measured, strict=True) for row in _rows(trial, results)]
     write_rows(session.files.rows, EvaluationRow, evaluations)
     _track(session, rows, measured)
@@ -81,16 +89,20 @@ def _final_rows(trials: Path) -> list[TrialRow]:
 def _measure_all(session: Session, rows: list[TrialRow], statistics: Statistics, test: Images) -> list[list[Measured]]:
     config = session.config
     per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
-    task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=per_trial.get("GPU", 0.0))(measure)
+    task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=per_trial.get("GPU", 0.0))(_measure_on)
     shared = (ray.put(statistics), ray.put(test), ray.put(config.evaluate), ray.put(config.runtime.for_training()))
-    return ray.get([task.remote(session.files.checkpoint(row.number), *shared) for row in rows])
+    return ray.get([task.remote(int(per_trial["CPU"]), session.files.checkpoint(row.number), *shared) for row in rows])
+
+
+def _measure_on(worker_threads: int, *arguments: Any) -> list[Measured]:
+    torch.set_num_threads(worker_threads)
+    return measure(*arguments)
 
 
 def measure(
     checkpoint: Path, statistics: Statistics, test: Images, config: EvaluateConfig, runtime: RuntimeConfig
 ) -> list[Measured]:
     """One network on the whole test set, and under every manifestation on a part of it. Runs on a worker."""
-    torch.set_num_threads(1)
     loaded, device = load_checkpoint(checkpoint), runtime.torch_device()
     model = loaded.build().to(device)
     depth = model.depth_stages()[-1].depth

@@ -75,7 +75,8 @@ def study(session: Session) -> Path:
         with _collecting(failures):
             run_works([Final(sweep) for sweep in found], f"final {session.name}", session.directory / "ray-final")
     for sweep in [sweep for sweep in found if any(sweep.files.final.directory.glob("*.ckpt"))]:
-        evaluate(sweep)
+        with _collecting(failures):
+            evaluate(sweep)
     report = _report(session, sweeps)
     if failures:
         raise WorkError(f"{' '.join(failures)} The report {report} has what there is.")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ray.exceptions import RayError
 from sweep_files import PARAMETERS, session_on, trial, write_sweep
 
 from odenet.config import RuntimeConfig
@@ -16,6 +17,7 @@ from odenet.terms import Device, Scheme
 from odenet.training import Training
 from sweep import evaluate as stage
 from sweep.config import AppConfig, EvaluateConfig, override
+from sweep.errors import WorkError
 from sweep.evaluate import CLEAN, MANIFESTATION, check_evaluate, class_balanced, evaluate, measure
 from sweep.export import EvaluationRow, Phase, TrialRow, read_rows, write_rows
 from sweep.outcome import Outcome
@@ -143,3 +145,17 @@ def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, mea
 def as_if_remote(**resources: float):
     assert resources == {"num_cpus": 1.0, "num_gpus": 0.0}
     return lambda function: SimpleNamespace(remote=function)
+
+
+def test_a_worker_that_fails_leaves_nothing_half_written_and_says_how_to_go_on(config, monkeypatch):
+    def fails(*_: object) -> None:
+        raise RayError("The worker died.")
+
+    monkeypatch.setattr(stage, "_measure_all", fails)
+    files = session_on(config).files
+    files.rows.unlink(missing_ok=True)
+    with pytest.raises(
+        WorkError, match=r"evaluation of x failed: The worker died\. .* kept in .*; go on with `sweep evaluate x`"
+    ):
+        evaluate(session_on(config))
+    assert not files.rows.exists()
