@@ -3,28 +3,24 @@
 Both crop after 4 pixels of zero padding, mirror, and normalise batches of 128 images of 3x32x32. The peer is the usual
 CIFAR-10 pipeline: a PIL image at a time, no worker processes.
 
-    python benchmarks/bench_data.py [--data-dir DIR] [--images 10000] [--repetitions 7]
+    python benchmarks/bench_data.py [--data-dir DIR] [--images 10000] [--quick]
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision  # type: ignore[import-untyped]
+from measure import Seconds, Spread, interleaved, parser, print_table, ratio, write
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from torchvision import transforms  # type: ignore[import-untyped]
 
 from odenet.data import Augment, Batches, DataConfig, DataSet, Images, Portion, Statistics, load_data
 
 BATCH_SIZE = 128
-RESULTS = Path(__file__).parent / "results" / "data.json"
 
 
 class PilImages(Dataset[tuple[torch.Tensor, int]]):
@@ -60,60 +56,35 @@ def peer(images: Images, measured: Statistics) -> DataLoader[Any]:
     return DataLoader(PilImages(images, transforms.Compose(steps)), BATCH_SIZE, shuffle=True)
 
 
-def images_per_second(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    started, seen = time.perf_counter(), 0
-    for _, labels_B in batches:
-        seen += len(labels_B)
-    return seen / (time.perf_counter() - started)
-
-
-def measure(images: Images, repetitions: int) -> dict[str, list[float]]:
+def measure(images: Images, rounds: int) -> Seconds:
+    """Seconds of an epoch."""
     measured = Statistics.of(images)
     loader = peer(images, measured)
     batches = Batches(images, statistics=measured, dataset=DataSet.cifar10, augment=Augment.standard)
-    rates: dict[str, list[float]] = {"torchvision": [], "odenet": []}
-    for repetition in range(-1, repetitions):  # the first round warms both up and is not counted
-        round_rates = {
-            "torchvision": images_per_second(loader),
-            "odenet": images_per_second(batches.epoch(0, repetition + 1, BATCH_SIZE)),
-        }
-        if repetition >= 0:
-            for name, rate in round_rates.items():
-                rates[name].append(rate)
-    return rates
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    return {"n": len(values), "min": min(values), "median": statistics.median(values), "max": max(values)}
+    epochs = count()
+    calls: dict[str, Callable[[], object]] = {
+        "torchvision": lambda: deque(loader, maxlen=0),
+        "odenet": lambda: deque(batches.epoch(0, next(epochs), BATCH_SIZE), maxlen=0),
+    }
+    return interleaved(calls, rounds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data-dir", help="directory with cifar-10-batches-py; without it random pixels are used")
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--repetitions", type=int, default=7)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    rates = measure(load_images(options.data_dir, options.images), options.repetitions)
-    rates["ratio"] = [ours / theirs for ours, theirs in zip(rates["odenet"], rates["torchvision"], strict=True)]
-    table = {name: summary(values) for name, values in rates.items()}
+    made = parser(__doc__)
+    made.add_argument("--data-dir", help="directory with cifar-10-batches-py; without it random pixels are used")
+    made.add_argument("--images", type=int, default=10_000)
+    options = made.parse_args()
+    torch.set_num_threads(options.threads)
+    rounds = options.rounds or (2 if options.quick else 7)
+    seconds = measure(load_images(options.data_dir, options.images), rounds)
+    speeds = {name: Spread.of(options.images / s for s in each) for name, each in seconds.items()}
+    speed_up = ratio(seconds, "torchvision", "odenet")
     source = "random pixels" if options.data_dir is None else "CIFAR-10"
-    print(f"{source}, {options.images} images an epoch, batch {BATCH_SIZE}, one thread; images per second")
-    print(f"{'':12} {'n':>3} {'min':>10} {'median':>10} {'max':>10}")
-    for name, row in table.items():
-        digits = 1 if name == "ratio" else 0
-        print(f"{name:12} {row['n']:>3} " + " ".join(f"{row[key]:>10.{digits}f}" for key in ("min", "median", "max")))
-    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "numpy": np.__version__}
-    RESULTS.parent.mkdir(exist_ok=True)
-    document = {
-        "images": source,
-        "count": options.images,
-        "batch_size": BATCH_SIZE,
-        "versions": versions,
-        "rows": table,
-    }
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
-    print(f"written to {RESULTS.relative_to(Path(__file__).parents[1])}")
+    title = f"{source}, {options.images} images an epoch, batch {BATCH_SIZE}, {options.threads} thread(s)"
+    rows = [*([name, speed.text(0)] for name, speed in speeds.items()), ["ratio", speed_up.text(1)]]
+    print_table(f"{title} (min-max of n = {rounds})", ["", "images/s"], rows)
+    document = {"images": source, "count": options.images, "batch_size": BATCH_SIZE, "rows": speeds, "ratio": speed_up}
+    write("data", document, peers=["torchvision"])
 
 
 if __name__ == "__main__":

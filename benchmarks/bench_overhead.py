@@ -1,19 +1,18 @@
 """What the sweep engine costs per trial: trials that do nothing, with MLflow on, in reused worker processes.
 
-    python benchmarks/bench_overhead.py [--trials 10 100]
+    python benchmarks/bench_overhead.py [--trials 10 100] [--quick]
 
 Prints seconds per trial for several numbers of trials, and how long delivery to MLflow went on after the last one.
 The first trials carry the start of the workers, so the growth between two rows is given as well. Writes
 benchmarks/results/overhead.json.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from measure import parser, print_table, write
 from ray import tune
 from rich.console import Console
 
@@ -24,8 +23,6 @@ from sweep.runner import run_works
 from sweep.search import Search
 from sweep.session import Session
 from sweep.tracking import delivering
-
-RESULTS = Path(__file__).parent / "results" / "overhead.json"
 
 
 class Nothing(tune.Trainable):
@@ -72,22 +69,22 @@ def measure(trials: int, directory: Path, sampler: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, nargs="+", default=[10, 100])
-    parser.add_argument("--sampler", default="random", choices=["random", "tpe"])
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--trials", type=int, nargs="+", default=[10, 100])
+    made.add_argument("--sampler", default="random", choices=["random", "tpe"])
+    options = made.parse_args()
+    trials = [10] if options.quick else sorted(options.trials)
     with tempfile.TemporaryDirectory(prefix="o") as directory, connected(load([]).cluster, Path(directory)):
-        rows = [measure(trials, Path(directory), arguments.sampler) for trials in sorted(arguments.trials)]
-    print(f"sampler {arguments.sampler}, MLflow on (sqlite), workers reused, n = 1 sweep per row")
-    print(f"{'trials':>7} {'s in all':>9} {'s / trial':>10} {'s / further trial':>18} {'delivery lag s':>15}")
-    before = {"trials": 0.0, "seconds": 0.0}
+        rows = [measure(count, Path(directory), options.sampler) for count in trials]
+    lines, before = [], {"trials": 0.0, "seconds": 0.0}
     for row in rows:
         further = (row["seconds"] - before["seconds"]) / (row["trials"] - before["trials"])
-        each, lag = row["seconds"] / row["trials"], row["delivery_lag"]
-        print(f"{row['trials']:>7.0f} {row['seconds']:>9.1f} {each:>10.3f} {further:>18.3f} {lag:>15.1f}")
+        numbers = (row["seconds"], row["seconds"] / row["trials"], further, row["delivery_lag"])
+        lines.append([f"{row['trials']:.0f}", *(f"{number:.3f}" for number in numbers)])
         before = row
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"sampler": arguments.sampler, "rows": rows}, indent=2))
+    title = f"sampler {options.sampler}, MLflow on (sqlite), workers reused, n = 1 sweep per row; seconds"
+    print_table(title, ["trials", "in all", "a trial", "a further trial", "delivery lag"], lines)
+    write("overhead", {"sampler": options.sampler, "rows": rows}, peers=["ray", "mlflow"])
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from odenet.evaluation import Score, evaluate
 from odenet.integrate import integrate
 from odenet.models import ModelConfig, build_model, manifest
 from odenet.optim import DepthMetric, OptimConfig, OptimizerKind, Schedule
-from odenet.refinement import RefinementConfig, refine
-from odenet.terms import Basis, Device, Network, Precision, Scheme
+from odenet.refinement import Projection, RefinementConfig, coarsen, project, refine
+from odenet.regularization import RegularizationConfig
+from odenet.terms import Basis, Device, Gradient, Initialisation, Network, Precision, Scheme, Start
 from odenet.training import Diverged, Report, Training
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "Device",
     "Diverged",
     "ExperimentConfig",
+    "Gradient",
+    "Initialisation",
     "ModelConfig",
     "Network",
     "OptimConfig",
@@ -32,21 +35,26 @@ __all__ = [
     "Order",
     "Portion",
     "Precision",
+    "Projection",
     "RefinementConfig",
+    "RegularizationConfig",
     "Report",
     "RuntimeConfig",
     "Schedule",
     "Scheme",
     "Score",
+    "Start",
     "Training",
     "TrainingConfig",
     "build_model",
+    "coarsen",
     "evaluate",
     "integrate",
     "load_checkpoint",
     "load_data",
     "load_test",
     "manifest",
+    "project",
     "refine",
     "save_checkpoint",
 ]

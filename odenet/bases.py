@@ -1,26 +1,29 @@
 """How weights depend on depth: theta(t) = sum_a phi_a(t) theta_a over the leading node axis of one tensor.
 
-Shapes: `N` nodes, `M` nodes of another grid, `S` slots (rows of weights that stages read), `E` rate evaluations.
+Shapes: `N` nodes, `M` nodes of another grid, `S` stages, `Q` points of a quadrature.
 
 A stage reads theta as the limit from *inside* its step: a stage at the right end of a step (abscissa 1) reads the cell
 that ends there, not the one that begins. Otherwise Heun and RK4 fall to first order on weights that jump. So a step
 aligned with a cell sees its own cell only, and a step longer than a cell sees the cells it stands in.
 
-Everything done to nodes is a matrix on the node axis: refining weights, biases, batch-norm parameters and momentum.
+Everything done to nodes is a matrix on the node axis: refining, interpolating and projecting weights, biases,
+batch-norm parameters and momentum. Variances and second moments have a rule of their own, `positive_row`, whose
+weights are never negative: a polynomial through positive values may be negative, and so may a projection.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from bisect import bisect_right
 from fractions import Fraction
-from functools import lru_cache
+from math import sqrt
 
 import torch
 from torch import Tensor
 
-from odenet.schemes import SCHEMES
-from odenet.terms import Basis, Scheme, Stage
+from odenet.points import barycentric, gauss_legendre, lobatto
+from odenet.terms import Basis, Stage
 
 Row = dict[int, Fraction]  # node -> weight
+ONE = Fraction(1)
 
 
 def cell_of(cells: int, stage: Stage) -> int:
@@ -32,19 +35,61 @@ def cell_of(cells: int, stage: Stage) -> int:
 
 
 class DepthBasis(ABC):
-    """Functions phi_a on [0, 1], one for each node."""
+    """Functions phi_a on [0, 1], one for each node, that sum to 1: equal values at all nodes are a constant."""
+
+    def check(self, nodes: int) -> None:  # noqa: B027
+        """Raises ValueError where the basis cannot have so many nodes; most can have any number from 1."""
 
     @abstractmethod
     def cells(self, nodes: int) -> int:
-        """Elements on which theta is smooth; a training step is a whole fraction of one."""
+        """The elements of the depth axis; a training step is a whole fraction of one."""
+
+    def pieces(self, nodes: int) -> int:
+        """Equal parts of [0, 1], on each of which theta is a polynomial of `degree`."""
+        return self.cells(nodes)
+
+    @abstractmethod
+    def degree(self, nodes: int) -> int:
+        """Of the polynomial that theta is on a piece."""
+
+    @abstractmethod
+    def refined(self, nodes: int) -> int:
+        """Nodes after a refinement, which halves every cell (a single hat or polynomial node becomes two)."""
+
+    @abstractmethod
+    def positions(self, nodes: int) -> list[Stage]:
+        """The place in depth whose value each node holds."""
 
     @abstractmethod
     def row(self, nodes: int, stage: Stage) -> Row:
-        """The non-zero phi_a at a stage."""
+        """The non-zero phi_a at a stage; exact where theta is piecewise constant or linear, else rounded to float64."""
+
+    def positive_row(self, nodes: int, stage: Stage) -> Row:
+        """How variances are read at a stage: exact weights, none negative, that sum to 1."""
+        return self.row(nodes, stage)
 
     @abstractmethod
-    def refinement_MN(self, nodes: int) -> Tensor:
-        """The matrix that halves every cell and keeps theta(t): non-negative rows that sum to 1 (float64)."""
+    def roughness_MN(self, nodes: int, initial_nodes: int) -> Tensor:
+        """A matrix D (float64) for which ||D theta||^2 is the integral of ||dtheta/dt||^2 over [0, 1].
+
+        A jump counts as a slope over one cell of the initial grid, which is why refinement leaves the value unchanged.
+        """
+
+    def values_SN(self, nodes: int, stages: list[Stage], *, positive: bool = False) -> Tensor:
+        """Node values to theta at the stages (float64)."""
+        read = self.positive_row if positive else self.row
+        rows = [read(nodes, stage) for stage in stages]
+        entries = [[float(row.get(node, 0)) for node in range(nodes)] for row in rows]
+        return torch.tensor(entries, dtype=torch.float64).view(len(stages), nodes)
+
+    def refinement_MN(self, nodes: int, *, positive: bool = False) -> Tensor:
+        """Node values to those after a refinement: theta(t) stays what it was (float64).
+
+        Args:
+            nodes: before the refinement.
+            positive: the matrix of variances; it keeps what `positive_row` reads.
+        """
+        return self.values_SN(nodes, self.positions(self.refined(nodes)), positive=positive)
 
 
 class PiecewiseConstant(DepthBasis):
@@ -53,11 +98,20 @@ class PiecewiseConstant(DepthBasis):
     def cells(self, nodes: int) -> int:
         return nodes
 
-    def row(self, nodes: int, stage: Stage) -> Row:
-        return {cell_of(nodes, stage): Fraction(1)}
+    def degree(self, nodes: int) -> int:  # noqa: ARG002
+        return 0
 
-    def refinement_MN(self, nodes: int) -> Tensor:
-        return torch.eye(nodes, dtype=torch.float64).repeat_interleave(2, dim=0)
+    def refined(self, nodes: int) -> int:
+        return 2 * nodes
+
+    def positions(self, nodes: int) -> list[Stage]:
+        return [Stage(cell, nodes, Fraction(1, 2)) for cell in range(nodes)]
+
+    def row(self, nodes: int, stage: Stage) -> Row:
+        return {cell_of(nodes, stage): ONE}
+
+    def roughness_MN(self, nodes: int, initial_nodes: int) -> Tensor:
+        return sqrt(initial_nodes) * _differences(nodes)
 
 
 class Hat(DepthBasis):
@@ -70,22 +124,162 @@ class Hat(DepthBasis):
     def cells(self, nodes: int) -> int:
         return max(nodes - 1, 1)
 
+    def degree(self, nodes: int) -> int:
+        return min(nodes - 1, 1)
+
+    def refined(self, nodes: int) -> int:
+        return max(2 * nodes - 1, 2)
+
+    def positions(self, nodes: int) -> list[Stage]:
+        if nodes == 1:
+            return [Stage(0, 1, Fraction(1, 2))]
+        return [Stage(0, 1, Fraction(node, nodes - 1)) for node in range(nodes)]
+
     def row(self, nodes: int, stage: Stage) -> Row:
         if nodes == 1:
-            return {0: Fraction(1)}
+            return {0: ONE}
         cell = cell_of(nodes - 1, stage)
-        right = (nodes - 1) * (stage.step + stage.abscissa) / stage.steps - cell
-        return {node: weight for node, weight in ((cell, 1 - right), (cell + 1, Fraction(right))) if weight}
+        return _between(cell, (nodes - 1) * _depth(stage) - cell)
 
-    def refinement_MN(self, nodes: int) -> Tensor:
+    def roughness_MN(self, nodes: int, initial_nodes: int) -> Tensor:  # noqa: ARG002
+        return sqrt(self.cells(nodes)) * _differences(nodes)
+
+
+class DiscontinuousLinear(DepthBasis):
+    """Linear on each of N/2 equal elements: nodes 2e and 2e + 1 are the ends of element e, seen from inside it.
+
+    Source: `piecewise_linear` of Queiruga et al. 2021, arXiv 2106.10820.
+    """
+
+    def check(self, nodes: int) -> None:
+        if nodes % 2:
+            raise ValueError(
+                f"model.nodes={nodes} with model.basis={Basis.discontinuous_linear.value}: every element has a node at "
+                f"each of its two ends, so the number of nodes must be even, such as {nodes + 1}."
+            )
+
+    def cells(self, nodes: int) -> int:
+        return nodes // 2
+
+    def degree(self, nodes: int) -> int:  # noqa: ARG002
+        return 1
+
+    def refined(self, nodes: int) -> int:
+        return 2 * nodes
+
+    def positions(self, nodes: int) -> list[Stage]:
+        return [Stage(node // 2, nodes // 2, Fraction(node % 2)) for node in range(nodes)]
+
+    def row(self, nodes: int, stage: Stage) -> Row:
+        element = cell_of(nodes // 2, stage)
+        return _between(2 * element, nodes // 2 * _depth(stage) - element)
+
+    def roughness_MN(self, nodes: int, initial_nodes: int) -> Tensor:
+        differences = _differences(nodes)
+        differences[0::2] *= sqrt(nodes // 2)  # slopes of elements
+        differences[1::2] *= sqrt(initial_nodes // 2)  # jumps between them
+        return differences
+
+
+class Polynomial(DepthBasis):
+    """One polynomial of degree N - 1, held by its values at the Chebyshev-Lobatto points; N = 1 is a constant.
+
+    Read by barycentric interpolation, which is stable at these points (Berrut and Trefethen 2004, SIAM Review 46).
+    2 N - 1 points contain N, so refinement keeps the old values. Variances are linear between the points.
+    """
+
+    def cells(self, nodes: int) -> int:
+        return max(nodes - 1, 1)
+
+    def pieces(self, nodes: int) -> int:  # noqa: ARG002
+        return 1
+
+    def degree(self, nodes: int) -> int:
+        return nodes - 1
+
+    def refined(self, nodes: int) -> int:
+        return max(2 * nodes - 1, 2)
+
+    def positions(self, nodes: int) -> list[Stage]:
+        return [Stage(0, 1, point) for point in lobatto(nodes)]
+
+    def row(self, nodes: int, stage: Stage) -> Row:
+        points, t = lobatto(nodes), _depth(stage)
         if nodes == 1:
-            return torch.ones(2, 1, dtype=torch.float64)
-        eye = torch.eye(nodes, dtype=torch.float64)
-        between = (eye[:-1] + eye[1:]) / 2
-        return torch.cat([torch.stack([eye[:-1], between], dim=1).flatten(0, 1), eye[-1:]])
+            return {0: ONE}
+        if t in points:
+            return {points.index(t): ONE}
+        terms = [weight / float(t - point) for weight, point in zip(barycentric(nodes), points, strict=True)]
+        return {node: Fraction(term / sum(terms)) for node, term in enumerate(terms)}
+
+    def positive_row(self, nodes: int, stage: Stage) -> Row:
+        if nodes == 1:
+            return {0: ONE}
+        points, t = lobatto(nodes), _depth(stage)
+        left = min(bisect_right(points, t), nodes - 1) - 1
+        return _between(left, (t - points[left]) / (points[left + 1] - points[left]))
+
+    def roughness_MN(self, nodes: int, initial_nodes: int) -> Tensor:  # noqa: ARG002
+        if nodes == 1:
+            return _differences(nodes)
+        points = torch.tensor([float(point) for point in lobatto(nodes)], dtype=torch.float64)
+        weights = torch.tensor(barycentric(nodes), dtype=torch.float64)
+        slope_NN = weights / weights[:, None] / (points[:, None] - points).fill_diagonal_(1)
+        slope_NN.fill_diagonal_(0)
+        slope_NN -= slope_NN.sum(1).diag()  # so that constants have none
+        stages, scale = _quadrature([Fraction(0), ONE], nodes - 1)
+        return scale * self.values_SN(nodes, stages) @ slope_NN
 
 
-BASES: dict[Basis, DepthBasis] = {Basis.piecewise_constant: PiecewiseConstant(), Basis.hat: Hat()}
+def _depth(stage: Stage) -> Fraction:
+    return (stage.step + stage.abscissa) / stage.steps
+
+
+def _between(left: int, weight: Fraction) -> Row:
+    """Linear interpolation between a node and the next one, which has the weight."""
+    return {node: share for node, share in ((left, 1 - weight), (left + 1, weight)) if share}
+
+
+def _differences(nodes: int) -> Tensor:
+    """theta_{a+1} - theta_a; a single node differs from none, which is a row of zeros."""
+    return torch.eye(nodes, dtype=torch.float64).diff(dim=0) if nodes > 1 else torch.zeros(1, 1, dtype=torch.float64)
+
+
+def _quadrature(ends: list[Fraction], count: int) -> tuple[list[Stage], Tensor]:
+    """Gauss-Legendre between each two ends: where to read theta, and the square roots of the weights (Q, 1)."""
+    places, measure = gauss_legendre(ends, count)
+    return [Stage(0, 1, place) for place in places], torch.tensor(measure, dtype=torch.float64).sqrt()[:, None]
+
+
+BASES: dict[Basis, DepthBasis] = {
+    Basis.piecewise_constant: PiecewiseConstant(),
+    Basis.hat: Hat(),
+    Basis.discontinuous_linear: DiscontinuousLinear(),
+    Basis.polynomial: Polynomial(),
+}
+
+
+def interpolation_MN(source: Basis, nodes: int, target: Basis, target_nodes: int, *, positive: bool = False) -> Tensor:
+    """Node values of a source basis to those of a target basis: theta at the places of the target's nodes (float64).
+
+    Where theta jumps at such a place it is the limit from the right, except at the right end of [0, 1] and of an
+    element of a discontinuous target. `positive` gives the matrix of variances: no entry negative, rows sum to 1.
+    """
+    return BASES[source].values_SN(nodes, BASES[target].positions(target_nodes), positive=positive)
+
+
+def projection_MN(source: Basis, nodes: int, target: Basis, target_nodes: int) -> Tensor:
+    """Node values of a source basis to those of the target function nearest in L2 over depth (float64).
+
+    Exact: Gauss-Legendre on the union of both grids. Not for variances: eight positive constants may become negative
+    hats. Cost: one row for each point of the quadrature, of which each piece of the union has the larger degree plus 1.
+    """
+    given, wanted = BASES[source], BASES[target]
+    grids = {given.pieces(nodes), wanted.pieces(target_nodes)}
+    ends = sorted({Fraction(end, pieces) for pieces in grids for end in range(pieces + 1)})
+    stages, scale = _quadrature(ends, max(given.degree(nodes), wanted.degree(target_nodes)) + 1)
+    given_QN, wanted_QM = given.values_SN(nodes, stages), wanted.values_SN(target_nodes, stages)
+    return torch.linalg.lstsq(scale * wanted_QM, scale * given_QN).solution
 
 
 def mix_nodes(matrix_MN: Tensor, theta_N: Tensor) -> Tensor:
@@ -100,52 +294,3 @@ def mix_nodes(matrix_MN: Tensor, theta_N: Tensor) -> Tensor:
     with torch.autocast(device, enabled=False):
         mixed = matrix_MN.to(theta_N.device, theta_N.dtype) @ theta_N.reshape(len(theta_N), -1)
     return mixed.view(-1, *theta_N.shape[1:])
-
-
-@dataclass(frozen=True, slots=True)
-class Readout:
-    """How the stages of one manifestation (scheme, steps) read the nodes: each stage has a slot, each slot is a row.
-
-    Where rows are plain selections (piecewise constant weights) slots are the nodes themselves and nothing is mixed.
-    """
-
-    slots: dict[tuple[int, int, int], int]  # by `Stage.key`
-    matrix_SN: Tensor | None  # float64; None: slots are nodes
-    rows_EN: Tensor  # float64, one row for each evaluation in the order in which they happen
-    fit_NE: Tensor  # float64, its pseudo-inverse: node values by least squares from what was seen at the evaluations
-
-    def take(self, theta_N: Tensor) -> tuple[Tensor, ...]:
-        """The tensor of every slot, taken apart once per forward pass: indexing at each evaluation would cost a
-        full-size zero gradient each time."""
-        return (theta_N if self.matrix_SN is None else mix_nodes(self.matrix_SN, theta_N)).unbind(0)
-
-
-def unread_nodes(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> list[int]:
-    """Nodes that no stage of a manifestation reads: trained under it, their weights would stay as they are."""
-    read = {node for stage in SCHEMES[scheme].stages(steps) for node in BASES[basis].row(nodes, stage)}
-    return sorted(set(range(nodes)) - read)
-
-
-def readout(basis: Basis, nodes: int, scheme: Scheme, steps: int, device: torch.device) -> Readout:
-    """The readout of a manifestation; a constant, so computed once in a process."""
-    # The cache stands one call below: torch.compile looks through a cached function and would trace what it computes.
-    return _readout(basis, nodes, scheme, steps, device)
-
-
-@lru_cache(maxsize=1024)
-def _readout(basis: Basis, nodes: int, scheme: Scheme, steps: int, device: torch.device) -> Readout:
-    stages = SCHEMES[scheme].stages(steps)
-    rows = [BASES[basis].row(nodes, stage) for stage in stages]
-    rows_EN = _dense(rows, nodes)
-    if all(len(row) == 1 for row in rows):
-        slots = {stage.key: next(iter(row)) for stage, row in zip(stages, rows, strict=True)}
-        mean_NE = rows_EN.T / rows_EN.sum(0).clamp(min=1)[:, None]
-        return Readout(slots, None, rows_EN.to(device), mean_NE.to(device))
-    distinct = {stage.key: row for stage, row in zip(stages, rows, strict=True)}
-    slots = {key: slot for slot, key in enumerate(distinct)}
-    matrix_SN, fit_NE = _dense(list(distinct.values()), nodes), torch.linalg.pinv(rows_EN)
-    return Readout(slots, matrix_SN.to(device), rows_EN.to(device), fit_NE.to(device))
-
-
-def _dense(rows: list[Row], nodes: int) -> Tensor:
-    return torch.tensor([[float(row.get(node, 0)) for node in range(nodes)] for row in rows], dtype=torch.float64)

@@ -1,8 +1,9 @@
-"""The parts networks are wired from: a stage that integrates over depth, and the transitions between stages.
+"""The parts networks are wired from: a stage that integrates over depth, the transitions between stages, stem and head.
 
 Shapes: `B` batch, `C` channels, `H W` space, `N` depth nodes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
@@ -10,59 +11,141 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from odenet.bases import BASES, readout
+from odenet.bases import BASES
+from odenet.gradients import Drift
 from odenet.integrate import integrate_stages
-from odenet.rates import LayeredRate, LayerOrder
-from odenet.schemes import SCHEMES
-from odenet.terms import Basis, Scheme
+from odenet.layers import Widths
+from odenet.rates import Rate
+from odenet.readout import readout
+from odenet.schemes import SCHEMES, Adaptive
+from odenet.seeding import derive
+from odenet.stepping import Course, OpenRate, Slope, State, composed
+from odenet.terms import Basis, Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """The depth of one stage: dx/dt = depth_time * R(theta(t), x), t in [0, 1].
+    """The depth of one stage: dx/dt = depth_time * R(theta(t), x), t in [0, 1], along a course.
 
-    (scheme, steps) is the manifestation, no part of the weights; depth_time never changes once a network is built.
+    (scheme, steps) of the course is the manifestation, no part of the weights; its depth_time never changes once a
+    network is built. `initial_nodes` are those before any refinement.
     """
 
     basis: Basis
     nodes: int
-    scheme: Scheme
-    steps: int
-    depth_time: float
+    course: Course
+    initial_nodes: int
 
     @property
     def evaluations(self) -> int:
         """Rate evaluations of one forward pass."""
-        return self.steps * SCHEMES[self.scheme].evaluations
+        return self.course.steps * SCHEMES[self.course.scheme].evaluations
+
+    def with_nodes(self, nodes: int, basis: Basis | None = None) -> "Depth":
+        """On another grid, with as many steps to a cell as before (at least one)."""
+        basis = basis or self.basis
+        cells, new_cells = BASES[self.basis].cells(self.nodes), BASES[basis].cells(nodes)
+        steps = max(1, self.course.steps * new_cells // cells)
+        return replace(self, basis=basis, nodes=nodes, course=replace(self.course, steps=steps))
 
     def refined(self) -> "Depth":
         """Every cell halved, and so every step."""
-        cells = BASES[self.basis].cells(self.nodes)
-        nodes = len(BASES[self.basis].refinement_MN(self.nodes))
-        return replace(self, nodes=nodes, steps=self.steps * BASES[self.basis].cells(nodes) // cells)
+        return self.with_nodes(BASES[self.basis].refined(self.nodes))
+
+
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """Random regularization of one forward pass in training.
+
+    Stochastic depth (Huang et al. 2016, arXiv 1603.09382): the rate of step l of L in the whole network is left out
+    with probability l/L * stochastic_depth, else divided by the probability to stay. Noise: x gains
+    noise * sqrt(h) * N(0, 1) a step of depth time h, Euler-Maruyama's term of dx = R dt + noise dB (the view of Lu et
+    al. 2018, arXiv 1710.10121). A draw is a function of (seed, stage, step), so that a recomputation repeats it.
+    """
+
+    stochastic_depth: float
+    noise: float
+    seed: int
+
+    def of(self, rate: OpenRate, course: Course, place: tuple[int, int]) -> OpenRate:
+        """The perturbed rate of stage `place[0]` of `place[1]`."""
+
+        def perturbed(slope: Slope, half: int) -> Slope:
+            def randomly(stage: Stage, h: Tensor) -> Tensor:
+                return self._kept(stage, place) * slope(stage, h) + self._noise(stage, h, course, (place[0], half))
+
+            return randomly
+
+        if rate.halves is None:
+            return replace(rate, slope=perturbed(rate.slope, 0))
+        halves = perturbed(rate.halves[0], 0), perturbed(rate.halves[1], 1)
+        return replace(rate, slope=composed(*halves), halves=halves)
+
+    def _kept(self, stage: Stage, place: tuple[int, int]) -> float:
+        index, stages = place
+        stays = 1 - self.stochastic_depth * (index + (stage.step + 1) / stage.steps) / stages
+        draw = torch.rand((), generator=_generator("cpu", self.seed, "drop", index, stage.step))
+        return float(draw < stays) / stays
+
+    def _noise(self, stage: Stage, h: Tensor, course: Course, place: tuple[int, int]) -> Tensor | float:
+        if not self.noise:
+            return 0.0
+        generator = _generator(h.device.type, self.seed, "noise", *place, stage.step)
+        draw = torch.randn(h.shape, generator=generator, device=h.device, dtype=h.dtype)
+        return draw.to(memory_format=torch.preserve_format).mul_(self.noise / sqrt(course.size))
+
+
+def _generator(device: str, seed: int, purpose: str, *indices: int) -> torch.Generator:
+    return torch.Generator(device).manual_seed(derive(seed, purpose, *indices))
 
 
 class DepthStage(nn.Module):
-    """x(1) of dx/dt = T R(theta(t), x) with x(0) the input, (B, C, H, W) to the same shape."""
+    """x(1) of dx/dt = T R(theta(t), x) with x(0) the input, (B, C, H, W) to the same shape.
 
-    def __init__(self, order: LayerOrder, channels: int, depth: Depth) -> None:
+    The input may be a pair of states, from which a two-step scheme goes on.
+    """
+
+    def __init__(self, rate: Rate, depth: Depth, place: tuple[int, int] = (0, 1)) -> None:
         super().__init__()
-        self.rate = LayeredRate(order, depth.nodes, channels)
-        self.depth = depth
+        self.rate, self.depth = rate, depth
+        self.drift: Drift | None = None  # where to note how far a reconstruction strays
+        self._place = place
+        self._evaluations = 0
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        depth = self.depth
-        read = readout(depth.basis, depth.nodes, depth.scheme, depth.steps, x_BCHW.device)
+    def forward(self, x_BCHW: Tensor | State, perturbation: Perturbation | None = None) -> Tensor:
+        depth, course = self.depth, self.depth.course
+        device = (x_BCHW if isinstance(x_BCHW, Tensor) else x_BCHW[0]).device
+        read = readout(depth.basis, depth.nodes, course.scheme, course.steps, device)
         rate = self.rate.open(read)
-        h = integrate_stages(rate, x_BCHW, scheme=depth.scheme, steps=depth.steps, depth_time=depth.depth_time)
+        if perturbation is not None and self.training:
+            rate = perturbation.of(rate, course, self._place)
+        if isinstance(SCHEMES[course.scheme], Adaptive):
+            rate = self._counted(rate)
+        h = integrate_stages(rate, x_BCHW, course, self.drift)
         if self.training:
             self.rate.commit(read)
         return h
 
+    @property
+    def evaluations(self) -> int:
+        """Rate evaluations of a forward pass; of the last one where the scheme is adaptive."""
+        return self._evaluations or self.depth.evaluations
 
-def convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    def _counted(self, rate: OpenRate) -> OpenRate:
+        self._evaluations = 0
+
+        def slope(stage: Stage, h: Tensor) -> Tensor:
+            self._evaluations += 1
+            return rate.slope(stage, h)
+
+        return replace(rate, slope=slope)
+
+
+def convolution(
+    inputs: int, outputs: int, *, size: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
+) -> nn.Conv2d:
     """A convolution with same padding, initialised N(0, sqrt(2 / (k k C_out))) as in the authors' code."""
-    conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=bias)
+    conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=bias)
     nn.init.normal_(conv.weight, std=sqrt(2 / (size * size * outputs)))
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -70,55 +153,135 @@ def convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1, bi
     return conv
 
 
-class Stitch(nn.Module):
-    """The transition of Queiruga et al. 2020: conv1x1(x) + conv-ReLU-BN-conv-ReLU-BN(x), never refined.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From the state of one stage to that of the next."""
 
-    The authors' main branch creates the second batch norm and leaves it out; here it is applied, as in their version of
-    May 2020, so that no parameter is without a gradient.
+    inputs: int
+    widths: Widths
+    stride: int
+
+    @property
+    def outputs(self) -> int:
+        return self.widths.outer
+
+    @property
+    def changes(self) -> bool:
+        """Whether the shape does."""
+        return self.stride > 1 or self.inputs != self.outputs
+
+
+def layers_of(names: Sequence[str], change: Change, *, bias: bool) -> nn.Sequential:
+    """The layers of a rate's order as plain ones, which also change width and resolution at the first 3x3 one."""
+    width, stride, made = change.inputs, change.stride, list[nn.Module]()
+    for name in names:
+        if name == "norm":
+            made.append(nn.BatchNorm2d(width))
+        elif name == "relu":
+            made.append(nn.ReLU())
+        elif name == "reduce":
+            made.append(convolution(width, change.widths.inner, size=1, bias=bias))
+            width = change.widths.inner
+        elif name == "expand":
+            made.append(convolution(width, change.outputs, size=1, bias=bias))
+            width = change.outputs
+        else:
+            outputs, groups = (change.outputs, 1) if name == "conv" else (width, change.widths.groups)
+            made.append(convolution(width, outputs, stride=stride, groups=groups, bias=bias))
+            width, stride = outputs, 1
+    return nn.Sequential(*made)
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionOrder:
+    """A transition as data: skip(x) + residual(x).
+
+    Where the shape does not change and `identity` holds, the skip is x itself. `shared` layers come before both (but
+    not before that x). With `history` the skip comes back beside the sum: the state before, for a two-step scheme.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    skip: tuple[str, ...]
+    residual: tuple[str, ...] = ()
+    bias: bool = False
+    shared: tuple[str, ...] = ()
+    identity: bool = True
+    history: bool = False
+
+
+# conv1x1(x) + conv-ReLU-BN-conv-ReLU-BN(x) of Queiruga et al. 2020. Their main branch creates the second batch norm and
+# leaves it out; here it is applied, as in their version of May 2020, so that no parameter is without a gradient.
+STITCH = TransitionOrder(("conv1",), ("conv", "relu", "norm") * 2, bias=True, identity=False)
+PREACT_STITCH = TransitionOrder(("conv1",), ("norm", "relu", "conv") * 2, bias=True, identity=False)
+# Queiruga et al. 2021, arXiv 2106.10820.
+STATEFUL_STITCH = TransitionOrder(("conv1", "norm"), ("conv", "norm", "relu", "conv"), shared=("norm", "relu"))
+PROJECTION = TransitionOrder(("conv1", "norm"), ("norm", "relu", "conv") * 2)
+_BOTTLENECK = ("norm", "relu", "reduce", "norm", "relu", "grouped", "norm", "relu", "expand")
+BOTTLENECK_PROJECTION = TransitionOrder(("conv1", "norm"), _BOTTLENECK)
+# Lu et al. 2018: the history restarts with the downsampled state.
+LM_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), ("norm", "relu", "conv") * 2, history=True)
+LM_BOTTLENECK_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), _BOTTLENECK, history=True)
+PLAIN = TransitionOrder(("conv", "norm", "relu"), identity=False)
+# Chang et al. 2018: average pool, then zero channels on both sides (of each half where the state has two).
+POOL_PAD = TransitionOrder(("pool_pad",))
+POOL_PAD_HALVES = TransitionOrder(("pool_pad_halves",))
+
+
+class Transition(nn.Module):
+    """Never refined. (B, C, H, W) to (B, C', H', W'), or to a pair of these where the order has `history`."""
+
+    def __init__(self, order: TransitionOrder, change: Change) -> None:
         super().__init__()
-        self.skip = convolution(inputs, outputs, size=1, stride=stride)
-        self.residual = nn.Sequential(
-            convolution(inputs, outputs, stride=stride, bias=True),
-            nn.ReLU(),
-            nn.BatchNorm2d(outputs),
-            convolution(outputs, outputs, bias=True),
-            nn.ReLU(),
-            nn.BatchNorm2d(outputs),
-        )
+        self._order, self._same = order, order.identity and not change.changes
+        self.shared = layers_of(order.shared, change, bias=False)
+        self.skip = nn.Identity() if self._same else _skip(order, change)
+        self.residual = layers_of(order.residual, change, bias=order.bias) if order.residual else None
+
+    def forward(self, x_BCHW: Tensor) -> Tensor | State:
+        shared = self.shared(x_BCHW)
+        skip = self.skip(x_BCHW if self._same else shared)
+        total = skip if self.residual is None else skip + self.residual(shared)
+        return (total, skip) if self._order.history else total
+
+
+def _skip(order: TransitionOrder, change: Change) -> nn.Module:
+    if order.skip[0].startswith("pool_pad"):
+        return PoolPad(change, halves=2 if order.skip[0] == "pool_pad_halves" else 1)
+    if "conv1" not in order.skip:
+        return layers_of(order.skip, change, bias=order.bias)
+    place = order.skip.index("conv1")
+    before = layers_of(order.skip[:place], change, bias=False)
+    conv = convolution(change.inputs, change.outputs, size=1, stride=change.stride)
+    after = layers_of(order.skip[place + 1 :], replace(change, inputs=change.outputs), bias=False)
+    return nn.Sequential(*before, conv, *after)
+
+
+class PoolPad(nn.Module):
+    """2x2 average pool where the stride is 2, then zero channels, as many before as after each half."""
+
+    def __init__(self, change: Change, *, halves: int) -> None:
+        super().__init__()
+        added = change.outputs - change.inputs
+        if added < 0 or added % (2 * halves):
+            raise ValueError(
+                f"from {change.inputs} to {change.outputs} channels: the added zero channels stand on both sides of "
+                f"{'each half' if halves == 2 else 'the state'}, so there must be a multiple of {2 * halves} of them."
+            )
+        self._side, self._halves, self._stride = added // (2 * halves), halves, change.stride
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.skip(x_BCHW) + self.residual(x_BCHW)
-
-
-class ProjectionBlock(nn.Module):
-    """The pre-activation residual block that changes width: BN(conv1x1(x)) + BN-ReLU-conv-BN-ReLU-conv(x)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.skip = nn.Sequential(convolution(inputs, outputs, size=1, stride=stride), nn.BatchNorm2d(outputs))
-        self.residual = nn.Sequential(
-            nn.BatchNorm2d(inputs),
-            nn.ReLU(),
-            convolution(inputs, outputs, stride=stride),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            convolution(outputs, outputs),
-        )
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.skip(x_BCHW) + self.residual(x_BCHW)
+        x = F.avg_pool2d(x_BCHW, self._stride) if self._stride > 1 else x_BCHW
+        padded = [F.pad(half, (0, 0, 0, 0, self._side, self._side)) for half in x.chunk(self._halves, dim=1)]
+        return torch.cat(padded, dim=1) if self._side else x
 
 
 class Head(nn.Module):
-    """[BN - ReLU -] global average pool - linear: (B, C, H, W) to logits (B, K)."""
+    """layers - average pool to pool x pool - linear: (B, C, H, W) to logits (B, K)."""
 
-    def __init__(self, channels: int, classes: int, *, norm: bool) -> None:
+    def __init__(self, channels: int, classes: int, *, layers: tuple[str, ...] = (), pool: int = 1) -> None:
         super().__init__()
-        self.norm = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()) if norm else nn.Identity()
-        self.linear = nn.Linear(channels, classes)
+        self.norm = layers_of(layers, Change(channels, Widths(channels, channels), 1), bias=False)
+        self.linear = nn.Linear(channels * pool**2, classes)
+        self._pool = pool
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.linear(F.adaptive_avg_pool2d(self.norm(x_BCHW), 1).flatten(1))
+        return self.linear(F.adaptive_avg_pool2d(self.norm(x_BCHW), self._pool).flatten(1))

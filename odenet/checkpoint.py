@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from odenet.blocks import Depth
 from odenet.config import ExperimentConfig, from_plain, to_plain
-from odenet.models import DepthNet, ModelConfig, build_model
+from odenet.models import DepthNet, build_model
 
 MAGIC = b"odenet checkpoint 1\n"
 HEADER_BYTES = len(MAGIC) + 65
@@ -27,10 +28,10 @@ class DamagedCheckpoint(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A network in training. `model` is the present (refined) config, `experiment` the one training began with."""
+    """A network in training. `depths` are the present (refined) ones, `experiment` is what training began with."""
 
     experiment: ExperimentConfig
-    model: ModelConfig
+    depths: list[Depth]
     channels: int
     classes: int
     epoch: int  # epochs completed
@@ -40,7 +41,8 @@ class Checkpoint:
 
     def build(self) -> DepthNet:
         """The network with its weights, on the CPU."""
-        network = build_model(self.model, channels=self.channels, classes=self.classes)
+        config = self.experiment.model
+        network = build_model(config, channels=self.channels, classes=self.classes, depths=self.depths)
         network.load_state_dict(self.weights)
         return network
 
@@ -49,7 +51,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Writes beside the target, then renames: a kill or a full disk leaves the old file whole."""
     head = {
         "experiment": to_plain(checkpoint.experiment),
-        "model": to_plain(checkpoint.model),
+        "depths": [to_plain(depth) for depth in checkpoint.depths],
         **{name: getattr(checkpoint, name) for name in ("channels", "classes", "epoch", "progress")},
     }
     buffer = io.BytesIO()
@@ -95,7 +97,7 @@ def _unpack(payload: bytes) -> Checkpoint:
     head = json.loads(stored["head"])
     return Checkpoint(
         experiment=from_plain(ExperimentConfig, head.pop("experiment")),
-        model=from_plain(ModelConfig, head.pop("model")),
+        depths=[from_plain(Depth, depth) for depth in head.pop("depths")],
         weights=stored["weights"],
         optimizer=stored["optimizer"],
         **head,

@@ -2,19 +2,25 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 
-from odenet.bases import unread_nodes
+from odenet.blocks import Depth
 from odenet.data import DataConfig
-from odenet.models import MOST_STEPS, NETWORKS, ModelConfig, stage_depth
+from odenet.integrate import refusal
+from odenet.models import MOST_STEPS, ModelConfig, stage_depths
+from odenet.networks import NETWORKS
 from odenet.optim import OptimConfig
+from odenet.readout import unread_nodes
 from odenet.refinement import RefinementConfig
-from odenet.terms import Device, Precision
+from odenet.regularization import RegularizationConfig
+from odenet.schemes import SCHEMES, TwoStep
+from odenet.stepping import TOLERANCE
+from odenet.terms import Device, Initialisation, Precision, Scheme, Start
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,6 +45,7 @@ class RuntimeConfig:
     device: Device = Device.auto
     deterministic: bool = False  # on a GPU: bit-exact kernels, slower
     compile: bool = False  # torch.compile: pays off after minutes of training, recompiles at refinements
+    check_drift: bool = False  # report how far reconstructed states stray from the true ones; keeps one state more
     data_dir: str = "data"  # where the files of the published data sets are
 
     def torch_device(self) -> torch.device:
@@ -56,39 +63,97 @@ class ExperimentConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
         _check_capability(self.model, self.refinement)
+        _check_integration(self.model)
+        _check_no_effect(self.model)
         self.refinement.due(self.training.epochs)
-        _check_every_node_is_read(self.model)
-        _check_every_node_is_read(model_after(self), " after refinement")
+        self.refinement.coarsens(self.training.epochs)
+        depths = stage_depths(self.model)
+        _check_every_node_is_read(depths)
+        for count in range(1, self.refinement.count + 1):
+            depths = [depth.refined() for depth in depths]
+            _check_depth(self, depths, count)
+            _check_every_node_is_read(depths, " after refinement")
 
 
 def _check_capability(model: ModelConfig, refinement: RefinementConfig) -> None:
-    can, name = NETWORKS[model.network].capability, f"model.network={model.network.value}"
-    for key, value, possible in (("scheme", model.scheme, can.schemes), ("basis", model.basis, can.bases)):
+    wiring = NETWORKS[model.network]
+    can, name = wiring.capability, f"model.network={model.network.value}"
+    asked = (
+        ("scheme", model.scheme or wiring.scheme, can.schemes),
+        ("basis", model.basis or wiring.basis, can.bases),
+        ("initialisation", model.initialisation, can.initialisations),
+    )
+    for key, value, possible in asked:
         if value not in possible:
             choices = ", ".join(choice.value for choice in possible)
-            raise ValueError(f"{name} with model.{key}={value.value}: only {choices} is possible, it is a ResNet.")
-    if refinement.count and not can.refines:
-        raise ValueError(f"{name} with refinement.count={refinement.count}: a ResNet cannot be refined; use 0.")
+            why = "a zero rate has no gradient here" if key == "initialisation" else can.because
+            raise ValueError(f"{name} with model.{key}={value.value}: only {choices} is possible, {why}.")
+    if (refinement.count or refinement.coarsen is not None) and not can.refines:
+        key = f"count={refinement.count}" if refinement.count else f"coarsen={refinement.coarsen}"
+        raise ValueError(f"{name} with refinement.{key}: {can.because}, its depth cannot change.")
     if model.substeps > 1 and not can.substeps:
-        raise ValueError(f"{name} with model.substeps={model.substeps}: a ResNet's block is one step; use 1.")
+        raise ValueError(f"{name} with model.substeps={model.substeps}: {can.because}, its block is one step; use 1.")
     if model.depth_time is not None and not can.depth_time:
+        raise ValueError(f"{name} with model.depth_time={model.depth_time}: {can.because}; use null.")
+    if can.most_nodes is not None and model.nodes > can.most_nodes:
+        raise ValueError(f"{name} with model.nodes={model.nodes}: {can.because}; use {can.most_nodes}.")
+
+
+def _check_integration(model: ModelConfig) -> None:
+    scheme = model.scheme or NETWORKS[model.network].scheme
+    reason = refusal(scheme, model.gradient)
+    if reason:
+        raise ValueError(f"model.scheme={scheme.value} with model.gradient={model.gradient.value}: {reason}")
+
+
+def _check_no_effect(model: ModelConfig) -> None:
+    """A key that would be ignored is refused: a search over it would report noise as its effect."""
+    scheme = model.scheme or NETWORKS[model.network].scheme
+    if model.start is not Start.consistent and not isinstance(SCHEMES[scheme], TwoStep):
         raise ValueError(
-            f"{name} with model.depth_time={model.depth_time}: a ResNet's is the number of its blocks; use null."
+            f"model.start={model.start.value} with model.scheme={scheme.value} has no effect: two_step_midpoint and "
+            "leapfrog take a start; use consistent."
+        )
+    if model.tolerance != TOLERANCE and scheme is not Scheme.dopri5:
+        raise ValueError(
+            f"model.tolerance={model.tolerance} with model.scheme={scheme.value} has no effect: dopri5 takes a "
+            f"tolerance; use {TOLERANCE}."
+        )
+    grouped = [name.value for name, row in NETWORKS.items() if "grouped" in row.rate.layers]
+    if model.cardinality > 1 and model.network.value not in grouped:
+        raise ValueError(
+            f"model.cardinality={model.cardinality} with model.network={model.network.value} has no effect: only "
+            f"{', '.join(grouped)} have groups; use 1."
+        )
+    if model.skip_init and model.initialisation is Initialisation.zero:
+        raise ValueError("model.skip_init=true with model.initialisation=zero: either makes the rate zero; use one.")
+
+
+def _check_depth(config: ExperimentConfig, depths: list[Depth], count: int) -> None:
+    deepest = max(depths, key=lambda depth: max(depth.nodes, depth.course.steps))
+    if max(deepest.nodes, deepest.course.steps) > MOST_STEPS:
+        raise ValueError(
+            f"refinement.count={config.refinement.count} from model.nodes={config.model.nodes} ends, after {count}, "
+            f"with {deepest.nodes} nodes and {deepest.course.steps} steps per stage: at most {MOST_STEPS} are "
+            "possible; refine less often or start with fewer."
         )
 
 
-def _check_every_node_is_read(model: ModelConfig, when: str = "") -> None:
-    unread = unread_nodes(model.basis, model.nodes, model.scheme, model.steps)
-    if unread:
-        raise ValueError(
-            f"model.scheme={model.scheme.value} with model.basis={model.basis.value}, {model.nodes} nodes and "
-            f"{model.steps} steps{when} never reads node {unread[0]}, whose weights would stay untrained: "
-            "choose a scheme with a stage at the end of the step (heun, rk4, rk4_38), or model.substeps=2."
-        )
+def _check_every_node_is_read(depths: list[Depth], when: str = "") -> None:
+    for depth in depths:
+        scheme, steps = depth.course.scheme, depth.course.steps
+        unread = unread_nodes(depth.basis, depth.nodes, scheme, steps)
+        if unread:
+            raise ValueError(
+                f"model.scheme={scheme.value} with model.basis={depth.basis.value}, {depth.nodes} nodes and "
+                f"{steps} steps{when} never reads node {unread[0]}, whose weights would stay untrained: "
+                "choose a scheme with a stage at the end of the step (heun, rk4, rk4_38), or model.substeps=2."
+            )
 
 
 # --- plain form ---------------------------------------------------------------------------------------------------
@@ -139,20 +204,9 @@ def identity(config: ExperimentConfig) -> str:
     return hashlib.sha256(json.dumps(typed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def model_after(config: ExperimentConfig) -> ModelConfig:
-    """The network at the end of training: refined as scheduled, depth time fixed at the start.
-
-    Raises:
-        ValueError: it would be deeper than `MOST_STEPS`.
-    """
-    depth = stage_depth(config.model, 0)
+def depths_after(config: ExperimentConfig) -> list[Depth]:
+    """The depth of each stage after the last refinement."""
+    depths = stage_depths(config.model)
     for _ in range(config.refinement.count):
-        depth = depth.refined()
-    if max(depth.nodes, depth.steps) > MOST_STEPS:
-        raise ValueError(
-            f"refinement.count={config.refinement.count} from model.nodes={config.model.nodes} and "
-            f"{config.model.steps} steps ends with {depth.nodes} nodes and {depth.steps} steps per stage: "
-            f"at most {MOST_STEPS} are possible; refine less often or start with fewer."
-        )
-    depth_time = depth.depth_time if config.refinement.count else config.model.depth_time
-    return replace(config.model, nodes=depth.nodes, depth_time=depth_time)
+        depths = [depth.refined() for depth in depths]
+    return depths

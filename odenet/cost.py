@@ -5,19 +5,26 @@ from torch import Tensor, nn
 
 from odenet.blocks import DepthStage
 from odenet.models import DepthNet
+from odenet.schemes import SCHEMES
+from odenet.stepping import Course
+from odenet.terms import Gradient
 
 
 def train_gflops(model: DepthNet, shape: tuple[int, int, int]) -> float:
     """GFLOP of one training step (forward and backward) for one image of `shape` (C, H, W).
 
     Convolutions and linear layers count, two operations for a multiply-add; the backward pass takes each product twice,
-    but once for the first layer, whose input needs no gradient. A test holds it against torch's FlopCounterMode, which
-    takes seconds to load in every process.
+    but once for the first layer, whose input needs no gradient. A gradient that recomputes adds a forward pass of the
+    integrations, or two if its steps are walked back by steps of their own. Where the scheme is adaptive, the steps are
+    those that a blank image takes. A test holds it against torch's FlopCounterMode, which takes seconds to load.
     """
     counts: list[int] = []
+    recomputed: list[int] = []
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        counts.append(_multiply_adds(module, inputs[0], output))
+    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        counts.append(_multiply_adds(module, output))
+        if isinstance(module, DepthStage):
+            recomputed.append(recomputations(module.depth.course) * counts[-1])
 
     counted = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear | DepthStage)]
     handles = [module.register_forward_hook(count) for module in counted]
@@ -30,13 +37,21 @@ def train_gflops(model: DepthNet, shape: tuple[int, int, int]) -> float:
             handle.remove()
         for module, training in modes:
             module.training = training
-    return 2 * (3 * sum(counts) - counts[0]) / 1e9
+    return 2 * (3 * sum(counts) - counts[0] + sum(recomputed)) / 1e9
 
 
-def _multiply_adds(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def _multiply_adds(module: nn.Module, y: Tensor) -> int:
     if isinstance(module, DepthStage):
-        return module.depth.evaluations * module.rate.multiply_adds(pixels=x.shape[2] * x.shape[3])
+        return module.evaluations * module.rate.multiply_adds(pixels=y.shape[2] * y.shape[3])
     if isinstance(module, nn.Conv2d):
         return y.numel() * module.weight[0].numel()
     assert isinstance(module, nn.Linear)
     return y.numel() * module.in_features
+
+
+def recomputations(course: Course) -> int:
+    """How often the backward pass evaluates an integration anew."""
+    if course.gradient is Gradient.direct:
+        return 0
+    exact = SCHEMES[course.scheme].reversible
+    return 1 if course.gradient is Gradient.checkpointed or exact else 2

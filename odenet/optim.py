@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from torch.optim import SGD, AdamW, Optimizer
@@ -59,12 +60,18 @@ class OptimConfig:
 
 
 def build_optimizer(model: DepthNet, config: OptimConfig) -> Optimizer:
-    """SGD or AdamW over all parameters, weight decay on all of them, as in the papers' code."""
+    """SGD or AdamW; weight decay on all parameters, as in the papers' code, but the k_n of LM steps."""
+    memories = [stage.rate.memory for stage in model.depth_stages() if stage.rate.memory is not None]
+    free = {id(memory) for memory in memories}
+    decayed = [parameter for parameter in model.parameters() if id(parameter) not in free]
+    groups: list[dict[str, Any]] = [{"params": decayed}]
+    if memories:
+        groups.append({"params": memories, "weight_decay": 0.0})
     if config.optimizer is OptimizerKind.adamw:
         betas = (config.momentum, 0.999)
-        return AdamW(model.parameters(), lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
+        return AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
     return SGD(
-        model.parameters(),
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
@@ -83,14 +90,13 @@ def learning_rate(config: OptimConfig, progress: float) -> float:
 
 
 @torch.no_grad()
-def scale_depth_gradients(model: DepthNet, initial_nodes: int) -> None:
+def scale_depth_gradients(model: DepthNet) -> None:
     """Turns gradients of node coefficients into gradients in L2 over depth: times nodes / initial nodes.
 
     A node of a twice as fine grid acts on half the depth, so its coefficient's gradient is half as long; without the
     factor learning would slow down with every refinement. Weight decay, added by the optimizer, is not scaled.
     """
-    factor = model.config.nodes / initial_nodes
-    if factor == 1:
-        return
     for stage in model.depth_stages():
-        torch._foreach_mul_([p.grad for p in stage.rate.parameters() if p.grad is not None], factor)
+        factor = stage.depth.nodes / stage.depth.initial_nodes
+        if factor != 1:
+            torch._foreach_mul_([p.grad for p in stage.rate.parameters() if p.grad is not None], factor)

@@ -1,26 +1,34 @@
-"""Refinement in depth: twice the cells, the same function of depth, the momentum carried along.
+"""Refinement in depth: twice the cells, the same function of depth, the momentum carried along; and the way back.
 
 Shapes: `N` depth nodes, `M` nodes of the refined grid.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from odenet.bases import BASES, mix_nodes
-from odenet.models import NETWORKS, DepthNet
+from odenet.bases import BASES, interpolation_MN, mix_nodes, projection_MN
+from odenet.blocks import Depth, DepthStage
+from odenet.models import DepthNet
+from odenet.networks import NETWORKS
+from odenet.terms import Basis
 
 
 @dataclass(kw_only=True, slots=True)
 class RefinementConfig:
-    """When a network grows: `count` times, first after the fraction `first` of the epochs, then every `interval`."""
+    """When a network grows: `count` times, first after the fraction `first` of the epochs, then every `interval`.
+
+    After the fraction `coarsen` its cells are merged pairwise, once.
+    """
 
     count: int = 0
     first: float = 0.3
     interval: float = 0.2
+    coarsen: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.count <= 10:
@@ -28,6 +36,8 @@ class RefinementConfig:
         for name in ("first", "interval"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"refinement.{name}={getattr(self, name)}: a fraction of the epochs, between 0 and 1.")
+        if self.coarsen is not None and not 0 < self.coarsen < 1:
+            raise ValueError(f"refinement.coarsen={self.coarsen}: a fraction of the epochs, between 0 and 1, or null.")
 
     def due(self, epochs: int) -> list[int]:
         """The epochs, counted from 0, at whose start the network is refined.
@@ -44,51 +54,139 @@ class RefinementConfig:
             )
         return due
 
+    def coarsens(self, epochs: int) -> int | None:
+        """The epoch, counted from 0, at whose start cells are merged; None: never.
+
+        Raises:
+            ValueError: it is not after the last refinement and before the end.
+        """
+        if self.coarsen is None:
+            return None
+        epoch, due = max(1, round(self.coarsen * epochs)), self.due(epochs)
+        if epoch >= epochs or (due and epoch <= due[-1]):
+            raise ValueError(
+                f"refinement.coarsen={self.coarsen} falls on epoch {epoch} (from 0) of {epochs}: it must come after "
+                f"the last refinement {due[-1:]} and before the last epoch ends."
+            )
+        return epoch
+
+
+class Projection(Enum):
+    """How a function of depth is carried to another grid or basis."""
+
+    l2 = "l2"  # the nearest in the mean square over depth; variances are interpolated
+    interpolation = "interpolation"  # its values at the new nodes
+
 
 def refine(model: DepthNet, optimizer: Optimizer | None = None) -> None:
     """Halves every cell of every stage in place; theta(t) stays what it was, and so does depth_time.
 
-    Weights, biases, batch-norm parameters and statistics and the optimizer's state all move by one matrix of
-    non-negative rows, so variances and second moments stay positive. The authors (arXiv 2008.02389) reset the momentum;
-    without `optimizer` it is not looked at.
+    Weights, biases, batch-norm parameters and statistics and the optimizer's state all move by matrices on the node
+    axis, variances and second moments by one of non-negative rows, so that they stay positive. The authors (arXiv
+    2008.02389) reset the momentum; without `optimizer` it is not looked at.
 
     Raises:
         ValueError: the network cannot be refined.
     """
+    _check_refines(model)
+    for stage in model.depth_stages():
+        depth, basis = stage.depth, BASES[stage.depth.basis]
+        matrices = Matrices(basis.refinement_MN(depth.nodes), basis.refinement_MN(depth.nodes, positive=True))
+        _move(stage, matrices, depth.refined(), optimizer)
+
+
+def coarsen(model: DepthNet, optimizer: Optimizer | None = None) -> None:
+    """Merges the cells of every stage pairwise (L2 projection) and takes half the steps; a stage of one cell stays.
+
+    Raises:
+        ValueError: the network's depth cannot change.
+    """
+    _check_refines(model)
+    for stage in model.depth_stages():
+        _project_stage(stage, stage.depth.with_nodes(_merged(stage.depth)), Projection.l2, optimizer)
+
+
+def _merged(depth: Depth) -> int:
+    """The smallest number of nodes with half the cells; as before where they cannot be halved."""
+    basis = BASES[depth.basis]
+    halves = [nodes for nodes in range(1, depth.nodes) if 2 * basis.cells(nodes) == basis.cells(depth.nodes)]
+    return halves[-1] if halves else depth.nodes
+
+
+def project(
+    model: DepthNet, *, basis: Basis | None = None, nodes: int | None = None, how: Projection = Projection.l2
+) -> None:
+    """Carries every stage to another basis or number of nodes in place, without data; depth_time stays.
+
+    For compression after training (Queiruga et al. 2021, arXiv 2106.10820). Steps change with the cells; `manifest`
+    sets other ones. Running variances are interpolated in either case: a projection could make them negative.
+
+    Args:
+        basis: of the result; None: the present one.
+        nodes: per stage; None: the present number.
+
+    Raises:
+        ValueError: the network's depth cannot change, or the basis cannot have so many nodes.
+    """
+    _check_refines(model)
+    for stage in model.depth_stages():
+        target = stage.depth.with_nodes(nodes or stage.depth.nodes, basis)
+        BASES[target.basis].check(target.nodes)
+        _project_stage(stage, target, how, None)
+
+
+def _check_refines(model: DepthNet) -> None:
     config = model.config
     if not NETWORKS[config.network].capability.refines:
         possible = ", ".join(name.value for name, row in NETWORKS.items() if row.capability.refines)
         raise ValueError(f"model.network={config.network.value} cannot be refined; {possible} can.")
-    for stage in model.depth_stages():
-        matrix_MN = BASES[stage.depth.basis].refinement_MN(stage.depth.nodes)
-        moved = dict(_move_nodes(stage.rate, matrix_MN))
-        if optimizer is not None:
-            _move_state(optimizer, moved, matrix_MN)
-        stage.depth = stage.depth.refined()
-    depth = model.depth_stages()[0].depth
-    model.config = replace(config, nodes=depth.nodes, depth_time=depth.depth_time)
+
+
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """From old nodes to new ones (float64); `positive` has non-negative rows."""
+
+    any_MN: Tensor
+    positive_MN: Tensor
+
+    def move(self, theta_N: Tensor, *, positive: bool = False) -> Tensor:
+        return mix_nodes(self.positive_MN if positive else self.any_MN, theta_N)
+
+
+def _project_stage(stage: DepthStage, target: Depth, how: Projection, optimizer: Optimizer | None) -> None:
+    grids = (stage.depth.basis, stage.depth.nodes, target.basis, target.nodes)
+    matrix_MN = projection_MN(*grids) if how is Projection.l2 else interpolation_MN(*grids)
+    _move(stage, Matrices(matrix_MN, interpolation_MN(*grids, positive=True)), target, optimizer)
+
+
+def _move(stage: DepthStage, matrices: Matrices, target: Depth, optimizer: Optimizer | None) -> None:
+    moved = dict(_move_nodes(stage.rate, matrices))
+    if optimizer is not None:
+        _move_state(optimizer, moved, matrices)
+    stage.depth = target
 
 
 @torch.no_grad()
-def _move_nodes(rate: nn.Module, matrix_MN: Tensor) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+def _move_nodes(rate: nn.Module, matrices: Matrices) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
     """Everything in a rate has a node axis. Yields (old, new) parameters."""
     for module in rate.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            moved = nn.Parameter(mix_nodes(matrix_MN, parameter), requires_grad=parameter.requires_grad)
+            moved = nn.Parameter(matrices.move(parameter), requires_grad=parameter.requires_grad)
             setattr(module, name, moved)
             yield parameter, moved
         for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, mix_nodes(matrix_MN, buffer))
+            setattr(module, name, matrices.move(buffer, positive=name == "running_var"))
 
 
 @torch.no_grad()
-def _move_state(optimizer: Optimizer, moved: dict[nn.Parameter, nn.Parameter], matrix_MN: Tensor) -> None:
+def _move_state(optimizer: Optimizer, moved: dict[nn.Parameter, nn.Parameter], matrices: Matrices) -> None:
     for group in optimizer.param_groups:
         group["params"] = [moved.get(parameter, parameter) for parameter in group["params"]]
     for old, new in moved.items():
         state = optimizer.state.pop(old, {})
         optimizer.state[new] = {
-            name: mix_nodes(matrix_MN, value) if _is_moment(value, old) else value for name, value in state.items()
+            name: matrices.move(value, positive=name == "exp_avg_sq") if _is_moment(value, old) else value
+            for name, value in state.items()
         }
 
 

@@ -14,6 +14,28 @@ class Scheme(Enum):
     ralston = "ralston"
     rk4 = "rk4"
     rk4_38 = "rk4_38"
+    polynet = "polynet"
+    two_step_midpoint = "two_step_midpoint"
+    leapfrog = "leapfrog"
+    lm = "lm"
+    verlet = "verlet"
+    dopri5 = "dopri5"
+
+
+class Start(Enum):
+    """What a two-step scheme takes for the state before the first one."""
+
+    consistent = "consistent"  # the first step is Euler's (MidPoint) or half as long (leapfrog): keeps the order
+    repeat = "repeat"  # the first state once more
+    paper = "paper"  # zero, as in Chang et al. 2018, arXiv 1709.03698
+
+
+class Gradient(Enum):
+    """How an integration is differentiated; `gradients` holds the algorithm of each."""
+
+    direct = "direct"
+    checkpointed = "checkpointed"
+    reconstructed = "reconstructed"
 
 
 class Basis(Enum):
@@ -21,14 +43,41 @@ class Basis(Enum):
 
     piecewise_constant = "piecewise_constant"
     hat = "hat"
+    discontinuous_linear = "discontinuous_linear"
+    polynomial = "polynomial"
 
 
 class Network(Enum):
     """Whole networks; `models.NETWORKS` holds the row (rate, scheme, basis, wiring) of each."""
 
     continuous = "continuous"
+    continuous_preact = "continuous_preact"
+    stateful = "stateful"
     resnet = "resnet"
+    hamiltonian = "hamiltonian"
+    midpoint = "midpoint"
+    leapfrog = "leapfrog"
+    revnet = "revnet"
+    scaled_resnet = "scaled_resnet"
+    heunnet = "heunnet"
+    lm_resnet = "lm_resnet"
+    lm_bottleneck = "lm_bottleneck"
+    lm_resnext = "lm_resnext"
+    polynet = "polynet"
+    fractalnet = "fractalnet"
     preact_resnet = "preact_resnet"
+    wide_resnet = "wide_resnet"
+    bottleneck_resnet = "bottleneck_resnet"
+    resnext = "resnext"
+    neural_ode = "neural_ode"
+
+
+class Initialisation(Enum):
+    """How the weights of a rate depend on depth at the start of training."""
+
+    independent = "independent"  # drawn anew for each node
+    smooth = "smooth"  # those of the first node at every node
+    zero = "zero"  # independent, but the last layer that has parameters starts at zero: the rate is zero
 
 
 class Precision(Enum):

@@ -4,7 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from odenet.bases import readout
 from odenet.checkpoint import Checkpoint, save_checkpoint
 from odenet.config import ExperimentConfig, RuntimeConfig
 from odenet.cost import train_gflops
 from odenet.data import Batches, Splits, Statistics, load_data
 from odenet.evaluation import evaluate
+from odenet.gradients import Drift
 from odenet.models import build_model
 from odenet.optim import DepthMetric, build_optimizer, learning_rate, scale_depth_gradients
-from odenet.refinement import refine
+from odenet.readout import readout
+from odenet.refinement import coarsen, refine
+from odenet.regularization import roughness
 from odenet.terms import Precision
 
 OBJECTIVE_EPOCHS = 5
@@ -80,7 +82,8 @@ class Training:
         data = load_data(config.data, runtime.data_dir) if data is None else data
         self._load_batches(data)
         self._due = config.refinement.due(config.training.epochs)
-        self.epoch = 0
+        self._coarsens = config.refinement.coarsens(config.training.epochs)
+        self.epoch, self._drift = 0, Drift()
         self._progress = Progress()
         self._start(data.classes, checkpoint)
 
@@ -114,10 +117,13 @@ class Training:
 
     def _prepare(self) -> None:
         """What depends on the present depth."""
+        if self._runtime.check_drift:
+            for stage in self.model.depth_stages():
+                stage.drift = self._drift
         self._gflops_per_image = train_gflops(self.model, self.train_batches.shape)
-        self._forward: Callable[[Tensor], Tensor] = self.model
+        self._forward: Callable[..., Tensor] = self.model
         if self._runtime.compile:
-            # Marked here, not where it stands: this imports the compiler.
+            # Marked here, not where they stand: this imports the compiler.
             torch.compiler.assume_constant_result(readout)
             self._forward = torch.compile(self.model)
 
@@ -135,6 +141,9 @@ class Training:
         started = time.perf_counter()
         if self.epoch in self._due:
             refine(self.model, self.optimizer)
+            self._prepare()
+        if self.epoch == self._coarsens:
+            coarsen(self.model, self.optimizer)
             self._prepare()
         metrics = {"train/loss": self._train_epoch()}
         if self.val_batches is not None:
@@ -155,29 +164,36 @@ class Training:
     def _train_epoch(self) -> float:
         self.model.train()
         batch_size, total, seen = self.config.optim.batch_size, torch.zeros((), device=self._device), 0
-        iterations = math.ceil(len(self.train_batches) / batch_size)
         batches = self.train_batches.epoch(self.config.training.seed, self.epoch, batch_size)
         for iteration, (x_BCHW, labels_B) in enumerate(batches):
-            progress = (self.epoch + iteration / iterations) / self.config.training.epochs
-            total += self.update(x_BCHW, labels_B, progress) * len(labels_B)
+            total += self.update(x_BCHW, labels_B, iteration) * len(labels_B)
             seen += len(labels_B)
+            self._progress.rate_evaluations += self.model.rate_evaluations
         self._progress.gflops += self._gflops_per_image * seen
-        self._progress.rate_evaluations += self.model.rate_evaluations * iterations
         loss = float(total) / seen
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} in epoch {self.epoch + 1}")
         return loss
 
-    def update(self, x_BCHW: Tensor, labels_B: Tensor, progress: float) -> Tensor:
-        """One iteration; returns the mean loss of the batch, detached."""
+    def update(self, x_BCHW: Tensor, labels_B: Tensor, iteration: int) -> Tensor:
+        """One iteration of the present epoch, counted from 0.
+
+        Returns:
+            the mean cross-entropy of the batch, detached, without the regularization.
+        """
+        config, regularization = self.config, self.config.regularization
+        iterations = math.ceil(len(self.train_batches) / config.optim.batch_size)
+        progress = (self.epoch + iteration / iterations) / config.training.epochs
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.optim, progress)
+            group["lr"] = learning_rate(config.optim, progress)
         self.optimizer.zero_grad()
+        perturbation = regularization.perturbation(config.training.seed, self.epoch, iteration)
         with self._autocast():
-            loss = F.cross_entropy(self._forward(x_BCHW).float(), labels_B)
-        loss.backward()
-        if self.config.optim.depth_metric is DepthMetric.l2:
-            scale_depth_gradients(self.model, self.config.model.nodes)
+            loss = F.cross_entropy(self._forward(x_BCHW, perturbation).float(), labels_B)
+        objective = loss + regularization.smoothness * roughness(self.model) if regularization.smoothness else loss
+        objective.backward()
+        if config.optim.depth_metric is DepthMetric.l2:
+            scale_depth_gradients(self.model)
         self.optimizer.step()
         return loss.detach()
 
@@ -196,13 +212,14 @@ class Training:
         return {"val/loss": score.loss, "val/accuracy": score.accuracy, "objective": sum(recent) / len(recent)}
 
     def _costs(self) -> dict[str, float]:
-        depth = self.model.depth_stages()[-1].depth
+        depth, drift = self.model.depths()[-1], self._drift.take()
         return {
             "cost/train_gflops": self._progress.gflops,
             "cost/seconds": self._progress.seconds,
             "cost/rate_evaluations": self._progress.rate_evaluations,
-            "depth/steps": depth.steps,
+            "depth/steps": depth.course.steps,
             "depth/nodes": depth.nodes,
+            **({} if drift is None else {"gradient/drift": drift}),
         }
 
     def checkpoint(self) -> Checkpoint:
@@ -210,7 +227,7 @@ class Training:
         progress: dict[str, Any] = {name: getattr(self._progress, name) for name in Progress.__slots__}
         return Checkpoint(
             experiment=self.config,
-            model=replace(self.model.config),
+            depths=self.model.depths(),
             channels=self.train_batches.shape[0],
             classes=self._classes,
             epoch=self.epoch,

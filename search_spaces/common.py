@@ -1,9 +1,13 @@
 """Parameters that every family searches, the same objects for all: what differs between families is the network alone.
 
-Low-data tuning of just these beat all but one of eight specialised methods (Brigato et al. 2021, arXiv 2108.13122).
+Low-data tuning of the first four beat all but one of eight specialised methods (Brigato et al. 2021, arXiv 2108.13122).
+How a network is differentiated (`model.gradient`) is searched nowhere: it decides memory and time, not what is learned.
 """
 
-from search_spaces.parameters import Choice, Float, Parameter
+from collections.abc import Mapping
+
+from search_spaces.parameters import Choice, Float, Parameter, When, fixed
+from search_spaces.space import Space
 
 COMMON: dict[str, Parameter] = {
     # From below the 5e-3 of low-data work at batches of 10 to above the 0.1 that ResNets use at 100 to 256.
@@ -13,4 +17,18 @@ COMMON: dict[str, Parameter] = {
     # At a fixed number of epochs smaller batches are more optimizer updates. The largest needs the most memory.
     "optim.batch_size": Choice((64, 32, 16)),
     "data.augment": Choice(("none", "standard")),
+    # None, and what LM-ResNet-56 and -110 use: 0.8 and 0.5 survive at the end (arXiv 1710.10121).
+    "regularization.stochastic_depth": Choice((0.0, 0.2, 0.5)),
+    # None, the 0.001 of the authors of LM-ResNet, and more, up to a tenth of what batch norm makes of a channel.
+    "regularization.noise": Choice((0.0, 0.001, 0.01, 0.1)),
 }
+
+# Of weights in depth, where there are several nodes. It multiplies an integral over depth: N sum |K_j+1 - K_j|^2 for N
+# nodes. In this unit the code of Chang et al. 2018 (arXiv 1709.03698) has 1e-4 / N for 6 to 18 nodes, that is 6e-6 to
+# 2e-5, and others 2e-4 / (h N) at h = 0.06, that is 6e-4. Well below all of these there is no regularization.
+SMOOTHNESS: dict[str, Parameter] = {"regularization.smoothness": Float(1e-7, 1e-2, log=True)}
+
+
+def family(network: str, own: Mapping[str, Parameter], conditions: Mapping[str, When] | None = None) -> Space:
+    """The space of a network: the common parameters, then its own."""
+    return Space({"model.network": fixed(network), **COMMON, **own}, conditions or {})

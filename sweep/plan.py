@@ -111,7 +111,7 @@ def _dry_run(training: Training, gflops_per_image: float) -> float:
     for iteration, (x_BCHW, labels_B) in enumerate(training.iterations(ITERATIONS + 1)):
         if iteration == 1:
             started = time.perf_counter()
-        float(training.update(x_BCHW, labels_B, progress=0.0))
+        float(training.update(x_BCHW, labels_B, iteration=0))
         images += len(labels_B) if iteration else 0
     return (time.perf_counter() - started) / (images * gflops_per_image)
 

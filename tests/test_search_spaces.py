@@ -11,11 +11,16 @@ from typing import Any
 import optuna
 import pytest
 
+from odenet.config import ExperimentConfig, from_plain
+from odenet.terms import Network
 from search_spaces import SPACES, Choice, Float, Int, Parameter, Space, When, fixed
-from search_spaces.common import COMMON
+from search_spaces.common import COMMON, SMOOTHNESS
+from search_spaces.refined import REFINEMENT
 
 ASKS = 200
-FAMILIES = ["resnet", "continuous"]
+ROOT = Path(__file__).parents[1]
+FAMILIES = {name: space for name, space in SPACES.items() if name != "smoke"}
+REFINED = {"continuous", "continuous_preact", "stateful", "hamiltonian", "midpoint", "leapfrog"}
 CONTINUOUS = SPACES["continuous"]
 
 # parameter, values inside, values outside
@@ -154,14 +159,89 @@ def test_a_space_and_its_order_survive_json_with_sorted_keys(space):
     assert list(read.entries) == list(space.entries)
 
 
-def test_families_share_the_common_parameters_object_for_object():
-    assert all(SPACES[family].entries[key] is COMMON[key] for family in FAMILIES for key in COMMON)
+def test_every_network_has_a_space_of_its_own_and_every_space_but_smoke_is_that_of_its_network():
+    assert set(FAMILIES) == {network.value for network in Network}
+    assert [space.fixed["model.network"] for space in FAMILIES.values()] == list(FAMILIES)
 
 
-def test_families_reach_the_same_final_depths():
-    initial, counts = (CONTINUOUS.entries[key] for key in ("model.nodes", "refinement.count"))
-    reached = {nodes * 2**count for nodes in initial.extremes() for count in range(3) if counts.contains(count)}
-    assert reached == set(SPACES["resnet"].entries["model.nodes"].extremes())
+def sharing(objects: dict[str, Parameter]) -> set[str]:
+    """The families that search these very objects."""
+    return {name for name, space in FAMILIES.items() if all(space.entries.get(key) is objects[key] for key in objects)}
+
+
+def holding(objects: dict[str, Parameter]) -> set[str]:
+    return {name for name, space in FAMILIES.items() if set(objects) & set(space.entries)}
+
+
+@pytest.mark.parametrize(
+    ("objects", "families"),
+    [(COMMON, set(FAMILIES)), (SMOOTHNESS, set(FAMILIES) - {"neural_ode"}), (REFINEMENT, REFINED)],
+    ids=["common", "smoothness", "refinement"],
+)
+def test_families_share_parameters_object_for_object(objects, families):
+    assert sharing(objects) == holding(objects) == families
+
+
+@pytest.mark.parametrize("key", ["regularization.stochastic_depth", "regularization.noise"])
+def test_regularization_that_a_family_may_not_need_can_be_switched_off(key):
+    assert COMMON[key].contains(0.0)
+
+
+# Three need two nodes: for a stage with one fewer, or for a step after the first. neural_ode has one in all depth.
+OTHER_DEPTHS = {"hamiltonian": {2, 4, 8}, "midpoint": {2, 4, 8}, "leapfrog": {2, 4, 8}, "neural_ode": {1}}
+
+
+def cells_reached(space: Space) -> set[int]:
+    """Cells per stage at the end of training: a refinement doubles them, N hats have N - 1."""
+    counts = space.entries.get("refinement.count", fixed(0))
+    hats = {basis == "hat" for basis in space.entries.get("model.basis", fixed("piecewise_constant")).extremes()}
+    return {
+        max(nodes - hat, 1) * 2**count
+        for nodes in space.entries["model.nodes"].extremes()
+        for hat in hats
+        for count in range(11)
+        if counts.contains(count)
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_reach_the_same_final_depths_as_far_as_they_can(family):
+    assert cells_reached(FAMILIES[family]) == OTHER_DEPTHS.get(family, {1, 2, 4, 8})
+
+
+def experiment(params: dict[str, Any], epochs: int) -> ExperimentConfig:
+    plain: dict[str, Any] = {"training": {"epochs": epochs}}
+    for key, value in params.items():
+        part, name = key.split(".")
+        plain.setdefault(part, {})[name] = value
+    return from_plain(ExperimentConfig, plain)
+
+
+@spaces
+def test_every_corner_and_every_suggestion_is_a_possible_experiment_however_short(space):
+    for params in [*space.corners(), *(space.suggest(trial) for trial in ask(ASKS))]:
+        for epochs in (5, 30):
+            assert experiment(params, epochs).model.network.value == space.fixed["model.network"]
+
+
+def named_in_the_readme() -> dict[str, list[str]]:
+    """The cells of each row of README's table of networks, by the name in the first one."""
+    section = (ROOT / "README.md").read_text().partition("\n## Networks\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row for row in rows}
+
+
+def own_parameters(space: Space) -> set[str]:
+    own = set(space.parameters) - set(COMMON) - set(SMOOTHNESS)
+    return {"refinement.*" if key in REFINEMENT else key.removeprefix("model.") for key in own}
+
+
+def test_the_readme_lists_every_network_with_what_is_searched_and_its_source():
+    rows = named_in_the_readme()
+    assert {name: set(re.findall("`(.+?)`", row[3])) for name, row in rows.items()} == {
+        name: own_parameters(space) for name, space in FAMILIES.items()
+    }
+    assert [name for name, row in rows.items() if not re.search(r"arXiv \d{4}\.\d{5}", row[4])] == []
 
 
 @pytest.mark.parametrize(("count", "used"), [(0, set()), (1, {"first"}), (2, {"first", "interval"})])
@@ -286,6 +366,6 @@ def test_parameters_from_elsewhere_are_checked_against_the_space(change, message
 
 def test_the_package_needs_nothing_but_the_standard_library():
     code = "import sys, search_spaces; print(*{name.partition('.')[0] for name in sys.modules})"
-    command, root = [sys.executable, "-S", "-c", code], Path(__file__).parents[1]
-    loaded = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=60)
+    command = [sys.executable, "-S", "-c", code]
+    loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert set(loaded.stdout.split()) - set(sys.stdlib_module_names) <= {"search_spaces", "__main__"}
