@@ -19,7 +19,9 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Against other libraries, which are installed now, at versions that leave the pinned ones alone.
 bench: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock -e '.[bench]'
 	@set -e; for file in benchmarks/bench_*.py; do $(BIN)/python $$file; done
 
 .venv/ready: requirements.lock pyproject.toml

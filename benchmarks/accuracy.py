@@ -26,7 +26,7 @@ import torch
 from measure import RESULTS, print_table
 
 from odenet.config import ExperimentConfig, RuntimeConfig, from_plain, identity
-from odenet.data import Batches, Splits, Statistics, load_data, load_test
+from odenet.data import Batches, DamagedData, MissingData, Splits, Statistics, load_data, load_test
 from odenet.evaluation import evaluate
 from odenet.terms import Device
 from odenet.training import Diverged, Training
@@ -134,23 +134,27 @@ def experiment(preset: Preset, seed: int, options: argparse.Namespace) -> Experi
 def run(job: Job) -> dict[str, Any]:
     """Trains one network and tests it; its row of the output file."""
     torch.set_num_threads(job.threads)
-    data, started = load_data(job.config.data, job.data), time.perf_counter()
+    data = load_data(job.config.data, job.data)
+    _forget_peak()
+    started = time.perf_counter()
     training, losses, outcome = Training(job.config, job.runtime, data=data), [], "done"
     try:
         for report in training:
             losses.append(report.metrics["train/loss"])
     except Diverged:
         outcome = "diverged"
-    return {
+    cost = {
+        "epochs": training.epoch,
+        "seconds_per_epoch": (time.perf_counter() - started) / max(training.epoch, 1),
+        "peak_mib": _peak_mib(training),
+    }
+    return cost | {
         "name": job.name,
         "key": job.key,
         "seed": job.config.training.seed,
         "outcome": outcome,
         "accuracy": _test(training, data, job) if outcome == "done" else None,
         "loss": [losses[0], losses[-1]] if losses else None,
-        "epochs": training.epoch,
-        "seconds_per_epoch": (time.perf_counter() - started) / max(training.epoch, 1),
-        "peak_mib": _peak_mib(training),
         "parameters": training.model.parameter_count,
         "threads": job.threads,
     }
@@ -162,8 +166,15 @@ def _test(training: Training, data: Splits, job: Job) -> float:
     return evaluate(training.model, Batches(images, statistics=Statistics.of(data.train), device=device)).accuracy
 
 
+def _forget_peak() -> None:
+    """Reading the data took more memory than training a small network does; Linux can count anew from here."""
+    count = Path("/proc/self/clear_refs")
+    if count.exists():
+        count.write_text("5")
+
+
 def _peak_mib(training: Training) -> float:
-    """Of this process: tensors on a GPU, else everything resident."""
+    """Of training: its tensors on a GPU, else all that is resident in this process, the libraries too."""
     if next(training.model.parameters()).is_cuda:
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -175,7 +186,7 @@ def _peak_mib(training: Training) -> float:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="data", help="directory with cifar-10-batches-py")
-    parser.add_argument("--networks", help=f"comma-separated, of {', '.join(PRESETS)}")
+    parser.add_argument("--networks", help=f"comma-separated; all, if not given: {', '.join(PRESETS)}")
     parser.add_argument(
         "--reduced", action="store_true", help="one network of each family, 200 images per class, 60 epochs"
     )
@@ -192,7 +203,10 @@ def parse() -> argparse.Namespace:
     options.epochs = options.epochs or (60 if options.reduced else None)
     options.per_class = options.per_class or (200 if options.reduced else None)
     options.batch_size = options.batch_size or (32 if options.reduced else 128)
-    names = options.networks.split(",") if options.networks else [n for n, p in PRESETS.items() if p.family]
+    if options.networks:
+        names = options.networks.split(",")
+    else:
+        names = [name for name, preset in PRESETS.items() if preset.family or not options.reduced]
     unknown = [name for name in names if name not in PRESETS]
     if unknown:
         parser.error(f"no such network: {', '.join(unknown)}; there are {', '.join(PRESETS)}")
@@ -270,6 +284,10 @@ def main() -> None:
     options = parse()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of the runs: read when they load torch
     jobs = jobs_of(options)
+    try:
+        load_test(jobs[0].config.data, options.data)  # before anything is started
+    except (MissingData, DamagedData) as error:
+        raise SystemExit(str(error).replace("runtime.data_dir=DIR", "--data DIR")) from error
     failed = run_all(jobs, options.output, options.workers)
     keys = {job.key for job in jobs}
     show([row for row in finished(options.output) if row["key"] in keys], options.networks)

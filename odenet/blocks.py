@@ -60,7 +60,8 @@ class Perturbation:
     Stochastic depth (Huang et al. 2016, arXiv 1603.09382): the rate of step l of L in the whole network is left out
     with probability l/L * stochastic_depth, else divided by the probability to stay. Noise: x gains
     noise * sqrt(h) * N(0, 1) a step of depth time h, Euler-Maruyama's term of dx = R dt + noise dB (the view of Lu et
-    al. 2018, arXiv 1710.10121). A draw is a function of (seed, stage, step), so that a recomputation repeats it.
+    al. 2018, arXiv 1710.10121); two-step midpoint doubles it, leapfrog has it in x''. A draw is a function of
+    (seed, stage, step), so that a recomputation repeats it.
     """
 
     stochastic_depth: float
@@ -119,9 +120,10 @@ class DepthStage(nn.Module):
         rate = self.rate.open(read)
         if perturbation is not None and self.training:
             rate = perturbation.of(rate, course, self._place)
-        if isinstance(SCHEMES[course.scheme], Adaptive):
-            rate = self._counted(rate)
-        h = integrate_stages(rate, x_BCHW, course, self.drift)
+        calls: list[Stage] = []
+        adaptive = isinstance(SCHEMES[course.scheme], Adaptive)
+        h = integrate_stages(_noting(rate, calls) if adaptive else rate, x_BCHW, course, self.drift)
+        self._evaluations = len(calls)  # before those of a backward pass
         if self.training:
             self.rate.commit(read)
         return h
@@ -129,22 +131,23 @@ class DepthStage(nn.Module):
     @property
     def evaluations(self) -> int:
         """Rate evaluations of a forward pass; of the last one where the scheme is adaptive."""
-        return self._evaluations or self.depth.evaluations
+        adaptive = isinstance(SCHEMES[self.depth.course.scheme], Adaptive)
+        return self._evaluations if adaptive and self._evaluations else self.depth.evaluations
 
-    def _counted(self, rate: OpenRate) -> OpenRate:
-        self._evaluations = 0
 
-        def slope(stage: Stage, h: Tensor) -> Tensor:
-            self._evaluations += 1
-            return rate.slope(stage, h)
+def _noting(rate: OpenRate, calls: list[Stage]) -> OpenRate:
+    def slope(stage: Stage, h: Tensor) -> Tensor:
+        calls.append(stage)
+        return rate.slope(stage, h)
 
-        return replace(rate, slope=slope)
+    return replace(rate, slope=slope)
 
 
 def convolution(
-    inputs: int, outputs: int, *, size: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
+    channels: tuple[int, int], *, size: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """A convolution with same padding, initialised N(0, sqrt(2 / (k k C_out))) as in the authors' code."""
+    """Of (in, out) channels, with same padding, initialised N(0, sqrt(2 / (k k C_out))) as in the authors' code."""
+    inputs, outputs = channels
     conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=bias)
     nn.init.normal_(conv.weight, std=sqrt(2 / (size * size * outputs)))
     if conv.bias is not None:
@@ -180,14 +183,14 @@ def layers_of(names: Sequence[str], change: Change, *, bias: bool) -> nn.Sequent
         elif name == "relu":
             made.append(nn.ReLU())
         elif name == "reduce":
-            made.append(convolution(width, change.widths.inner, size=1, bias=bias))
+            made.append(convolution((width, change.widths.inner), size=1, bias=bias))
             width = change.widths.inner
         elif name == "expand":
-            made.append(convolution(width, change.outputs, size=1, bias=bias))
+            made.append(convolution((width, change.outputs), size=1, bias=bias))
             width = change.outputs
         else:
             outputs, groups = (change.outputs, 1) if name == "conv" else (width, change.widths.groups)
-            made.append(convolution(width, outputs, stride=stride, groups=groups, bias=bias))
+            made.append(convolution((width, outputs), stride=stride, groups=groups, bias=bias))
             width, stride = outputs, 1
     return nn.Sequential(*made)
 
@@ -206,6 +209,11 @@ class TransitionOrder:
     shared: tuple[str, ...] = ()
     identity: bool = True
     history: bool = False
+
+    @property
+    def pool_pad_halves(self) -> int:
+        """Parts of the state that are padded; 0: the transition pads nothing."""
+        return {"pool_pad": 1, "pool_pad_halves": 2}.get(self.skip[0], 0)
 
 
 # conv1x1(x) + conv-ReLU-BN-conv-ReLU-BN(x) of Queiruga et al. 2020. Their main branch creates the second batch norm and
@@ -244,13 +252,13 @@ class Transition(nn.Module):
 
 
 def _skip(order: TransitionOrder, change: Change) -> nn.Module:
-    if order.skip[0].startswith("pool_pad"):
-        return PoolPad(change, halves=2 if order.skip[0] == "pool_pad_halves" else 1)
+    if order.pool_pad_halves:
+        return PoolPad(change, halves=order.pool_pad_halves)
     if "conv1" not in order.skip:
         return layers_of(order.skip, change, bias=order.bias)
     place = order.skip.index("conv1")
     before = layers_of(order.skip[:place], change, bias=False)
-    conv = convolution(change.inputs, change.outputs, size=1, stride=change.stride)
+    conv = convolution((change.inputs, change.outputs), size=1, stride=change.stride)
     after = layers_of(order.skip[place + 1 :], replace(change, inputs=change.outputs), bias=False)
     return nn.Sequential(*before, conv, *after)
 
@@ -260,13 +268,18 @@ class PoolPad(nn.Module):
 
     def __init__(self, change: Change, *, halves: int) -> None:
         super().__init__()
+        self._side, self._halves, self._stride = PoolPad.side(change, halves), halves, change.stride
+
+    @staticmethod
+    def side(change: Change, halves: int) -> int:
+        """Zero channels on each side of each half. ValueError where they cannot be even."""
         added = change.outputs - change.inputs
         if added < 0 or added % (2 * halves):
             raise ValueError(
-                f"from {change.inputs} to {change.outputs} channels: the added zero channels stand on both sides of "
-                f"{'each half' if halves == 2 else 'the state'}, so there must be a multiple of {2 * halves} of them."
+                f"from {change.inputs} to {change.outputs} channels: zero channels are added on both sides of "
+                f"{'each half' if halves == 2 else 'the state'}, so there must be {2 * halves} times 0, 1, 2, ... more."
             )
-        self._side, self._halves, self._stride = added // (2 * halves), halves, change.stride
+        return added // (2 * halves)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x = F.avg_pool2d(x_BCHW, self._stride) if self._stride > 1 else x_BCHW

@@ -12,7 +12,7 @@ import torch
 from odenet.blocks import Depth
 from odenet.data import DataConfig
 from odenet.integrate import refusal
-from odenet.models import MOST_STEPS, ModelConfig, stage_depths
+from odenet.models import MOST_STEPS, ModelConfig, check_widths, stage_depths
 from odenet.networks import NETWORKS
 from odenet.optim import OptimConfig
 from odenet.readout import unread_nodes
@@ -20,7 +20,7 @@ from odenet.refinement import RefinementConfig
 from odenet.regularization import RegularizationConfig
 from odenet.schemes import SCHEMES, TwoStep
 from odenet.stepping import TOLERANCE
-from odenet.terms import Device, Initialisation, Precision, Scheme, Start
+from odenet.terms import Device, Gradient, Initialisation, Precision, Scheme, Start
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,6 +54,17 @@ class RuntimeConfig:
             raise ValueError("runtime.device=cuda, but torch sees no CUDA device here; auto and cpu are possible.")
         return torch.device("cuda" if self.device is not Device.cpu and torch.cuda.is_available() else "cpu")
 
+    def check(self, model: ModelConfig) -> None:
+        """Raises ValueError where a network cannot be run so."""
+        if self.compile and model.gradient is not Gradient.direct:
+            raise ValueError(
+                f"runtime.compile=true with model.gradient={model.gradient.value}: an integration that recomputes runs "
+                "outside compiled code, so nothing would be gained; use direct, or compile=false."
+            )
+        scheme = model.scheme or NETWORKS[model.network].scheme
+        if self.compile and scheme is Scheme.dopri5:
+            raise ValueError("runtime.compile=true with model.scheme=dopri5: its steps depend on the data; use false.")
+
 
 @dataclass(kw_only=True, slots=True)
 class ExperimentConfig:
@@ -68,6 +79,7 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         _check_capability(self.model, self.refinement)
+        check_widths(self.model)
         _check_integration(self.model)
         _check_no_effect(self.model)
         self.refinement.due(self.training.epochs)

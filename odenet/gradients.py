@@ -186,13 +186,11 @@ class _Sums:
     """Gradients of what was read, summed over the steps."""
 
     def __init__(self, reads: Sequence[Tensor]) -> None:
-        self._reads, self._sums, self._checked = reads, dict[int, Tensor](), False
+        self._reads, self._sums = reads, dict[int, Tensor]()
 
     def pull(self, out: State, leaves: State, reads: list[Tensor], grads: State) -> State:
         """The vector-Jacobian product of one piece: returns the gradients of `leaves`, adds those of `reads`."""
-        if not self._checked:
-            _check_all_known(out, {*leaves, *self._reads})
-            self._checked = True
+        _check_all_known(out, {*leaves, *reads})
         pulled = torch.autograd.grad(out, (*leaves, *reads), grads, allow_unused=True)
         for tensor, gradient in zip(reads, pulled[len(leaves) :], strict=True):
             if gradient is not None:
@@ -219,7 +217,7 @@ def _check_all_known(out: State, known: set[Tensor]) -> None:
         if variable is not None and not any(variable is tensor for tensor in known):
             raise ValueError(
                 f"The rate uses a tensor of shape {tuple(variable.shape)} that needs a gradient and is not among its "
-                "parameters: pass it as parameters=, make the rate a torch.nn.Module, or use gradient=direct."
+                "parameters: make the rate a torch.nn.Module that holds it, or use gradient=direct."
             )
         stack += [following for following, _ in node.next_functions]
 

@@ -1,6 +1,6 @@
 """Fixed-step integration over depth t in [0, 1], counted in integers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 
 import torch
@@ -21,7 +21,6 @@ def integrate(
     scheme: Scheme,
     steps: int,
     gradient: Gradient = Gradient.direct,
-    parameters: Sequence[Tensor] = (),
 ) -> Tensor:
     """The state at t = 1 of dh/dt = rate(t, h), h(0) = h0, for any callable.
 
@@ -31,24 +30,21 @@ def integrate(
         h0: state at t = 0, any shape.
         scheme: the integrator; its order is `SCHEMES[scheme].order` for a smooth rate.
         steps: equal steps, at least 1; an adaptive scheme chooses its own.
-        gradient: how to differentiate; what is not direct needs to know the tensors the rate reads.
-        parameters: these tensors, where the rate is no torch.nn.Module.
+        gradient: how to differentiate. What is not direct needs to know the tensors that the rate reads: they must be
+            parameters of it, a torch.nn.Module.
 
     Raises:
         ValueError: `steps` is less than 1, or the scheme or gradient cannot be had with this rate.
     """
     rates = rate if isinstance(rate, tuple) else (rate,)
-    known = [*parameters, *(p for part in rates if isinstance(part, nn.Module) for p in part.parameters())]
-    slopes = [_staged(part) for part in rates]
-    if len(slopes) == 2:
-        opened = OpenRate(composed(*slopes), lambda _: known, halves=(slopes[0], slopes[1]))
-    else:
-        opened = OpenRate(slopes[0], lambda _: known)
-    course = Course(scheme, steps, gradient=gradient)
-    method = SCHEMES[scheme]
-    if isinstance(method, Adaptive) and not isinstance(rate, tuple):
+    known = [p for part in rates if isinstance(part, nn.Module) for p in part.parameters()]
+    whole = rates[0] if len(rates) == 1 else composed(*rates)
+    halves = (_staged(rate[0]), _staged(rate[1])) if isinstance(rate, tuple) else None
+    opened = OpenRate(_staged(whole), lambda _: known, halves)
+    course, method = Course(scheme, steps, gradient=gradient), SCHEMES[scheme]
+    if isinstance(method, Adaptive):  # which asks at any t, not at stages
         _check(opened, course)
-        return method.solve(rate, h0, course, known)
+        return method.solve(whole, h0, course, known)
     return integrate_stages(opened, h0, course)
 
 
@@ -70,9 +66,10 @@ def integrate_stages(rate: OpenRate, h0: Tensor | State, course: Course, drift: 
         anywhere = Stage(0, 1, Fraction(0))
         return method.solve(lambda _, h: rate.slope(anywhere, h), h0, course, rate.reads(anywhere))
     state = method.start(h0, course) if isinstance(h0, Tensor) else h0
+    # Under autocast slopes are half precision, the state is not: it would lose what short steps add.
+    state = tuple(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x for x in state)
     if course.gradient is not Gradient.direct and torch.is_grad_enabled():
-        wide = tuple(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x for x in state)
-        return method.finish(integrate_recomputing(rate, wide, course, drift))
+        return method.finish(integrate_recomputing(rate, state, course, drift))
     for step in range(course.steps):
         state = method.step(rate, state, step, course)
     return method.finish(state)

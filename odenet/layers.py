@@ -24,6 +24,9 @@ class Widths:
     groups: int = 1
 
     def halved(self) -> "Widths":
+        """Of each half of a partitioned rate; ValueError where there is none."""
+        if self.outer % 2:
+            raise ValueError(f"a partitioned rate halves its channels: {self.outer} is odd.")
         return replace(self, outer=self.outer // 2, inner=self.inner // 2)
 
     def along(self, names: Sequence[str]) -> list["Widths"]:
@@ -45,8 +48,10 @@ def _kernel(nodes: int, outputs: int, inputs: int, size: int) -> nn.Parameter:
 class NodeConv(NodeLayer):
     """A convolution with same padding, initialised N(0, 2 / (k k C_out)) as in the papers' code."""
 
-    def __init__(self, nodes: int, inputs: int, outputs: int, *, size: int = 3, groups: int = 1, bias: bool) -> None:
+    def __init__(self, nodes: int, channels: tuple[int, int], *, size: int = 3, groups: int = 1, bias: bool) -> None:
+        """Args: channels: of x and of y."""
         super().__init__()
+        inputs, outputs = channels
         self.kernel = _kernel(nodes, outputs, inputs // groups, size)
         self.bias = nn.Parameter(torch.zeros(nodes, outputs)) if bias else None
         self._padding, self._groups = size // 2, groups
@@ -77,7 +82,6 @@ class NodeSymmetric(NodeLayer):
 
     def open(self, readout: Readout, reads: Reads) -> OpenLayer:
         kernels = take(readout, reads, self.kernel)
-        back = kernels if self._sign > 0 else take(readout, reads, -self.kernel)
         biases = None if self.bias is None else take(readout, reads, self.bias)
         inner = [layer.open(readout, reads) for layer in self._inner()]
 
@@ -85,7 +89,8 @@ class NodeSymmetric(NodeLayer):
             x = F.conv2d(x, kernels[slot], None if biases is None else biases[slot], padding=1)
             for layer in inner:
                 x = layer(slot, x)
-            return F.conv_transpose2d(x, back[slot], padding=1)
+            back = kernels[slot] if self._sign > 0 else -kernels[slot]  # kernels are small, and states are not
+            return F.conv_transpose2d(x, back, padding=1)
 
         return symmetric
 
@@ -147,16 +152,17 @@ class NodeScale(NodeLayer):
 
 
 class NodeFractal(NodeLayer):
-    """F_1 = g, F_{c+1}(x) = (g(x) + F_c(F_c(x))) / 2 with columns c = 1, 2, 3, every g a convolution, batch norm, ReLU.
+    """F_3(x) - x of F_1 = g, F_{c+1}(x) = (g(x) + F_c(F_c(x))) / 2, every g a convolution, batch norm, ReLU of its own.
 
-    Seven convolutions in three columns; the joined paths are averaged (Larsson et al. 2017, arXiv 1605.07648).
+    A step of Euler of length 1 replaces x by F_3(x): seven convolutions in three columns, the joined paths averaged
+    (Larsson et al. 2017, arXiv 1605.07648).
     """
 
     COLUMNS = 3
 
     def __init__(self, nodes: int, channels: int) -> None:
         super().__init__()
-        parts = [(NodeConv(nodes, channels, channels, bias=False), NodeBatchNorm(nodes, channels)) for _ in range(7)]
+        parts = [(NodeConv(nodes, (channels, channels), bias=False), NodeBatchNorm(nodes, channels)) for _ in range(7)]
         self.convs = nn.ModuleList(conv for conv, _ in parts)
         self.norms = nn.ModuleList(norm for _, norm in parts)
 
@@ -173,7 +179,7 @@ class NodeFractal(NodeLayer):
             deep = fractal(slot, x, columns - 1, first + 1)
             return (shallow + fractal(slot, deep, columns - 1, first + 1 + half)) / 2
 
-        return lambda slot, x: fractal(slot, x, self.COLUMNS, 0)
+        return lambda slot, x: fractal(slot, x, self.COLUMNS, 0) - x
 
     def commit(self, readout: Readout) -> None:
         for part in self._parts():
@@ -201,16 +207,16 @@ class LayerSpec:
 
 
 LAYERS: dict[str, Callable[[LayerSpec], NodeLayer]] = {
-    "conv": lambda s: NodeConv(s.nodes, s.widths.outer, s.widths.outer, bias=s.bias),
-    "reduce": lambda s: NodeConv(s.nodes, s.widths.outer, s.widths.inner, size=1, bias=s.bias),
-    "grouped": lambda s: NodeConv(s.nodes, s.widths.inner, s.widths.inner, groups=s.widths.groups, bias=s.bias),
-    "expand": lambda s: NodeConv(s.nodes, s.widths.inner, s.widths.outer, size=1, bias=s.bias),
+    "conv": lambda s: NodeConv(s.nodes, (s.widths.outer, s.widths.outer), bias=s.bias),
+    "reduce": lambda s: NodeConv(s.nodes, (s.widths.outer, s.widths.inner), size=1, bias=s.bias),
+    "grouped": lambda s: NodeConv(s.nodes, (s.widths.inner, s.widths.inner), groups=s.widths.groups, bias=s.bias),
+    "expand": lambda s: NodeConv(s.nodes, (s.widths.inner, s.widths.outer), size=1, bias=s.bias),
     "symmetric": lambda s: s.symmetric(1),
     "minus_symmetric": lambda s: s.symmetric(-1),
     "antisymmetric": lambda s: NodeAntisymmetric(s.nodes, s.widths.outer, bias=s.bias),
     "norm": lambda s: NodeBatchNorm(s.nodes, s.widths.outer),
     "group_norm": lambda s: NodeGroupNorm(s.nodes, s.widths.outer),
-    "relu": lambda _: NodeActivation(F.relu),
+    "relu": lambda _: NodeActivation(torch.relu_),  # in place: what comes before it keeps its input only
     "tanh": lambda _: NodeActivation(torch.tanh),  # smooth, for orders and spectra
     "fractal": lambda s: NodeFractal(s.nodes, s.widths.outer),
 }

@@ -11,7 +11,7 @@ from itertools import chain
 from torch import Tensor, nn
 
 from odenet.bases import BASES
-from odenet.blocks import Change, Depth, DepthStage, Head, Perturbation, Transition, convolution
+from odenet.blocks import Change, Depth, DepthStage, Head, Perturbation, PoolPad, Transition, convolution
 from odenet.layers import Widths
 from odenet.networks import NETWORKS, Stem, Wiring
 from odenet.rates import Rate, RateOrder
@@ -148,12 +148,26 @@ def _changes(config: ModelConfig) -> list[Change]:
     return changes
 
 
+def check_widths(config: ModelConfig) -> None:
+    """Raises ValueError where the rate or the transitions of a network cannot have such widths."""
+    wiring = NETWORKS[config.network]
+    try:
+        for index, change in enumerate(_changes(config)):
+            if wiring.rate.second:
+                change.widths.halved()
+            if index and wiring.transition.pool_pad_halves:
+                PoolPad.side(change, wiring.transition.pool_pad_halves)
+    except ValueError as error:
+        widths = f"model.width={config.width}, widen={config.widen}, final_width={config.final_width}"
+        raise ValueError(f"model.network={config.network.value} with {widths}: {error}") from error
+
+
 def _stem(stem: Stem, channels: int, width: int) -> nn.Module:
     if stem.stride > 1:  # padding 1, as published
-        conv = convolution(channels, width, size=stem.size, stride=stem.stride)
+        conv = convolution((channels, width), size=stem.size, stride=stem.stride)
         conv.padding = (1, 1)
     else:
-        conv = convolution(channels, width, size=stem.size)
+        conv = convolution((channels, width), size=stem.size)
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU()) if stem.norm else conv
 
 

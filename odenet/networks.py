@@ -9,7 +9,8 @@ from odenet.rates import RateOrder
 from odenet.terms import Basis, Initialisation, Network, Scheme
 
 RUNGE_KUTTA = (Scheme.euler, Scheme.midpoint, Scheme.heun, Scheme.ralston, Scheme.rk4, Scheme.rk4_38)
-FIRST_ORDER = (*RUNGE_KUTTA, Scheme.polynet, Scheme.two_step_midpoint)
+# PolyNet's step is for its own network: on a rate with F(0) != 0 it solves another equation.
+FIRST_ORDER = (*RUNGE_KUTTA, Scheme.two_step_midpoint)
 PARTITIONED = (*FIRST_ORDER, Scheme.verlet)
 
 
@@ -65,7 +66,7 @@ def _heun_time(nodes: int) -> float:
     return (nodes - 1) / nodes
 
 
-_ODE = Capability(FIRST_ORDER, FIRST_ORDER)
+_ODE = Capability(FIRST_ORDER, FIRST_ORDER, because="its rate is an ODE of first order")
 _RESNET = Capability(
     (Scheme.euler,),
     FIRST_ORDER,
@@ -98,8 +99,8 @@ _PREACT = Wiring(
     capability=_RESNET,
     source="He et al. 2016, arXiv 1603.05027",
 )
-# Pooled and zero-padded between the widths. In the authors' code a stage's first block still runs at the old width: blocks
-# per width are n+1, n, n-1.
+# Pooled and zero-padded between the widths. In the authors' code the first block of a stage still has the old width:
+# blocks per width are n+1, n, n-1.
 _REVERSIBLE = Wiring(
     rate=rates.HAMILTONIAN,
     scheme=Scheme.verlet,
@@ -145,7 +146,7 @@ NETWORKS: dict[Network, Wiring] = {
         transition=blocks.POOL_PAD,
         opening=None,
         last_extra=0,
-        capability=replace(_ODE, initialisations=_NOT_ZERO, because="its rate is an ODE of first order"),
+        capability=replace(_ODE, initialisations=_NOT_ZERO),
         source="Chang et al. 2018, arXiv 1709.03698",
     ),
     Network.leapfrog: replace(
@@ -208,7 +209,12 @@ NETWORKS: dict[Network, Wiring] = {
     Network.polynet: replace(
         _PREACT,
         scheme=Scheme.polynet,
-        capability=replace(_RESNET, schemes=(Scheme.polynet,), because="PolyNet's block is one step"),
+        capability=replace(
+            _RESNET,
+            schemes=(Scheme.polynet,),
+            manifestations=(Scheme.polynet,),
+            because="PolyNet's block is one step",
+        ),
         source="Zhang et al. 2017, arXiv 1611.05725",
     ),
     Network.fractalnet: replace(

@@ -1,4 +1,4 @@
-"""Points in [0, 1]: Chebyshev-Lobatto for interpolation, Gauss-Legendre for integrals. As fractions: places are exact."""
+"""Points in [0, 1] as fractions: Chebyshev-Lobatto for interpolation, Gauss-Legendre for integrals."""
 
 from fractions import Fraction
 from functools import lru_cache

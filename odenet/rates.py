@@ -31,7 +31,6 @@ class RateOrder:
     bias: bool = False  # of convolutions
     inner: tuple[str, ...] = ("norm", "relu")  # between K and K^T of the symmetric layers
     memory: bool = False  # k_n of the LM step
-    minus_identity: bool = False  # R(h) = layers(h) - h: a unit step of Euler replaces h
 
 
 # Queiruga et al. 2020 (arXiv 2008.02389), the authors' default order.
@@ -55,8 +54,8 @@ LEAPFROG = RateOrder(("norm", "minus_symmetric"))
 REVNET = RateOrder(PRE_ACTIVATION.layers, second=PRE_ACTIVATION.layers)
 # Sander et al. 2022, arXiv 2205.14612.
 NORM_LAST = RateOrder(("conv", "norm", "relu", "conv", "norm"), bias=True)
-# Larsson et al. 2017 (arXiv 1605.07648): the fractal of three columns.
-FRACTAL = RateOrder(("fractal",), minus_identity=True)
+# Larsson et al. 2017 (arXiv 1605.07648): the fractal of three columns; a unit step of Euler replaces h by it.
+FRACTAL = RateOrder(("fractal",))
 # Chen et al. 2018 (arXiv 1806.07366), without the time channel: an adaptive scheme allows no batch norm.
 GROUP_NORM = RateOrder(("group_norm", "relu", "conv", "group_norm", "relu", "conv"), bias=True)
 
@@ -68,8 +67,6 @@ class Rate(nn.Module):
         super().__init__()
         self.order = order
         if order.second:
-            if widths.outer % 2:
-                raise ValueError(f"a partitioned rate halves its channels: {widths.outer} is odd.")
             widths = widths.halved()
         spec = LayerSpec(nodes, widths, order.bias, order.inner)
         self.layers = _stack(order.layers, spec, scale=skip_init)
@@ -83,8 +80,6 @@ class Rate(nn.Module):
         first = _open(self.layers, readout, reads)
         halves = None if self.second is None else (first, _open(self.second, readout, reads))
         slope = first if halves is None else composed(*halves)
-        if self.order.minus_identity:
-            slope = _minus_identity(first)
         memory = None
         if self.memory is not None:
             k_S = readout.take(self.memory)
@@ -133,10 +128,6 @@ def _open(stack: nn.ModuleList, readout: Readout, reads: list[tuple[Tensor, ...]
         return h
 
     return slope
-
-
-def _minus_identity(replacement: Slope) -> Slope:
-    return lambda stage, h: replacement(stage, h) - h
 
 
 def _last_with_parameters(stack: Sequence[nn.Module] | nn.ModuleList) -> list[nn.Parameter]:

@@ -44,7 +44,8 @@ class Readout:
 
     def slot(self, stage: Stage) -> int:
         """Which of the tensors of `take` a stage reads."""
-        return self.slots[stage.key] if self.slots else 0
+        # Not "if self.slots": torch.compile cannot ask of a constant dictionary whether it is empty.
+        return self.slots[stage.key] if self.rows_EN.shape[1] > 1 else 0
 
     def take(self, theta_N: Tensor, *, positive: bool = False) -> tuple[Tensor, ...]:
         """The tensor of every slot, taken apart once per forward pass: indexing at each evaluation would cost a

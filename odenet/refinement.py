@@ -107,10 +107,10 @@ def coarsen(model: DepthNet, optimizer: Optimizer | None = None) -> None:
 
 
 def _merged(depth: Depth) -> int:
-    """The smallest number of nodes with half the cells; as before where they cannot be halved."""
-    basis = BASES[depth.basis]
-    halves = [nodes for nodes in range(1, depth.nodes) if 2 * basis.cells(nodes) == basis.cells(depth.nodes)]
-    return halves[-1] if halves else depth.nodes
+    """The number of nodes with half the cells, of which the present one is the refinement; else the present one."""
+    basis, nodes = BASES[depth.basis], depth.nodes
+    coarser = [n for n in range(1, nodes) if basis.refined(n) == nodes and 2 * basis.cells(n) == basis.cells(nodes)]
+    return coarser[0] if coarser else nodes
 
 
 def project(

@@ -47,9 +47,8 @@ def roughness(model: DepthNet) -> Tensor:
     for stage in model.depth_stages():
         depth = stage.depth
         matrix_MN = BASES[depth.basis].roughness_MN(depth.nodes, depth.initial_nodes)
-        if not len(matrix_MN):
-            continue
-        for name, parameter in stage.rate.named_parameters():
-            if name.endswith(("kernel", "bias")):
-                total = total + mix_nodes(matrix_MN, parameter).square().sum()
+        for module in stage.rate.modules():
+            own = dict(module.named_parameters(recurse=False))
+            if "kernel" in own:  # a convolution: batch norms have biases, too
+                total = total + sum(mix_nodes(matrix_MN, parameter).square().sum() for parameter in own.values())
     return total

@@ -17,7 +17,8 @@ class TwoStep(PairScheme):
 
     `two_step_midpoint` (MidPoint, Chang et al. 2018, arXiv 1709.03698): x_{j-1} + 2 h f, of order 2, stable only for
     imaginary eigenvalues up to 1/h. `leapfrog` (Eq. 17 there): 2 x_j - x_{j-1} + h^2 f for the second-order x'' = f,
-    x'(0) = 0, of order 2. Both have order 1 if the start is `repeat`, none if it is `paper`.
+    x'(0) = 0, of order 2. Both have order 1 if the start is `repeat`, none if it is `paper`. On weights that jump in
+    depth they have order 1 too: one of their steps stands astride each jump.
     """
 
     keep: float

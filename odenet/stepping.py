@@ -9,12 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from odenet.terms import Gradient, Scheme, Stage, Start
 
+Place = TypeVar("Place")  # in depth: a stage, or t itself
 Slope = Callable[[Stage, Tensor], Tensor]
 State = tuple[Tensor, ...]
 TOLERANCE = 1e-3
@@ -222,11 +224,13 @@ def channel_dim(h: Tensor) -> int:
     return min(1, h.dim() - 1)
 
 
-def composed(f: Slope, g: Slope) -> Slope:
+def composed(
+    f: Callable[[Place, Tensor], Tensor], g: Callable[[Place, Tensor], Tensor]
+) -> Callable[[Place, Tensor], Tensor]:
     """The slope of [y; z] from the two halves of a partitioned rate, for schemes that know no halves."""
 
-    def slope(stage: Stage, h: Tensor) -> Tensor:
+    def slope(place: Place, h: Tensor) -> Tensor:
         y, z = h.chunk(2, dim=channel_dim(h))
-        return torch.cat([f(stage, z), g(stage, y)], dim=channel_dim(h))
+        return torch.cat([f(place, z), g(place, y)], dim=channel_dim(h))
 
     return slope

@@ -48,7 +48,7 @@ class Basis(Enum):
 
 
 class Network(Enum):
-    """Whole networks; `models.NETWORKS` holds the row (rate, scheme, basis, wiring) of each."""
+    """Whole networks; `networks.NETWORKS` holds the row (rate, scheme, basis, wiring) of each."""
 
     continuous = "continuous"
     continuous_preact = "continuous_preact"

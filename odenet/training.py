@@ -75,6 +75,7 @@ class Training:
         runtime = runtime or RuntimeConfig()
         if checkpoint is not None and checkpoint.experiment != config:
             raise ValueError("The checkpoint is of another experiment: its config differs from the one to resume.")
+        runtime.check(config.model)
         self.config, self._runtime, self._device = config, runtime, runtime.torch_device()
         # Asked first: the call loads the compiler.
         if torch.are_deterministic_algorithms_enabled() != runtime.deterministic:

@@ -4,15 +4,14 @@ Without batch norm the spectrum of their first-order rates is imaginary, so an i
 published ones are for small steps, and so is RK4 (to 2.83); Euler, midpoint and Heun are for no step at all. Leapfrog's
 equation is of second order and has its own scheme only.
 
-Depth starts from two nodes and reaches 2, 4 or 8 by refinement: the last Hamiltonian stage has one node fewer, and the
-first step of a two-step scheme is not yet its own.
+Depth starts from the configuration's nodes (two, unless model.nodes is set) and doubles with each refinement: the last
+Hamiltonian stage has one node fewer, and the first step of a two-step scheme is not yet its own.
 """
 
 from search_spaces.parameters import Choice, Float, Parameter, fixed
 from search_spaces.refined import refined
 
 HORIZON: dict[str, Parameter] = {
-    "model.nodes": fixed(2),
     # T = h x nodes: from the smallest published h, 0.06, over 2 nodes to the largest, 1, over 8.
     "model.depth_time": Float(0.12, 8.0, log=True),
 }

@@ -1,10 +1,12 @@
 """From the words of a command line to a typed configuration, through Hydra; each is checked before it gets there."""
 
 import re
-from enum import Enum
+from dataclasses import is_dataclass
+from enum import EnumType
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,7 +18,7 @@ from yaml import YAMLError
 
 from odenet.config import to_plain
 from search_spaces import SPACES
-from sweep.config import AppConfig, leaves, suggestion
+from sweep.config import AppConfig, SpaceConfig, leaves, suggestion
 from sweep.errors import InputError
 
 CONF = "sweep.conf"
@@ -36,6 +38,8 @@ def load(arguments: list[str], saved: Path | None = None) -> AppConfig:
     """
     composed = compose_config(arguments) if saved is None else _with_saved(arguments, saved)
     try:
+        if saved is None:
+            _apply_space(composed, arguments)
         config = OmegaConf.to_object(composed)
         assert isinstance(config, AppConfig)
         config.space.build()
@@ -44,6 +48,24 @@ def load(arguments: list[str], saved: Path | None = None) -> AppConfig:
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
     return config
+
+
+def _apply_space(composed: DictConfig, arguments: list[str]) -> None:
+    """Sets what the space fixes, so that other keys are judged with it. InputError for a key that the space decides."""
+    chosen = OmegaConf.to_object(composed.space)
+    assert isinstance(chosen, SpaceConfig)
+    space = chosen.build()
+    for text in arguments:
+        key = text.split("=")[0]
+        if key in space.entries:
+            how = f"fixes it: {space.fixed[key]}" if key in space.fixed else "searches it"
+            raise InputError(
+                f"{text} would have no effect, space={chosen.name} {how}. A searched key takes one value by "
+                f"space.fix.{key}=VALUE; space=NAME chooses another family."
+            )
+    for key, value in space.fixed.items():
+        if key not in space.conditions:
+            OmegaConf.update(composed, key, value)
 
 
 def compose_config(arguments: list[str]) -> DictConfig:
@@ -147,10 +169,13 @@ def completions(word: str) -> list[str]:
 def _choices(key: str) -> list[str]:
     if key in groups():
         return groups()[key]
-    known = OmegaConf.select(OmegaConf.structured(AppConfig), key.removeprefix("space.fix."))
-    if isinstance(known, Enum):
-        return list(type(known).__members__)
-    return ["false", "true"] if isinstance(known, bool) else []
+    hint: Any = AppConfig
+    for part in key.removeprefix("space.fix.").split("."):
+        hint = get_type_hints(hint).get(part) if is_dataclass(hint) else None
+    kind, *_ = get_args(hint) or (hint,)  # what may be null is a union
+    if isinstance(kind, EnumType):
+        return list(kind.__members__)
+    return ["false", "true"] if kind is bool else []
 
 
 def _up_to_dot(name: str, start: int) -> str:

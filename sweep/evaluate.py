@@ -17,6 +17,7 @@ from odenet.data import Batches, Images, Statistics, load_data, load_test
 from odenet.evaluation import Score
 from odenet.evaluation import evaluate as score
 from odenet.models import DepthNet, manifest
+from odenet.networks import NETWORKS
 from odenet.terms import Scheme
 from sweep.cluster import trial_resources
 from sweep.config import AppConfig, EvaluateConfig
@@ -102,19 +103,22 @@ def _measure_on(worker_threads: int, *arguments: Any) -> list[Measured]:
 def measure(
     checkpoint: Path, statistics: Statistics, test: Images, config: EvaluateConfig, runtime: RuntimeConfig
 ) -> list[Measured]:
-    """One network on the whole test set, and under every manifestation on a part of it. Runs on a worker."""
+    """One network on the whole test set, and on a part of it under every manifestation that makes sense of its rate.
+
+    Runs on a worker.
+    """
     loaded, device = load_checkpoint(checkpoint), runtime.torch_device()
     model = loaded.build().to(device)
-    depth = model.depth_stages()[-1].depth
+    course = model.depths()[-1].course
     whole = Batches(test, statistics=statistics, device=device)
     part = Batches(class_balanced(test, config.manifestation_images), statistics=statistics, device=device)
-    clean = Measured(CLEAN, depth.scheme, depth.steps, score(model, whole, batch_size=config.batch_size))
+    clean = Measured(CLEAN, course.scheme, course.steps, score(model, whole, batch_size=config.batch_size))
     return [clean, *_manifestations(model, part, config)]
 
 
 def _manifestations(model: DepthNet, part: Batches, config: EvaluateConfig) -> list[Measured]:
-    trained = model.depth_stages()[-1].depth
-    schemes = dict.fromkeys([trained.scheme, *config.schemes])
+    trained, possible = model.depths()[-1].course, NETWORKS[model.config.network].capability.manifestations
+    schemes = dict.fromkeys([trained.scheme, *(scheme for scheme in config.schemes if scheme in possible)])
     factors = dict.fromkeys([1.0, *config.step_factors])
     results = []
     for scheme in schemes:

@@ -15,7 +15,7 @@ from odenet.config import ExperimentConfig
 from odenet.cost import train_gflops
 from odenet.data import Splits
 from odenet.models import build_model
-from odenet.refinement import refine
+from odenet.refinement import coarsen, refine
 from odenet.training import Training
 from sweep.config import AppConfig, override
 from sweep.errors import InputError
@@ -77,14 +77,18 @@ def check_writable(directory: Path) -> None:
 
 
 def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> float:
-    """Of all epochs, with every refinement on its epoch."""
+    """Of all epochs, with every refinement and the coarsening on its epoch."""
     _, channels, *space = splits.train.pixels_BCHW.shape
     model = build_model(experiment.model, channels=channels, classes=splits.classes)
     total, per_image = 0.0, train_gflops(model, (channels, *space))
     due = experiment.refinement.due(experiment.training.epochs)
+    coarsens = experiment.refinement.coarsens(experiment.training.epochs)
     for epoch in range(experiment.training.epochs):
         if epoch in due:
             refine(model)
+        if epoch == coarsens:
+            coarsen(model)
+        if epoch in due or epoch == coarsens:
             per_image = train_gflops(model, (channels, *space))
         total += per_image * len(splits.train)
     return total
@@ -111,7 +115,7 @@ def _dry_run(training: Training, gflops_per_image: float) -> float:
     for iteration, (x_BCHW, labels_B) in enumerate(training.iterations(ITERATIONS + 1)):
         if iteration == 1:
             started = time.perf_counter()
-        float(training.update(x_BCHW, labels_B, iteration=0))
+        float(training.update(x_BCHW, labels_B, iteration))
         images += len(labels_B) if iteration else 0
     return (time.perf_counter() - started) / (images * gflops_per_image)
 

@@ -29,7 +29,7 @@ def check(config: AppConfig) -> Splits:
     try:
         config.check_device()
         for corner in config.space.build().corners():
-            override(experiment, corner)
+            config.runtime.check(override(experiment, corner).model)
         return load_data(experiment.data, config.runtime.data_dir)
     except ValueError as error:
         raise InputError(str(error)) from error

@@ -19,9 +19,11 @@ from odenet import (
     Device,
     ExperimentConfig,
     ModelConfig,
+    Network,
     OptimConfig,
     OptimizerKind,
     RefinementConfig,
+    RegularizationConfig,
     RuntimeConfig,
     Training,
     TrainingConfig,
@@ -29,6 +31,7 @@ from odenet import (
     save_checkpoint,
 )
 from odenet.checkpoint import HEADER_BYTES, MAGIC, newest_checkpoint
+from odenet.networks import NETWORKS
 
 EXPERIMENT = ExperimentConfig(
     model=ModelConfig(width=1, nodes=1),
@@ -67,11 +70,33 @@ def test_what_is_read_is_what_was_written(training: Training, path: Path) -> Non
     written, read = training.checkpoint(), load_checkpoint(path)
     for name in Checkpoint.__slots__:
         assert equal(getattr(read, name), getattr(written, name)), name
-    assert (read.epoch, read.experiment.model.nodes, read.model.nodes) == (2, 1, 2)
+    assert (read.epoch, read.experiment.model.nodes) == (2, 1)
+    assert read.depths == training.model.depths()
+    assert {(depth.nodes, depth.initial_nodes, depth.course.steps) for depth in read.depths} == {(2, 1, 2)}
 
 
 def test_a_network_is_built_from_a_checkpoint_alone(training: Training, path: Path) -> None:
     model, x_BCHW = load_checkpoint(path).build(), torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x_BCHW), training.model.eval()(x_BCHW))
+
+
+@pytest.mark.parametrize("network", Network)
+def test_every_network_is_built_again_as_deep_as_it_was(network: Network, tmp_path: Path) -> None:
+    refines = NETWORKS[network].capability.refines
+    config = replace(
+        EXPERIMENT,
+        model=ModelConfig(network=network, width=4, nodes=2 if refines else 1),
+        refinement=RefinementConfig(count=1 if refines else 0, first=0.5),
+        regularization=RegularizationConfig(stochastic_depth=0.1),
+    )
+    training = Training(config, RuntimeConfig(device=Device.cpu))
+    list(training)
+    training.save(tmp_path / "checkpoint")
+    read = load_checkpoint(tmp_path / "checkpoint")
+    model, x_BCHW = read.build(), torch.randn(3, 1, 8, 8)
+    assert (read.experiment, read.depths) == (config, training.model.depths())
+    assert (model.config, model.depths()) == (config.model, read.depths)
     with torch.no_grad():
         assert torch.equal(model.eval()(x_BCHW), training.model.eval()(x_BCHW))
 

@@ -25,7 +25,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
 # --- the words of the command line ------------------------------------------------------------------------------------
 
 BIG = "1" + 400 * "0"
-KEYS = "keys begin with model, data, optim, refinement, training, runtime, space, search, final"
+KEYS = "keys begin with model, data, optim, refinement, regularization, training, runtime, space, search, final"
 NAME = "letters, digits, '.', '_' and '-'"
 
 # command line: what its message says
@@ -70,10 +70,10 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search x model.width=1,2": ("model.width=1,2: one value is needed", "space.range.KEY=[a,b]"),
     "search x model.width=range(1,3)": ("model.width=range(1,3): one value is needed",),
     # groups
-    "search x space=resent": ("space=resent is not possible; space can be continuous, resnet, smoke",),
+    "search x space=resent": ("space=resent is not possible; space can be bottleneck_resnet, continuous, ",),
     "search x data=cifar11": ("data=cifar11 is not possible; data can be cifar10, cifar100, digits",),
     "search x cluster=kube": ("cluster=kube is not possible; cluster can be address, local",),
-    "search x space=null": ("space=null is not possible; space can be continuous",),
+    "search x space=null": ("space=null is not possible; space can be bottleneck_resnet, continuous",),
     "search x data=[digits,cifar10]": ("data=[digits,cifar10] is not possible; data can be",),
     # types
     "search x model.width=wide": ("model.width=wide", "'wide'", "could not be converted to Integer"),
@@ -83,7 +83,7 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search x model.width=${foo}": ("model.width", "Interpolation key 'foo' not found"),
     "search x model=5": ("model=5", "int is not a subclass of ModelConfig"),
     "search x model={foo:3}": ("model.foo", "Key 'foo' not in 'ModelConfig'"),
-    "search x model.scheme=rk5": ("model.scheme=rk5", "expected one of [euler, midpoint, heun, ralston, rk4, rk4_38]"),
+    "search x model.scheme=rk5": ("model.scheme=rk5", "expected one of [euler, midpoint, heun, ralston, rk4, rk4_38, "),
     "search x search.sampler=gp": ("search.sampler=gp", "expected one of [tpe, random]"),
     "search x data.dataset=cifar11": ("data.dataset=cifar11", "expected one of [digits, cifar10"),
     "search x evaluate.schemes=[euler,leap]": ("evaluate.schemes[1]", "'leap'", "expected one of [euler"),
@@ -91,7 +91,15 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     f"search x optim.lr={BIG}": (f"optim.lr={BIG}", "int too large"),
     # ranges
     "search x model.width=0": ("model.width=0: must be from 1 to 4096",),
-    "search x optim.lr=nan": ("optim.lr=nan: must be positive and finite",),
+    "search x optim.momentum=nan": ("optim.momentum=nan: must be at least 0 and less than 1",),
+    "search x optim.lr=0.1": (
+        "optim.lr=0.1 would have no effect, space=continuous searches it.",
+        "space.fix.optim.lr=",
+    ),
+    "search x space=leapfrog model.scheme=rk4": (
+        "space=leapfrog fixes it: leapfrog.",
+        "space=NAME chooses another family",
+    ),
     "search x search.trials=0": ("search.trials=0: must be from 1 to 1000000",),
     "search x search.concurrency=0": ("search.concurrency=0: must be from 1",),
     "search x search.grace=0": ("search.grace=0.0: a fraction of the epochs",),
@@ -105,9 +113,9 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search x runtime.runs_dir=": ("runtime.runs_dir is empty: name the directory",),
     "study x study.families=[]": ("study.families=[]: at least one, each once",),
     "study x study.draws=[1,1]": ("study.draws=[1, 1]: at least one, each once",),
-    "study x study.families=[vgg]": ("study.families has vgg; possible are resnet, continuous, smoke",),
+    "study x study.families=[vgg]": ("study.families has vgg; possible are resnet, continuous",),
     # the space
-    "search x space.name=foo": ("space.name=foo is no search space; possible are resnet, continuous, smoke",),
+    "search x space.name=foo": ("space.name=foo is no search space; possible are resnet, continuous",),
     "search x space.fix.model.shceme=rk4": ("model.shceme is not in this space", "Did you mean model.scheme?"),
     "search x space.fix.model.scheme=rk5": ("model.scheme: the text 'rk5' is not one of 'euler', 'midpoint'",),
     "search x space.fix.model.network=resnet": ("model.network cannot be changed", "Searched are: optim.lr"),
@@ -120,9 +128,9 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
         "searched are data.augment, model.nodes",
     ),
     # combinations
-    "search x space=resnet refinement.count=2": ("a ResNet cannot be refined; use 0",),
+    "search x space=resnet refinement.count=2": ("it is a ResNet, its depth cannot change",),
     "search x space=resnet model.scheme=rk4": ("model.scheme=rk4: only euler is possible, it is a ResNet",),
-    "search x space=resnet model.substeps=2": ("a ResNet's block is one step; use 1",),
+    "search x space=resnet model.substeps=2": ("it is a ResNet, its block is one step; use 1",),
     "search x model.basis=hat": ("never reads node 1, whose weights would stay untrained", "model.substeps=2"),
     "search x training.epochs=2": ("falls on the epochs [1, 2] (from 0), but training has 2", "train longer"),
     "search x cluster.address=h:1": ("cluster.address and cluster.autoscaling need cluster=address",),

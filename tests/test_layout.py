@@ -18,7 +18,7 @@ PACKAGES = ("odenet", "search_spaces", "sweep")
 
 # What a package may import besides the standard library and itself.
 MAY_IMPORT = {
-    "odenet": {"numpy", "torch", "torchvision", "sklearn"},
+    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn"},
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
@@ -28,6 +28,7 @@ MAY_IMPORT = {
 # Behind which modules a dependency sits. MLflow's server and Optuna's dashboard are started by `ui` as processes.
 ONLY_IN = {
     "sklearn": {"odenet.data"},
+    "torchdiffeq": {"odenet.schemes"},
     "torchvision": {"odenet.data"},
     "grpc": {"sweep.joining"},
     "hydra": {"sweep.config", "sweep.compose", "sweep.commandline"},
@@ -42,7 +43,7 @@ ONLY_IN = {
     },
     "scipy": {"sweep.intervals"},
 }
-ONLY_IN_FUNCTIONS = {"sklearn", "torchvision", "grpc"}
+ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "grpc"}
 COMES_WITH = {"grpc": ["ray"]}  # Ray's own channel is what is looked into
 STAGES_TOGETHER = {("plan", "search")}  # `search.check` is what plan shows
 
@@ -144,8 +145,8 @@ def test_every_imported_library_is_required_in_pyproject() -> None:
     assert {name for name in outside if not {d.lower() for d in distributions[name]} & required} == set()
 
 
-def test_importing_odenet_loads_no_library_of_the_sweep_and_no_reader_of_data() -> None:
-    unwanted = MAY_IMPORT["sweep"] - {"odenet", "numpy", "torch"} | {"sweep", "torchvision", "sklearn"}
+def test_importing_odenet_loads_no_library_of_the_sweep_no_reader_of_data_and_no_reference_solver() -> None:
+    unwanted = MAY_IMPORT["sweep"] - {"odenet", "numpy", "torch"} | {"sweep", "torchdiffeq", "torchvision", "sklearn"}
     code = f"import sys, odenet; print(sorted(set({sorted(unwanted)}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"

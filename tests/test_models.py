@@ -1,24 +1,44 @@
-"""Networks: their size, the ResNet they are under Euler, other manifestations of the same weights."""
+"""Networks: their size, initialisation, that all of them learns, other manifestations of the same weights."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, product
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from odenet import Basis, ModelConfig, Network, Scheme, build_model, manifest
-from odenet.models import NETWORKS, DepthNet
-from odenet.rates import LayeredRate
+from odenet import (
+    Basis,
+    ExperimentConfig,
+    Initialisation,
+    ModelConfig,
+    Network,
+    OptimConfig,
+    Scheme,
+    build_model,
+    manifest,
+)
+from odenet.models import DepthNet
+from odenet.networks import FIRST_ORDER, NETWORKS, PARTITIONED
+from odenet.optim import build_optimizer
 
 CONTINUOUS = ModelConfig(width=4, nodes=3)
+HAMILTONIAN = ModelConfig(network=Network.hamiltonian, width=32, final_width=112)
 
 
-def tiny(config: ModelConfig = CONTINUOUS, seed: int = 0) -> DepthNet:
-    """In float64, with batch-norm statistics and affine parameters that are nobody's default."""
-    model = build_model(config, channels=2, classes=5, seed=seed).double()
-    draws = torch.Generator().manual_seed(seed)
+def smallest(network: Network) -> ModelConfig:
+    return replace(CONTINUOUS, network=network, nodes=NETWORKS[network].capability.most_nodes or 3)
+
+
+def fresh(config: ModelConfig, seed: int = 0) -> DepthNet:
+    return build_model(config, channels=2, classes=5, seed=seed).double()
+
+
+def tiny(config: ModelConfig = CONTINUOUS) -> DepthNet:
+    """With batch-norm statistics and affine parameters that are nobody's default."""
+    model, draws = fresh(config), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.dim() < 3 and tensor.is_floating_point():
@@ -27,26 +47,35 @@ def tiny(config: ModelConfig = CONTINUOUS, seed: int = 0) -> DepthNet:
     return model
 
 
-def images(count: int = 6) -> Tensor:
-    return torch.randn(count, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+def images(count: int = 6, size: int = 8) -> Tensor:
+    return torch.randn(count, 2, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
 
 # Size
 
 
-@pytest.mark.parametrize("network", [Network.continuous, Network.resnet])
-@pytest.mark.parametrize(("nodes", "parameters"), [(1, 175_770), (2, 273_210), (8, 857_850), (16, 1_637_370)])
-def test_the_continuous_net_and_its_twin_have_the_parameters_of_the_paper(
-    network: Network, nodes: int, parameters: int
-) -> None:
-    model = build_model(ModelConfig(network=network, nodes=nodes), channels=3, classes=10)
-    assert model.parameter_count == parameters
+def of_papers() -> Iterator[tuple[ModelConfig, int, int]]:
+    """(config, classes, parameters); of LM the paper's less the k of the three plain blocks, which get no gradient."""
+    for network in (Network.continuous, Network.resnet):
+        for nodes, count in ((1, 175_770), (2, 273_210), (8, 857_850), (16, 1_637_370)):
+            yield ModelConfig(network=network, nodes=nodes), 10, count
+    yield ModelConfig(network=Network.continuous_preact, widen=4, nodes=8), 100, 13_630_676
+    yield replace(HAMILTONIAN, nodes=6), 10, 432_010
+    yield replace(HAMILTONIAN, nodes=6), 100, 442_180
+    yield replace(HAMILTONIAN, nodes=18, final_width=128), 10, 1_690_890
+    yield replace(HAMILTONIAN, nodes=100, final_width=128), 10, 9_699_338
+    for nodes, count in ((2, 272_387), (8, 855_701), (17, 1_730_672)):
+        yield ModelConfig(network=Network.lm_resnet, nodes=nodes), 10, count - 3
+    for nodes, count in ((2, 272_474), (8, 855_770)):
+        yield ModelConfig(network=Network.preact_resnet, nodes=nodes), 10, count
+    counts = (11_290, 20_698, 39_514, 77_146, 152_410, 302_938)
+    for network, (exponent, count) in product((Network.scaled_resnet, Network.heunnet), enumerate(counts, start=1)):
+        yield ModelConfig(network=network, nodes=2**exponent), 10, count
 
 
-@pytest.mark.parametrize(("nodes", "parameters"), [(2, 272_474), (8, 855_770)])
-def test_resnet_20_and_56_have_the_parameters_of_the_paper(nodes: int, parameters: int) -> None:
-    model = build_model(ModelConfig(network=Network.preact_resnet, nodes=nodes), channels=3, classes=10)
-    assert model.parameter_count == parameters
+@pytest.mark.parametrize(("config", "classes", "parameters"), [*of_papers()])
+def test_networks_have_the_parameters_of_the_papers(config: ModelConfig, classes: int, parameters: int) -> None:
+    assert build_model(config, channels=3, classes=classes).parameter_count == parameters
 
 
 @pytest.mark.parametrize(("scheme", "evaluations"), [(Scheme.euler, 18), (Scheme.heun, 36), (Scheme.rk4, 72)])
@@ -54,110 +83,78 @@ def test_a_forward_pass_costs_cells_times_substeps_times_stages(scheme: Scheme, 
     assert tiny(replace(CONTINUOUS, scheme=scheme, substeps=2)).rate_evaluations == evaluations
 
 
-# The ResNet
+# Learning
 
 
-class WrittenOut(nn.Module):
-    """A block or a transition: skip(x) + residual(x)."""
-
-    def __init__(self, skip: nn.Module, *residual: nn.Module) -> None:
-        super().__init__()
-        self.skip, self.residual = skip, nn.Sequential(*residual)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.skip(x) + self.residual(x)
-
-
-def conv(inputs: int, outputs: int, stride: int = 1, *, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
-
-
-def post_activation(i: int, o: int, stride: int = 1) -> list[nn.Module]:
-    first = [conv(i, o, stride, bias=True), nn.ReLU(), nn.BatchNorm2d(o)]
-    return [*first, conv(o, o, bias=True), nn.ReLU(), nn.BatchNorm2d(o)]
-
-
-def pre_activation(i: int, o: int, stride: int = 1) -> list[nn.Module]:
-    first = [nn.BatchNorm2d(i), nn.ReLU(), conv(i, o, stride, bias=False)]
-    return [*first, nn.BatchNorm2d(o), nn.ReLU(), conv(o, o, bias=False)]
-
-
-def written_out_resnet(w: int, nodes: int) -> nn.Sequential:
-    layers: list[nn.Module] = [conv(2, w, bias=False), nn.BatchNorm2d(w), nn.ReLU()]
-    for i, o, stride in ((w, w, 1), (w, 2 * w, 2), (2 * w, 4 * w, 2)):
-        layers += [WrittenOut(nn.Conv2d(i, o, 1, stride, bias=False), *post_activation(i, o, stride))]
-        layers += [WrittenOut(nn.Identity(), *post_activation(o, o)) for _ in range(nodes)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * w, 5)).double()
-
-
-def written_out_preact_resnet(w: int, nodes: int) -> nn.Sequential:
-    layers: list[nn.Module] = [conv(2, w, bias=False)]
-    layers += [WrittenOut(nn.Identity(), *pre_activation(w, w)) for _ in range(nodes + 1)]
-    for i in (w, 2 * w):
-        projection = nn.Sequential(nn.Conv2d(i, 2 * i, 1, 2, bias=False), nn.BatchNorm2d(2 * i))
-        layers += [WrittenOut(projection, *pre_activation(i, 2 * i, 2))]
-        layers += [WrittenOut(nn.Identity(), *pre_activation(2 * i, 2 * i)) for _ in range(nodes)]
-    head = [nn.BatchNorm2d(4 * w), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * w, 5)]
-    return nn.Sequential(*layers, *head).double()
-
-
-def in_order(model: DepthNet, tensors: str) -> list[Tensor]:
-    """Our parameters, gradients, or running statistics as the written-out network has them, block after block."""
-
-    def of(module: nn.Module) -> list[Tensor]:
-        if tensors == "statistics":
-            return [b for name, b in module.named_buffers() if "running" in name]
-        if tensors == "gradients":
-            return [p.grad for p in module.parameters() if p.grad is not None]
-        return list(module.parameters())
-
-    found = of(model.stem)
-    for transition, stage in zip(model.transitions, model.depth_stages(), strict=True):
-        found += of(transition) + [tensor[n] for n in range(stage.depth.nodes) for tensor in of(stage.rate)]
-    return found + of(model.head)
-
-
-def statistics(model: nn.Module) -> list[Tensor]:
-    return [buffer for name, buffer in model.named_buffers() if "running" in name]
-
-
-@pytest.mark.parametrize("network", Network)
-def test_under_euler_with_a_step_per_node_every_network_is_a_residual_network(network: Network) -> None:
-    model = tiny(replace(CONTINUOUS, network=network))
-    write = written_out_preact_resnet if network is Network.preact_resnet else written_out_resnet
-    theirs, x_BCHW = write(CONTINUOUS.width, CONTINUOUS.nodes), images()
-    with torch.no_grad():
-        targets = [*theirs.parameters(), *statistics(theirs)]
-        sources = in_order(model, "parameters") + in_order(model, "statistics")
-        for target, source in zip(targets, sources, strict=True):
-            target.copy_(source)
-    torch.testing.assert_close(model.eval()(x_BCHW), theirs.eval()(x_BCHW), rtol=1e-12, atol=1e-12)
-    logits_BK, expected_BK = model.train()(x_BCHW), theirs.train()(x_BCHW)
-    torch.testing.assert_close(logits_BK, expected_BK, rtol=1e-10, atol=1e-10)
-    for out in (logits_BK, expected_BK):
-        F.cross_entropy(out, torch.arange(6) % 5).backward()
-    gradients = [parameter.grad for parameter in theirs.parameters()]
-    for mine, theirs_ in zip(in_order(model, "gradients"), gradients, strict=True):
-        torch.testing.assert_close(mine, theirs_, rtol=1e-8, atol=1e-10)
-    for mine, theirs_ in zip(in_order(model, "statistics"), statistics(theirs), strict=True):
-        torch.testing.assert_close(mine, theirs_, rtol=1e-10, atol=1e-10)
+def assert_everything_learns(model: DepthNet, x_BCHW: Tensor) -> None:
+    model.zero_grad()
+    F.cross_entropy(model(x_BCHW), torch.arange(len(x_BCHW)) % 5).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        nodes = parameter.grad.flatten(1) if parameter.grad.dim() > 1 else parameter.grad[:, None]
+        assert bool((nodes if ".rate." in name else nodes.reshape(1, -1)).any(dim=1).all()), name
 
 
 TRAINABLE = [
-    *(replace(CONTINUOUS, network=network) for network in Network),
-    *(replace(CONTINUOUS, scheme=scheme) for scheme in Scheme),
-    *(replace(CONTINUOUS, scheme=scheme, basis=Basis.hat, substeps=2) for scheme in Scheme),
+    *(replace(smallest(network), width=8) for network in Network),
+    *(replace(CONTINUOUS, nodes=4, scheme=s, basis=b, substeps=2) for s, b in product(FIRST_ORDER, Basis)),
 ]
 
 
-@pytest.mark.parametrize("config", TRAINABLE, ids=lambda c: f"{c.network.value}-{c.scheme.value}-{c.basis.value}")
-def test_no_parameter_is_without_a_gradient(config: ModelConfig) -> None:
-    model = tiny(config)
-    F.cross_entropy(model(images()), torch.arange(6) % 5).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        nodes = parameter.grad.flatten(1) if ".rate." in name else parameter.grad.reshape(1, -1)
-        assert bool(nodes.any(dim=1).all()), f"{name} has a node without a gradient"
+@pytest.mark.parametrize("config", TRAINABLE, ids=lambda c: f"{c.network.value}-{c.scheme}-{c.basis}")
+def test_no_parameter_of_any_node_is_without_a_gradient(config: ModelConfig) -> None:
+    assert ExperimentConfig(model=config).model == config
+    assert_everything_learns(tiny(config), images(size=16))
+
+
+# Initialisation
+
+
+def zero_at_first() -> Iterator[ModelConfig]:
+    for network in Network:
+        yield replace(smallest(network), skip_init=True)
+        if Initialisation.zero in NETWORKS[network].capability.initialisations:
+            yield replace(smallest(network), initialisation=Initialisation.zero)
+
+
+@pytest.mark.parametrize("config", [*zero_at_first()], ids=lambda c: f"{c.network.value}-{c.initialisation.value}")
+def test_a_zero_rate_makes_every_stage_the_identity_and_yet_everything_learns(config: ModelConfig) -> None:
+    model = fresh(config)
+    x_BCHW = model.stem(images())
+    for transition, stage in zip(model.transitions, model.depth_stages(), strict=True):
+        before = transition(x_BCHW)
+        before_BCHW = before if isinstance(before, Tensor) else before[0]  # without the history of an LM stage
+        x_BCHW = stage(before_BCHW)
+        torch.testing.assert_close(x_BCHW, before_BCHW, rtol=1e-12, atol=1e-12)
+    optimizer = build_optimizer(model, OptimConfig(lr=0.1))
+    for _ in range(2):  # the first moves what is zero; odd nodes of MidPoint wait for the even ones
+        optimizer.zero_grad()
+        F.cross_entropy(model(images()), torch.arange(6) % 5).backward()
+        optimizer.step()
+    assert_everything_learns(model, images())
+
+
+@pytest.mark.parametrize("network", Network)
+def test_a_smooth_start_has_the_drawn_weights_of_the_first_node_at_every_node(network: Network) -> None:
+    smooth = fresh(replace(smallest(network), initialisation=Initialisation.smooth))
+    drawn = fresh(smallest(network)).state_dict()
+    for stage in smooth.depth_stages():
+        assert all(torch.equal(p, p[:1].expand_as(p)) for p in stage.rate.parameters())
+    assert all(torch.equal(tensor[:1], drawn[name][:1]) for name, tensor in smooth.state_dict().items() if tensor.dim())
+
+
+def test_the_memory_of_lm_steps_starts_between_minus_a_tenth_and_zero_and_does_not_decay() -> None:
+    model = build_model(ModelConfig(network=Network.lm_resnet, nodes=17), channels=3, classes=10)
+    memories = [stage.rate.memory for stage in model.depth_stages() if stage.rate.memory is not None]
+    k = torch.cat([memory.detach() for memory in memories])
+    assert len(k) == 51
+    assert float(k.min()) >= -0.1
+    assert float(k.max()) <= 0
+    assert float(k.mean()) == pytest.approx(-0.05, abs=0.015)
+    decayed, free = build_optimizer(model, OptimConfig(weight_decay=0.1)).param_groups
+    assert [decayed["weight_decay"], free["weight_decay"]] == [0.1, 0.0]
+    assert {id(p) for p in free["params"]} == {id(p) for p in memories}
+    assert len(decayed["params"]) + 3 == len(list(model.parameters()))
 
 
 # Building
@@ -179,7 +176,6 @@ def test_weights_are_a_function_of_the_seed_and_the_global_generator_is_left_alo
 
 def test_the_kernel_of_a_node_is_channels_last_without_a_copy() -> None:
     for stage in tiny().depth_stages():
-        assert isinstance(stage.rate, LayeredRate)
         kernel_N = next(parameter for parameter in stage.rate.parameters() if parameter.dim() == 5)
         for node, kernel in enumerate(kernel_N.unbind(0)):
             assert kernel.is_contiguous(memory_format=torch.channels_last)
@@ -201,20 +197,43 @@ def test_a_manifestation_shares_all_weights_and_leaves_the_original_as_it_was() 
         chain(model.parameters(), model.buffers()), chain(other.parameters(), other.buffers()), strict=True
     ):
         assert mine is theirs
-    assert [(s.depth.scheme, s.depth.steps) for s in model.depth_stages()] == [(Scheme.euler, 3)] * 3
-    assert [(s.depth.scheme, s.depth.steps) for s in other.depth_stages()] == [(Scheme.rk4, 7)] * 3
+    assert [(d.course.scheme, d.course.steps) for d in model.depths()] == [(Scheme.euler, 3)] * 3
+    assert [(d.course.scheme, d.course.steps) for d in other.depths()] == [(Scheme.rk4, 7)] * 3
+    assert [d.course.depth_time for d in other.depths()] == [d.course.depth_time for d in model.depths()]
     assert other.rate_evaluations == 3 * 7 * 4
 
 
-@pytest.mark.parametrize("basis", Basis)
-@pytest.mark.parametrize("scheme", Scheme)
-def test_every_scheme_approaches_the_same_limit_as_steps_grow(basis: Basis, scheme: Scheme) -> None:
-    model = tiny(replace(CONTINUOUS, basis=basis, scheme=Scheme.heun)).eval()
+# PolyNet's step approximates x' = F(x) + F(0), so it has the same limit only where F(0) = 0.
+LIMITS = [
+    *(replace(CONTINUOUS, nodes=2, scheme=s, basis=b) for s, b in product(FIRST_ORDER, Basis) if s != Scheme.polynet),
+    *(replace(CONTINUOUS, network=Network.hamiltonian, scheme=s) for s in PARTITIONED if s != Scheme.polynet),
+]
+
+
+@pytest.mark.parametrize("config", LIMITS, ids=lambda c: f"{c.network.value}-{c.scheme.value}-{c.basis}")
+def test_every_scheme_approaches_the_same_limit_as_steps_grow(config: ModelConfig) -> None:
+    model, scheme = tiny(replace(config, scheme=None)).eval(), config.scheme
+    assert scheme is not None
     with torch.no_grad():
         limit = manifest(model, scheme=Scheme.rk4, steps=192)(images())
         errors = [float((manifest(model, scheme=scheme, steps=n)(images()) - limit).norm()) for n in (6, 24, 96)]
     # A fourth of the step: at least half of first order, ReLU spoils the higher ones.
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
+
+
+@pytest.mark.parametrize("network", Network)
+def test_a_network_manifests_under_the_schemes_that_make_sense_for_it_and_refuses_the_others(network: Network) -> None:
+    model, can = tiny(smallest(network)).eval(), NETWORKS[network].capability
+    assert can.because
+    for scheme in Scheme:
+        if scheme in can.manifestations:
+            assert bool(manifest(model, scheme=scheme, steps=2)(images()).isfinite().all())
+            continue
+        possible = ", ".join(choice.value for choice in can.manifestations)
+        with pytest.raises(ValueError, match=r"^scheme=") as refused:
+            manifest(model, scheme=scheme, steps=2)
+        asked = f"scheme={scheme.value} with model.network={network.value}"
+        assert str(refused.value) == f"{asked}: {can.because}; {possible} can be."
 
 
 def test_a_manifestation_needs_a_step() -> None:

@@ -1,15 +1,24 @@
-"""Batch normalisation in depth: one update of the statistics per forward pass, whatever the scheme."""
+"""Rates: batch normalisation in depth, transposed convolutions, the spectra of what the papers call stable."""
+
+from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from odenet import Basis, Scheme
-from odenet.bases import Readout, readout
-from odenet.rates import BATCH_NORM_MOMENTUM, NodeBatchNorm
+from odenet.layers import NodeActivation, NodeSymmetric, Widths
+from odenet.norms import BATCH_NORM_MOMENTUM, NodeBatchNorm
+from odenet.rates import HAMILTONIAN, HAMILTONIAN_BARE, Rate, RateOrder
+from odenet.readout import Readout, readout
 from odenet.schemes import SCHEMES
+from odenet.seeding import global_seed
+from odenet.stepping import Stepping
+from odenet.terms import Stage
 
 CHANNELS = 3
+FIXED = {name: scheme for name, scheme in SCHEMES.items() if isinstance(scheme, Stepping)}
 
 
 def passed(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> Readout:
@@ -26,12 +35,15 @@ def images(evaluations: int, seed: int = 0) -> Tensor:
 
 def forward(norm: NodeBatchNorm, read: Readout, scheme: Scheme, x_EBCHW: Tensor) -> list[Tensor]:
     """One forward pass in which evaluation e sees x[e]."""
-    layer = norm.open(read)
-    stages = SCHEMES[scheme].stages(len(x_EBCHW) // SCHEMES[scheme].evaluations)
-    out = [layer(read.slots[stage.key], x) for stage, x in zip(stages, x_EBCHW, strict=True)]
+    layer = norm.open(read, [])
+    stages = FIXED[scheme].stages(len(x_EBCHW) // FIXED[scheme].evaluations)
+    out = [layer(read.slot(stage), x) for stage, x in zip(stages, x_EBCHW, strict=True)]
     if norm.training:
         norm.commit(read)
     return out
+
+
+# Batch normalisation: one update of the statistics per forward pass, whatever the scheme
 
 
 def test_under_euler_on_its_own_cells_every_node_is_a_torch_batch_norm() -> None:
@@ -46,10 +58,10 @@ def test_under_euler_on_its_own_cells_every_node_is_a_torch_batch_norm() -> None
         torch.testing.assert_close(ours.running_var[n], norm.running_var)
 
 
-@pytest.mark.parametrize("scheme", Scheme)
+@pytest.mark.parametrize("scheme", FIXED)
 def test_the_evaluations_of_a_cell_make_one_update_by_their_mean(scheme: Scheme) -> None:
     norm, read = NodeBatchNorm(2, CHANNELS).double(), passed(Basis.piecewise_constant, 2, scheme, 4)
-    x_EBCHW = images(4 * SCHEMES[scheme].evaluations)
+    x_EBCHW = images(4 * FIXED[scheme].evaluations)
     forward(norm, read, scheme, x_EBCHW)
     var_NC = x_EBCHW.var(dim=(1, 3, 4)).unflatten(0, (2, -1)).mean(1)
     mean_NC = x_EBCHW.mean(dim=(1, 3, 4)).unflatten(0, (2, -1)).mean(1)
@@ -57,7 +69,7 @@ def test_the_evaluations_of_a_cell_make_one_update_by_their_mean(scheme: Scheme)
     torch.testing.assert_close(norm.running_var, (1 - BATCH_NORM_MOMENTUM) + BATCH_NORM_MOMENTUM * var_NC)
 
 
-@pytest.mark.parametrize("scheme", Scheme)
+@pytest.mark.parametrize("scheme", FIXED)
 def test_statistics_that_are_linear_in_depth_are_found_by_hats(scheme: Scheme) -> None:
     norm, read = NodeBatchNorm(3, CHANNELS).double(), passed(Basis.hat, 3, scheme, 8)
     x_EBCHW = images(len(read.rows_EN))
@@ -115,3 +127,82 @@ def test_the_batch_statistics_are_differentiated_through_as_in_torch() -> None:
     (out,) = forward(ours, read, Scheme.euler, x_BCHW[None])
     (gradient,) = torch.autograd.grad((out * weight_BCHW).sum(), x_BCHW)
     torch.testing.assert_close(gradient, expected)
+
+
+# Transposed convolutions
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_second_half_of_a_symmetric_layer_is_the_transpose_of_its_first(sign: int) -> None:
+    """<K x, y> = <x, K^T y>: what stands between the halves takes K x and gives y."""
+    draws = torch.Generator().manual_seed(0)
+    x_BCHW, y_BCHW = torch.randn(2, 2, CHANNELS, 5, 6, dtype=torch.float64, generator=draws)
+    seen: list[Tensor] = []
+
+    def between(h_BCHW: Tensor) -> Tensor:
+        seen.append(h_BCHW)
+        return y_BCHW
+
+    layer = NodeSymmetric(1, CHANNELS, [NodeActivation(between)], sign=sign, bias=False).double()
+    back_BCHW = layer.open(passed(Basis.piecewise_constant, 1, Scheme.euler, 1), [])(0, x_BCHW)
+    torch.testing.assert_close((seen[0] * y_BCHW).sum(), sign * (x_BCHW * back_BCHW).sum(), rtol=1e-12, atol=1e-12)
+
+
+# Spectra: d rate / d state at a random point, without batch norm and with a smooth activation
+
+SMOOTH_HAMILTONIAN = replace(HAMILTONIAN_BARE, inner=("tanh",))
+SMOOTH_MIDPOINT = RateOrder(("antisymmetric", "tanh"), bias=True)
+SMOOTH_LEAPFROG = RateOrder(("minus_symmetric",), bias=True, inner=("tanh",))
+
+
+def jacobian(order: RateOrder, seed: int, batch: int = 1) -> Tensor:
+    """(n, n) of a rate in training mode, with biases drawn too; n = B C H W with C = 4, H = W = 4."""
+    draws = torch.Generator().manual_seed(seed)
+    with global_seed(seed, "init"):
+        rate = Rate(order, 1, Widths(4, 4)).double()
+    with torch.no_grad():
+        for parameter in rate.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=draws, dtype=torch.float64) / 10)
+    x_BCHW = torch.randn(batch, 4, 4, 4, dtype=torch.float64, generator=draws)
+    slope = rate.open(passed(Basis.piecewise_constant, 1, Scheme.euler, 1)).slope
+    found = torch.autograd.functional.jacobian(lambda x: slope(Stage(0, 1, Fraction(0)), x), x_BCHW)
+    return found.reshape(x_BCHW.numel(), x_BCHW.numel())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("order", [SMOOTH_HAMILTONIAN, SMOOTH_MIDPOINT])
+def test_the_spectra_of_the_hamiltonian_and_of_midpoint_are_imaginary(order: RateOrder, seed: int) -> None:
+    eigenvalues = torch.linalg.eigvals(jacobian(order, seed))
+    assert float(eigenvalues.real.abs().max()) <= 1e-10 * float(eigenvalues.abs().max())
+    assert float(eigenvalues.imag.abs().max()) > 0.1
+
+
+def test_the_jacobian_of_the_hamiltonian_couples_the_halves_by_semidefinite_blocks() -> None:
+    n = 32
+    whole = jacobian(SMOOTH_HAMILTONIAN, 0)
+    assert not whole[:n, :n].any()
+    assert not whole[n:, n:].any()
+    for block in (whole[:n, n:], -whole[n:, :n]):
+        torch.testing.assert_close(block, block.T, rtol=0, atol=1e-13)
+        assert float(torch.linalg.eigvalsh(block).min()) > -1e-13
+
+
+def test_the_jacobian_of_leapfrog_is_symmetric_and_negative_semidefinite() -> None:
+    found = jacobian(SMOOTH_LEAPFROG, 0)
+    torch.testing.assert_close(found, found.T, rtol=0, atol=1e-13)
+    assert float(torch.linalg.eigvalsh(found).max()) < 1e-13
+
+
+def test_with_batch_norm_the_spectrum_of_the_hamiltonian_is_finite_but_no_longer_imaginary() -> None:
+    """Measured, no wish: the statistics couple the images of a batch."""
+    eigenvalues = torch.linalg.eigvals(jacobian(HAMILTONIAN, 0, batch=2))
+    assert bool(eigenvalues.isfinite().all())
+    assert float(eigenvalues.real.abs().max()) > 1e-3 * float(eigenvalues.abs().max())
+
+
+# Refused
+
+
+def test_a_partitioned_rate_refuses_an_odd_number_of_channels() -> None:
+    with pytest.raises(ValueError, match=r"^a partitioned rate halves its channels: 5 is odd\.$"):
+        Rate(HAMILTONIAN, 1, Widths(5, 5))

@@ -14,21 +14,22 @@ from torch.optim import SGD, AdamW, Optimizer
 from odenet import Basis, ModelConfig, Network, RefinementConfig, Scheme, build_model, manifest, refine
 from odenet.bases import BASES, mix_nodes
 from odenet.models import DepthNet
+from odenet.networks import NETWORKS
 from odenet.optim import OptimConfig, OptimizerKind, build_optimizer, scale_depth_gradients
 
 OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], Optimizer]] = {
     "sgd": lambda parameters: SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
     "adamw": lambda parameters: AdamW(parameters, lr=0.1, weight_decay=0.01),
 }
+REFINING = [network for network, row in NETWORKS.items() if row.capability.refines]
 
 
 def images() -> Tensor:
     return torch.randn(6, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
 
-def trained(basis: Basis = Basis.piecewise_constant, scheme: Scheme = Scheme.euler, nodes: int = 2) -> DepthNet:
+def trained(config: ModelConfig) -> DepthNet:
     """In float64, every tensor of every node different, statistics as after some training."""
-    config = ModelConfig(width=2, nodes=nodes, basis=basis, scheme=scheme)
     model = build_model(config, channels=2, classes=5).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -36,6 +37,15 @@ def trained(basis: Basis = Basis.piecewise_constant, scheme: Scheme = Scheme.eul
         for _ in range(5):
             model(images())
     return model
+
+
+def continuous(basis: Basis = Basis.piecewise_constant, scheme: Scheme = Scheme.euler, nodes: int = 2) -> DepthNet:
+    return trained(ModelConfig(width=2, nodes=nodes, basis=basis, scheme=scheme))
+
+
+def logits(model: DepthNet) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(images())
 
 
 def learn(model: DepthNet) -> Tensor:
@@ -61,43 +71,72 @@ def refined_like(tensors: list[tuple[nn.Parameter, Basis, int]]) -> list[Tensor]
 
 
 @pytest.mark.parametrize("basis", Basis)
-@pytest.mark.parametrize("nodes", [1, 2, 3])
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4])
 def test_refinement_keeps_the_network_as_a_function_of_depth(basis: Basis, nodes: int) -> None:
-    model = trained(basis, Scheme.heun, nodes).eval()
-    with torch.no_grad():
-        before = manifest(model, scheme=Scheme.rk4_38, steps=32)(images())
+    if basis is Basis.discontinuous_linear:
+        nodes += nodes % 2
+    model = continuous(basis, Scheme.heun, nodes)
+    before = logits(manifest(model, scheme=Scheme.rk4_38, steps=32))
+    for _ in range(2):
         refine(model)
-        after = manifest(model, scheme=Scheme.rk4_38, steps=32)(images())
-    torch.testing.assert_close(after, before, rtol=0, atol=1e-10)
+        after = logits(manifest(model, scheme=Scheme.rk4_38, steps=32))
+        torch.testing.assert_close(after, before, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("scheme", Scheme)
-def test_a_refined_net_is_the_old_one_in_twice_the_steps(scheme: Scheme) -> None:
-    model = trained(scheme=scheme, nodes=3).eval()
-    with torch.no_grad():
-        expected = manifest(model, scheme=scheme, steps=6)(images())
-        refine(model)
-        assert torch.equal(model(images()), expected)
+@pytest.mark.parametrize("network", REFINING)
+def test_every_network_that_refines_is_kept_in_any_manifestation(network: Network) -> None:
+    model = trained(ModelConfig(network=network, width=4, nodes=3))
+    schemes = NETWORKS[network].capability.manifestations
+    before = [logits(manifest(model, scheme=scheme, steps=8)) for scheme in schemes]
+    refine(model)
+    for scheme, expected in zip(schemes, before, strict=True):
+        torch.testing.assert_close(logits(manifest(model, scheme=scheme, steps=8)), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("basis", "nodes"), [(Basis.piecewise_constant, 4), (Basis.hat, 3)])
-def test_refinement_changes_depth_and_nothing_else(basis: Basis, nodes: int) -> None:
-    model = trained(basis, Scheme.heun)
+TRAINED_WITH = [(network, scheme) for network in REFINING for scheme in NETWORKS[network].capability.schemes]
+
+
+@pytest.mark.parametrize(("network", "scheme"), TRAINED_WITH)
+def test_a_refined_net_is_the_old_one_in_twice_the_steps(network: Network, scheme: Scheme) -> None:
+    model = trained(ModelConfig(network=network, width=4, nodes=3, scheme=scheme))
+    finer = copy.deepcopy(model)
+    for stage in finer.depth_stages():
+        stage.depth = replace(stage.depth, course=replace(stage.depth.course, steps=2 * stage.depth.course.steps))
+    refine(model)
+    torch.testing.assert_close(logits(model), logits(finer), rtol=0, atol=1e-12)
+
+
+BASES_OF_CONTINUOUS = [(Network.continuous, basis) for basis in Basis]
+EVERY_DEPTH = [(network, NETWORKS[network].basis) for network in REFINING] + BASES_OF_CONTINUOUS[1:]
+
+
+@pytest.mark.parametrize(("network", "basis"), EVERY_DEPTH)
+def test_refinement_changes_the_depth_of_stages_and_nothing_else(network: Network, basis: Basis) -> None:
+    model = trained(ModelConfig(network=network, width=4, nodes=4, basis=basis))
     outside = {name: tensor for name, tensor in model.named_parameters() if ".rate." not in name}
-    steps = model.config.steps
+    config, depths = model.config, model.depths()
     refine(model)
     assert {name: tensor for name, tensor in model.named_parameters() if ".rate." not in name} == outside
-    assert model.config == replace(trained(basis, Scheme.heun).config, nodes=nodes, depth_time=2.0)
-    assert model.config.steps == 2 * steps
-    assert {(s.depth.nodes, s.depth.steps, s.depth.depth_time) for s in model.depth_stages()} == {(nodes, 2 * steps, 2)}
-    for parameter, _, _ in node_tensors(model):
+    assert model.config == config
+    for depth, old in zip(model.depths(), depths, strict=True):
+        course = replace(old.course, steps=2 * old.course.steps)  # depth time, above all, stays
+        assert depth == replace(old, nodes=BASES[basis].refined(old.nodes), course=course)
+    for parameter, _, nodes in node_tensors(model):
         assert parameter.requires_grad
+        assert len(parameter) == nodes
         assert parameter.dim() != 5 or parameter[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_heunnet_keeps_its_time_when_its_intervals_are_halved() -> None:
+    model = build_model(ModelConfig(network=Network.heunnet, width=2, nodes=5), channels=1, classes=2)
+    refine(model)
+    (depth,) = model.depths()
+    assert (depth.nodes, depth.course.steps, depth.course.depth_time) == (9, 8, 4 / 5)
 
 
 @pytest.mark.parametrize("basis", Basis)
 def test_variances_stay_positive_through_refinements(basis: Basis) -> None:
-    model = trained(basis)
+    model = continuous(basis)
     with torch.no_grad():
         for stage in model.depth_stages():
             for name, buffer in stage.rate.named_buffers():
@@ -114,10 +153,17 @@ def test_variances_stay_positive_through_refinements(basis: Basis) -> None:
 
 
 @pytest.mark.parametrize(
-    ("basis", "name"), [(Basis.piecewise_constant, "sgd"), (Basis.hat, "sgd"), (Basis.piecewise_constant, "adamw")]
+    ("network", "basis", "name"),
+    [
+        *((network, basis, "sgd") for network, basis in EVERY_DEPTH),
+        # Adam's step is no linear function of its state: only where refinement repeats nodes is it the same one.
+        *((network, Basis.piecewise_constant, "adamw") for network in (Network.continuous, Network.hamiltonian)),
+    ],
 )
-def test_after_refinement_the_optimizer_takes_the_step_it_was_about_to_take(basis: Basis, name: str) -> None:
-    model = trained(basis)
+def test_after_refinement_the_optimizer_takes_the_step_it_was_about_to_take(
+    network: Network, basis: Basis, name: str
+) -> None:
+    model = trained(ModelConfig(network=network, width=4, nodes=2, basis=basis))
     optimizer = OPTIMIZERS[name](model.parameters())
     for _ in range(2):
         learn(model)
@@ -141,7 +187,7 @@ def gradients(tensors: list[tuple[nn.Parameter, Basis, int]]) -> list[tuple[nn.P
 @pytest.mark.parametrize("basis", Basis)
 @pytest.mark.parametrize("kind", OptimizerKind)
 def test_training_goes_on_with_a_refined_optimizer(basis: Basis, kind: OptimizerKind) -> None:
-    model = trained(basis)
+    model = continuous(basis, Scheme.heun)
     optimizer = build_optimizer(model, OptimConfig(optimizer=kind, lr=0.01))
     learn(model)
     optimizer.step()
@@ -159,7 +205,7 @@ def test_training_goes_on_with_a_refined_optimizer(basis: Basis, kind: Optimizer
 
 
 def test_an_optimizer_that_has_not_stepped_yet_is_refined_too() -> None:
-    model = trained()
+    model = continuous()
     optimizer = build_optimizer(model, OptimConfig(optimizer=OptimizerKind.adamw))
     refine(model, optimizer)
     learn(model)
@@ -167,8 +213,9 @@ def test_an_optimizer_that_has_not_stepped_yet_is_refined_too() -> None:
     assert set(optimizer.state) == set(model.parameters())
 
 
-def test_in_l2_over_depth_a_step_changes_theta_as_much_after_refinement_as_before() -> None:
-    model = trained()
+@pytest.mark.parametrize("network", [Network.continuous, Network.hamiltonian])
+def test_in_l2_over_depth_a_step_changes_theta_as_much_after_refinement_as_before(network: Network) -> None:
+    model = trained(ModelConfig(network=network, width=4, nodes=2))
     finer = copy.deepcopy(model)
     refine(finer)
     moved = []
@@ -176,34 +223,34 @@ def test_in_l2_over_depth_a_step_changes_theta_as_much_after_refinement_as_befor
         fine = manifest(net, scheme=Scheme.rk4, steps=16)  # both integrate the same function of depth
         optimizer = SGD(net.parameters(), lr=0.1, weight_decay=0.01)
         learn(fine)
-        scale_depth_gradients(net, initial_nodes=2)
+        scale_depth_gradients(net)
         optimizer.step()
         moved.append([p.detach() for p, _, _ in node_tensors(net)])
     for coarse, two in zip(*moved, strict=True):
         torch.testing.assert_close(two.unflatten(0, (-1, 2)).mean(1), coarse, rtol=1e-10, atol=1e-12)
 
 
-def test_gradients_outside_depth_and_of_unrefined_nets_are_not_scaled() -> None:
-    model = trained()
-    refine(model)
-    learn(model)
-    named = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert len(named) == len(list(model.parameters()))
-    before = {name: gradient.clone() for name, gradient in named.items()}
-    scale_depth_gradients(model, initial_nodes=4)
-    assert all(torch.equal(gradient, before[name]) for name, gradient in named.items())
-    scale_depth_gradients(model, initial_nodes=1)
-    for name, gradient in named.items():
-        assert torch.equal(gradient, before[name] * (4 if ".rate." in name else 1))
+def test_only_gradients_of_depth_are_scaled_and_only_once_it_is_refined() -> None:
+    model = continuous()
+    for factor in (1, 2, 4):  # nodes over initial nodes
+        learn(model)
+        named = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        assert len(named) == len(list(model.parameters()))
+        before = {name: gradient.clone() for name, gradient in named.items()}
+        scale_depth_gradients(model)
+        for name, gradient in named.items():
+            assert torch.equal(gradient, before[name] * (factor if ".rate." in name else 1))
+        refine(model)
 
 
 # Refusals and the schedule
 
 
-@pytest.mark.parametrize("network", [Network.resnet, Network.preact_resnet])
-def test_a_residual_network_is_not_refined(network: Network) -> None:
-    model = build_model(ModelConfig(network=network, width=2), channels=1, classes=2)
-    with pytest.raises(ValueError, match=rf"^model.network={network.value} cannot be refined; continuous can\.$"):
+@pytest.mark.parametrize("network", [network for network in Network if network not in REFINING])
+def test_a_network_whose_depth_is_fixed_is_not_refined(network: Network) -> None:
+    model = build_model(ModelConfig(network=network, width=4, nodes=1), channels=1, classes=2)
+    possible = "continuous, continuous_preact, stateful, hamiltonian, midpoint, leapfrog, scaled_resnet, heunnet"
+    with pytest.raises(ValueError, match=rf"^model.network={network.value} cannot be refined; {possible} can\.$"):
         refine(model)
 
 
@@ -236,6 +283,8 @@ def test_a_schedule_that_does_not_fit_is_refused() -> None:
         ({"first": 0.0}, r"refinement\.first=0\.0: a fraction of the epochs, between 0 and 1\."),
         ({"interval": 1.0}, r"refinement\.interval=1\.0: a fraction of the epochs, between 0 and 1\."),
         ({"first": float("nan")}, r"refinement\.first=nan: a fraction of the epochs, between 0 and 1\."),
+        ({"coarsen": 1.0}, r"refinement\.coarsen=1\.0: a fraction of the epochs, between 0 and 1, or null\."),
+        ({"coarsen": 0.0}, r"refinement\.coarsen=0\.0: a fraction of the epochs, between 0 and 1, or null\."),
     ],
 )
 def test_a_wrong_schedule_is_refused(wrong: dict[str, Any], message: str) -> None:

@@ -197,7 +197,7 @@ def cells_reached(space: Space) -> set[int]:
     hats = {basis == "hat" for basis in space.entries.get("model.basis", fixed("piecewise_constant")).extremes()}
     return {
         max(nodes - hat, 1) * 2**count
-        for nodes in space.entries["model.nodes"].extremes()
+        for nodes in space.entries.get("model.nodes", fixed(2)).extremes()
         for hat in hats
         for count in range(11)
         if counts.contains(count)

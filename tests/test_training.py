@@ -18,12 +18,15 @@ from odenet import (
     Device,
     Diverged,
     ExperimentConfig,
+    Gradient,
     ModelConfig,
+    Network,
     OptimConfig,
     OptimizerKind,
     Portion,
     Precision,
     RefinementConfig,
+    RegularizationConfig,
     Report,
     RuntimeConfig,
     Scheme,
@@ -48,6 +51,17 @@ ADAMW = replace(
     model=ModelConfig(width=2, basis=Basis.hat, scheme=Scheme.heun),
     optim=OptimConfig(optimizer=OptimizerKind.adamw, lr=0.01, batch_size=8),
 )
+# Walked back through its steps, with noise, refined and coarsened.
+HAMILTONIAN = replace(
+    SGD,
+    model=ModelConfig(network=Network.hamiltonian, width=4, nodes=2, gradient=Gradient.reconstructed),
+    refinement=RefinementConfig(count=1, first=0.25, coarsen=0.75),
+    regularization=RegularizationConfig(smoothness=1e-3, stochastic_depth=0.2, noise=0.1),
+)
+LM = replace(SGD, model=ModelConfig(network=Network.lm_resnet, width=2), refinement=RefinementConfig())
+# Nodes of the last stage in each epoch.
+NODES = {"sgd": [1, 1, 2, 2], "adamw": [2, 2, 3, 3], "hamiltonian": [1, 2, 2, 1], "lm": [2, 2, 2, 2]}
+CONFIGS = {"sgd": SGD, "adamw": ADAMW, "hamiltonian": HAMILTONIAN, "lm": LM}
 
 
 def comparable(report: Report) -> Report:
@@ -67,22 +81,24 @@ def fingerprint(training: Training) -> str:
 
 @dataclass
 class Uninterrupted:
+    name: str
     config: ExperimentConfig
     checkpoints: list[Path]  # after 0, 1, ... epochs
     reports: list[Report]
     weights: dict[str, Tensor]
 
 
-@pytest.fixture(scope="module", params=[SGD, ADAMW], ids=["sgd", "adamw"])
+@pytest.fixture(scope="module", params=CONFIGS)
 def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
     folder = tmp_path_factory.mktemp("checkpoints")
-    training, reports, paths = Training(request.param, CPU), [], [folder / "0"]
+    config = CONFIGS[request.param]
+    training, reports, paths = Training(config, CPU), [], [folder / "0"]
     training.save(paths[0])
     for report in training:
         reports.append(comparable(report))
         paths.append(folder / str(report.epoch))
         training.save(paths[-1])
-    return Uninterrupted(request.param, paths, reports, weights(training))
+    return Uninterrupted(request.param, config, paths, reports, weights(training))
 
 
 @pytest.mark.parametrize("epoch", range(5))
@@ -102,8 +118,7 @@ def test_the_reports_say_what_was_done(uninterrupted: Uninterrupted) -> None:
     expected = {"train/loss", "val/loss", "val/accuracy", "objective", "cost/train_gflops", "cost/rate_evaluations"}
     assert [set(report.metrics) for report in reports] == [expected | {"depth/steps", "depth/nodes"}] * 4
     assert [report.epoch for report in reports] == [1, 2, 3, 4]
-    nodes = [1, 1, 2, 2] if uninterrupted.config is SGD else [2, 2, 3, 3]
-    assert [report.metrics["depth/nodes"] for report in reports] == nodes
+    assert [report.metrics["depth/nodes"] for report in reports] == NODES[uninterrupted.name]
     accuracies = [report.metrics["val/accuracy"] for report in reports]
     assert reports[-1].metrics["objective"] == sum(accuracies) / 4
 
