@@ -98,7 +98,7 @@ class _Walk:
 
     def __init__(self, method: Stepping, rate: OpenRate, course: Course, replay: _Replay, drift: Drift | None) -> None:
         self.method, self.rate, self.course, self.drift = method, rate, course, drift
-        self._replay = replay
+        self.replay = replay
         self.segments = [range(course.steps)]
         if course.gradient is Gradient.checkpointed:
             length = isqrt(course.steps - 1) + 1
@@ -141,7 +141,7 @@ class _Walk:
     def _pull_back(self, steps: range, state: State, grads: State, sums: "_Sums") -> State:
         """The gradients before `steps` by a recomputation of them from `state`."""
         per_step = self._evaluations()
-        self._replay.rewind(range(steps.start * per_step, steps.stop * per_step))
+        self.replay.rewind(range(steps.start * per_step, steps.stop * per_step))
         leaves = tuple(x.detach().requires_grad_() for x in state)
         with torch.enable_grad():
             out = leaves
@@ -151,7 +151,7 @@ class _Walk:
 
     def _reverse(self, step: int, state: State, grads: State, sums: "_Sums") -> tuple[State, State]:
         per_step = self._evaluations()
-        self._replay.rewind(range((step + 1) * per_step - 1, step * per_step - 1, -1))
+        self.replay.rewind(range((step + 1) * per_step - 1, step * per_step - 1, -1))
         before = self.method.unstep(self.rate, state, step, self.course)
         return before, self._pull_back(range(step, step + 1), before, grads, sums)
 
@@ -159,7 +159,7 @@ class _Walk:
         """One evaluation of each shear serves its inverse and its gradient."""
         assert isinstance(self.method, PairScheme)
         per_step = self._evaluations()
-        self._replay.rewind(range((step + 1) * per_step - 1, step * per_step - 1, -1))
+        self.replay.rewind(range((step + 1) * per_step - 1, step * per_step - 1, -1))
         reads = self.reads(range(step, step + 1))
         state, flows = self.method.swapped(state), list(self.method.swapped(grads))
         for shear in reversed(self.method.shears(self.rate, step, self.course)):
@@ -176,10 +176,6 @@ class _Walk:
     def _evaluations(self) -> int:
         """Calls of slopes a step."""
         return len(self.rate.halves) if self.method.needs == "halves" and self.rate.halves else self.method.evaluations
-
-    def again(self) -> Any:
-        """The context of a recomputation: random draws repeated, the caller's generator left alone."""
-        return self._replay.forked()
 
 
 class _Sums:
@@ -244,9 +240,9 @@ class _Recomputing(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        saved = list(ctx.saved_tensors)
-        kept, sums = saved[: ctx.count], _Sums(saved[ctx.count :])
+        kept, walk = list(ctx.saved_tensors[: ctx.count]), ctx.walk
+        sums = _Sums(walk.reads(range(walk.course.steps)))
         device, dtype, enabled = ctx.autocast
-        with torch.autocast(device, dtype, enabled), ctx.walk.again():
-            flows = ctx.walk.backward(kept, grads, sums)
+        with torch.autocast(device, dtype, enabled), walk.replay.forked():
+            flows = walk.backward(kept, grads, sums)
         return (None, None, *flows, *sums.totals())

@@ -119,10 +119,10 @@ def measure(
 def _manifestations(model: DepthNet, part: Batches, config: EvaluateConfig) -> list[Measured]:
     trained, possible = model.depths()[-1].course, NETWORKS[model.config.network].capability.manifestations
     schemes = dict.fromkeys([trained.scheme, *(scheme for scheme in config.schemes if scheme in possible)])
-    factors = dict.fromkeys([1.0, *config.step_factors])
+    fixed_steps = sorted({max(1, round(factor * trained.steps)) for factor in (1.0, *config.step_factors)})
     results = []
     for scheme in schemes:
-        for steps in sorted({max(1, round(factor * trained.steps)) for factor in factors}):
+        for steps in fixed_steps if scheme is not Scheme.dopri5 else [trained.steps]:
             other = manifest(model, scheme=scheme, steps=steps)
             results.append(Measured(MANIFESTATION, scheme, steps, score(other, part, batch_size=config.batch_size)))
     return results
