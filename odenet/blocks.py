@@ -181,7 +181,7 @@ def layers_of(names: Sequence[str], change: Change, *, bias: bool) -> nn.Sequent
         if name == "norm":
             made.append(nn.BatchNorm2d(width))
         elif name == "relu":
-            made.append(nn.ReLU())
+            made.append(nn.ReLU(inplace=True))  # what comes before it keeps its input only
         elif name == "reduce":
             made.append(convolution((width, change.widths.inner), size=1, bias=bias))
             width = change.widths.inner

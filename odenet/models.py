@@ -168,7 +168,7 @@ def _stem(stem: Stem, channels: int, width: int) -> nn.Module:
         conv.padding = (1, 1)
     else:
         conv = convolution((channels, width), size=stem.size)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU()) if stem.norm else conv
+    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)) if stem.norm else conv
 
 
 def _rate(order: RateOrder, nodes: int, widths: Widths, config: ModelConfig) -> Rate:
