@@ -70,6 +70,7 @@ class CurveRow:
     cost_rate_evaluations: int
     depth_steps: int
     depth_nodes: int
+    gradient_drift: float | None = None  # with runtime.check_drift, where states are reconstructed
 
 
 # Conditions of an evaluation:

@@ -76,7 +76,7 @@ class Recorder(Callback):
             return  # no epoch, or one that was reported before its worker was lost
         row = with_result(row, result)
         append_row(book.files.curves, curve_row(row.number, result))
-        metrics = {name: float(result[name]) for name in _METRICS if name in result}
+        metrics = {name: float(result[name]) for name in METRICS if name in result}
         book.session.tracker.metrics(mlflow_key(row), metrics, row.epochs)
         self._changed(book, row)
 
@@ -135,9 +135,9 @@ def _tell_end(book: Book, row: TrialRow) -> None:
     book.session.tracker.end(mlflow_key(row), STATES[row.outcome].mlflow, tags)
 
 
-_METRICS = (
+METRICS = (
     "train/loss", "val/loss", "val/accuracy", "objective", "cost/train_gflops", "cost/seconds", "cost/rate_evaluations",
-    "depth/steps", "depth/nodes",
+    "depth/steps", "depth/nodes", "gradient/drift",
 )  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def with_result(row: TrialRow, result: dict[str, Any]) -> TrialRow:
 
 
 def curve_row(number: int, result: dict[str, Any]) -> CurveRow:
-    values: dict[str, Any] = {name.replace("/", "_"): result.get(name) for name in _METRICS}
+    values: dict[str, Any] = {name.replace("/", "_"): result.get(name) for name in METRICS}
     for count in ("cost_rate_evaluations", "depth_steps", "depth_nodes"):
         values[count] = int(values[count])
     return CurveRow(number=number, epoch=result["epoch"], **values)

@@ -28,6 +28,7 @@ from sweep import delivery, tracking
 from sweep.config import override
 from sweep.delivery import LONGEST_PARAM, main
 from sweep.errors import WorkError
+from sweep.recorder import METRICS
 from sweep.tracking import DELIVERED, LOCK, OUTBOX, Run, Tracker, delivering, store_uri
 
 PATIENCE = 120.0
@@ -299,3 +300,10 @@ def test_what_fails_inside_the_block_is_not_hidden_and_closes_the_outbox(tmp_pat
     with pytest.raises(KeyError), delivering(tmp_path, None):
         raise KeyError("x")
     assert json.loads((tmp_path / OUTBOX).read_text())["op"] == "close"
+
+
+def test_every_metric_that_training_reports_is_recorded():
+    keys = {"model.network": "hamiltonian", "model.width": 4, "model.gradient": "reconstructed", "training.epochs": 1}
+    runtime = RuntimeConfig(device=Device.cpu, check_drift=True)
+    (report,) = Training(override(ExperimentConfig(), keys), runtime)
+    assert set(report.metrics) == set(METRICS)
