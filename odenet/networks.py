@@ -124,6 +124,16 @@ _SCALED = Wiring(
     source="Sander et al. 2022, arXiv 2205.14612",
 )
 
+_LM_NET = replace(
+    _PREACT,
+    rate=rates.LM,
+    scheme=Scheme.lm,
+    transition=blocks.LM_PROJECTION,
+    capability=_LM,
+    source="Lu et al. 2018, arXiv 1710.10121",
+)
+_LM_BOTTLENECK = replace(_LM_NET, rate=rates.LM_BOTTLENECK, transition=blocks.LM_BOTTLENECK_PROJECTION)
+
 NETWORKS: dict[Network, Wiring] = {
     Network.continuous: _CONTINUOUS,
     Network.continuous_preact: replace(
@@ -182,30 +192,9 @@ NETWORKS: dict[Network, Wiring] = {
         depth_time=_heun_time,
         capability=replace(_ODE, bases=(Basis.hat,), because="HeunNet shares the functions of its nodes between steps"),
     ),
-    Network.lm_resnet: replace(
-        _PREACT,
-        rate=rates.LM,
-        scheme=Scheme.lm,
-        transition=blocks.LM_PROJECTION,
-        capability=_LM,
-        source="Lu et al. 2018, arXiv 1710.10121",
-    ),
-    Network.lm_bottleneck: replace(
-        _PREACT,
-        rate=rates.LM_BOTTLENECK,
-        scheme=Scheme.lm,
-        transition=blocks.LM_BOTTLENECK_PROJECTION,
-        capability=_LM,
-        source="Lu et al. 2018, arXiv 1710.10121",
-    ),
-    Network.lm_resnext: replace(
-        _PREACT,
-        rate=rates.LM_BOTTLENECK,
-        scheme=Scheme.lm,
-        transition=blocks.LM_BOTTLENECK_PROJECTION,
-        capability=_LM,
-        source="Lu et al. 2018, arXiv 1710.10121",
-    ),
+    Network.lm_resnet: _LM_NET,
+    Network.lm_bottleneck: _LM_BOTTLENECK,
+    Network.lm_resnext: _LM_BOTTLENECK,
     Network.polynet: replace(
         _PREACT,
         scheme=Scheme.polynet,
