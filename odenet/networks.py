@@ -120,7 +120,7 @@ _SCALED = Wiring(
     stem=Stem(size=5, stride=3),
     pool=2,
     depth_time=_times_one,
-    capability=replace(_ODE, depth_time=True),
+    capability=_ODE,
     source="Sander et al. 2022, arXiv 2205.14612",
 )
 
