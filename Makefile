@@ -4,7 +4,7 @@ BIN := .venv/bin
 NAME ?= digits-$(shell date +%m%d-%H%M%S)
 ARGS ?=
 
-.PHONY: sweep test lint bench clean lock
+.PHONY: sweep test lint bench faults clean lock
 
 # The main job: both families on scikit-learn's digits, three draws, equal budgets, ending in a report.
 # On CIFAR-10: make sweep NAME=cifar ARGS="data=cifar10 data.per_class=50 runtime.data_dir=/path/to/data"
@@ -23,6 +23,10 @@ lint: .venv/ready
 bench: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock -e '.[bench]'
 	@set -e; for file in benchmarks/bench_*.py; do $(BIN)/python $$file; done
+
+# The faults of the tests at random moments and many times, and a thousand trials: about half an hour.
+faults: .venv/ready
+	$(BIN)/python benchmarks/faults.py
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + ": set PYTHON=python3.11, say")'

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -86,7 +86,7 @@ class ExperimentConfig:
         self.refinement.coarsens(self.training.epochs)
         depths = stage_depths(self.model)
         _check_every_node_is_read(depths)
-        for count in range(1, self.refinement.count + 1):
+        for count in range(1, self.refinement.times + 1):
             depths = [depth.refined() for depth in depths]
             _check_depth(self, depths, count)
             _check_every_node_is_read(depths, " after refinement")
@@ -105,8 +105,8 @@ def _check_capability(model: ModelConfig, refinement: RefinementConfig) -> None:
             choices = ", ".join(choice.value for choice in possible)
             why = "a zero rate has no gradient here" if key == "initialisation" else can.because
             raise ValueError(f"{name} with model.{key}={value.value}: only {choices} is possible, {why}.")
-    if (refinement.count or refinement.coarsen is not None) and not can.refines:
-        key = f"count={refinement.count}" if refinement.count else f"coarsen={refinement.coarsen}"
+    if (refinement.times or refinement.coarsen is not None) and not can.refines:
+        key = refinement.asked if refinement.times else f"coarsen={refinement.coarsen}"
         raise ValueError(f"{name} with refinement.{key}: {can.because}, its depth cannot change.")
     if model.substeps > 1 and not can.substeps:
         raise ValueError(f"{name} with model.substeps={model.substeps}: {can.because}, its block is one step; use 1.")
@@ -150,7 +150,7 @@ def _check_depth(config: ExperimentConfig, depths: list[Depth], count: int) -> N
     deepest = max(depths, key=lambda depth: max(depth.nodes, depth.course.steps))
     if max(deepest.nodes, deepest.course.steps) > MOST_STEPS:
         raise ValueError(
-            f"refinement.count={config.refinement.count} from model.nodes={config.model.nodes} ends, after {count}, "
+            f"refinement.{config.refinement.asked} from model.nodes={config.model.nodes} ends, after {count}, "
             f"with {deepest.nodes} nodes and {deepest.course.steps} steps per stage: at most {MOST_STEPS} are "
             "possible; refine less often or start with fewer."
         )
@@ -199,6 +199,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return from_plain(hint, value, where)  # type: ignore[arg-type]
     if isinstance(hint, UnionType):
         return None if value is None else _typed(get_args(hint)[0], value, where)
+    if get_origin(hint) is list:
+        if not isinstance(value, list):
+            raise ValueError(f"{where}={value!r}: must be a list.")
+        return [_typed(get_args(hint)[0], one, f"{where}[{index}]") for index, one in enumerate(value)]
     if isinstance(hint, type) and issubclass(hint, Enum):
         if not isinstance(value, str) or value not in hint.__members__:
             raise ValueError(f"{where}={value!r}: must be one of {', '.join(hint.__members__)}.")
@@ -219,6 +223,6 @@ def identity(config: ExperimentConfig) -> str:
 def depths_after(config: ExperimentConfig) -> list[Depth]:
     """The depth of each stage after the last refinement."""
     depths = stage_depths(config.model)
-    for _ in range(config.refinement.count):
+    for _ in range(config.refinement.times):
         depths = [depth.refined() for depth in depths]
     return depths

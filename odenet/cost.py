@@ -11,6 +11,12 @@ from odenet.stepping import Course
 from odenet.terms import Gradient
 
 
+def forward_gflops(model: DepthNet, shape: tuple[int, int, int]) -> float:
+    """GFLOP of one forward pass for one image of `shape` (C, H, W), as the network now is: see `train_gflops`."""
+    counts, _ = _counted(model, shape)
+    return 2 * sum(counts) / 1e9
+
+
 def train_gflops(model: DepthNet, shape: tuple[int, int, int]) -> float:
     """GFLOP of one training step (forward and backward) for one image of `shape` (C, H, W).
 
@@ -20,6 +26,17 @@ def train_gflops(model: DepthNet, shape: tuple[int, int, int]) -> float:
     those that an image of white noise takes; its adjoint is taken to need as many. A test holds it against torch's
     FlopCounterMode, which takes seconds to load.
     """
+    counts, recomputed = _counted(model, shape)
+    return 2 * (3 * sum(counts) - counts[0] + sum(recomputed)) / 1e9
+
+
+def noise_image(model: DepthNet, shape: tuple[int, int, int]) -> Tensor:
+    """The image (1, C, H, W) that costs are measured on."""
+    return torch.randn(shape, generator=generator(0, "cost"))[None].to(next(model.parameters()))
+
+
+def _counted(model: DepthNet, shape: tuple[int, int, int]) -> tuple[list[int], list[int]]:
+    """Multiply-adds of a forward pass, layer by layer, and those of the stages that a backward pass repeats."""
     counts: list[int] = []
     recomputed: list[int] = []
 
@@ -33,14 +50,13 @@ def train_gflops(model: DepthNet, shape: tuple[int, int, int]) -> float:
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
-            image_CHW = torch.randn(shape, generator=generator(0, "cost"))
-            model.eval()(image_CHW[None].to(next(model.parameters())))
+            model.eval()(noise_image(model, shape))
     finally:
         for handle in handles:
             handle.remove()
         for module, training in modes:
             module.training = training
-    return 2 * (3 * sum(counts) - counts[0] + sum(recomputed)) / 1e9
+    return counts, recomputed
 
 
 def _multiply_adds(module: nn.Module, y: Tensor) -> int:

@@ -1,6 +1,6 @@
 """Measuring a network on images, leaving it as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,7 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from odenet.cost import forward_gflops
 from odenet.data import Batches
+from odenet.models import DepthNet, manifest
+from odenet.networks import NETWORKS
+from odenet.terms import Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,18 @@ class Score:
     accuracy: float
     loss: float
     n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifested:
+    """One network's score under a manifestation."""
+
+    scheme: Scheme
+    steps: int
+    trained: bool  # the one it was trained with
+    score: Score
+    gflops: float  # of one image's forward pass
+    rate_evaluations: int  # of that pass
 
 
 @contextmanager
@@ -43,3 +59,29 @@ def evaluate(model: nn.Module, batches: Batches, *, batch_size: int = 512) -> Sc
             loss += float(F.cross_entropy(logits_BK, labels_B, reduction="sum"))
             n += len(labels_B)
     return Score(hits / n, loss / n, n)
+
+
+def manifestations(
+    model: DepthNet, batches: Batches, schemes: Sequence[Scheme], step_factors: Sequence[float], batch_size: int = 512
+) -> list[Manifested]:
+    """The same weights under every scheme that makes sense of them and every number of steps, without training.
+
+    Args:
+        schemes: those under which the network's rate has no meaning are left out; the trained one always is in.
+        step_factors: of the last stage's steps in training, which always are in; an adaptive scheme chooses its own.
+    """
+    trained, possible = model.depths()[-1].course, NETWORKS[model.config.network].capability.manifestations
+    fixed_steps = sorted({max(1, round(factor * trained.steps)) for factor in (1.0, *step_factors)})
+    pairs = [
+        (scheme, steps)
+        for scheme in dict.fromkeys([trained.scheme, *(scheme for scheme in schemes if scheme in possible)])
+        for steps in (fixed_steps if scheme is not Scheme.dopri5 else [trained.steps])
+    ]
+    results = []
+    for scheme, steps in pairs:
+        is_trained = (scheme, steps) == (trained.scheme, trained.steps)
+        # Stages of other nodes than the last have other steps, too; under a manifestation all have the same.
+        other = model if is_trained else manifest(model, scheme=scheme, steps=steps)
+        score, gflops = evaluate(other, batches, batch_size=batch_size), forward_gflops(other, batches.shape)
+        results.append(Manifested(scheme, steps, is_trained, score, gflops, other.rate_evaluations))
+    return results

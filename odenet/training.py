@@ -4,7 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ class Progress:
     seconds: float = 0.0
     rate_evaluations: int = 0
     recent: tuple[float, ...] = ()  # val/accuracy of the last `OBJECTIVE_EPOCHS` epochs
+    last: Report | None = None
+
+    @classmethod
+    def restored(cls, plain: dict[str, Any]) -> "Progress":
+        """From the values of a checkpoint; those of an older version have no `last`."""
+        last = plain.get("last")
+        return cls(**{**plain, "recent": tuple(plain["recent"]), "last": None if last is None else Report(**last)})
 
 
 class Training:
@@ -113,7 +120,7 @@ class Training:
         if checkpoint is not None:
             self.optimizer.load_state_dict(checkpoint.optimizer)
             self.epoch = checkpoint.epoch
-            self._progress = Progress(**{**checkpoint.progress, "recent": tuple(checkpoint.progress["recent"])})
+            self._progress = Progress.restored(checkpoint.progress)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -151,7 +158,13 @@ class Training:
             metrics |= self._validate()
         self.epoch += 1
         self._progress.seconds += time.perf_counter() - started
-        return Report(self.epoch, metrics | self._costs())
+        self._progress.last = Report(self.epoch, metrics | self._costs())
+        return self._progress.last
+
+    @property
+    def last(self) -> Report | None:
+        """The report of the last epoch, also of one before the checkpoint: for a caller who cannot know who got it."""
+        return self._progress.last
 
     def iterations(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """`count` batches of the present epoch and as many further ones as it takes: for a dry run with `update`."""
@@ -225,7 +238,6 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """The present state; its tensors are the live ones, so save it before the next epoch."""
-        progress: dict[str, Any] = {name: getattr(self._progress, name) for name in Progress.__slots__}
         return Checkpoint(
             experiment=self.config,
             depths=self.model.depths(),
@@ -234,7 +246,7 @@ class Training:
             epoch=self.epoch,
             weights=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            progress=progress,
+            progress=asdict(self._progress),
         )
 
     def save(self, path: Path) -> None:

@@ -1,11 +1,11 @@
 """A search space: an ordered mapping from dotted configuration keys to parameters, some used only under a condition."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
-from search_spaces.parameters import Parameter, Trial, Value, When, fixed
+from search_spaces.parameters import Choice, Float, Int, Parameter, Trial, Value, When, fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,22 @@ class Space:
         """What is not searched. A value with a condition appears in a trial only where the condition holds."""
         return {key: p.middle() for key, p in self.entries.items() if _is_fixed(p) and self._reachable(key)}
 
+    @property
+    def categorical(self) -> list[str]:
+        """Searched keys whose values have no order and no distance."""
+        return [key for key, parameter in self.parameters.items() if isinstance(parameter, Choice)]
+
+    @property
+    def conditional(self) -> list[str]:
+        """Searched keys that some trials do not use, because a condition may fail."""
+        return [key for key in self.parameters if not self._always_used(key)]
+
+    @property
+    def decisive(self) -> list[str]:
+        """Searched keys whose value decides whether a conditional one is used: with them fixed, none is left."""
+        deciding = {above for key in self.conditional for above in self._above(key)}
+        return [key for key in self.parameters if key in deciding]
+
     def suggest(self, trial: Trial) -> dict[str, Value]:
         """A complete assignment, fixed values included; keys whose condition does not hold are left out."""
         return self._assignment(lambda key, parameter: parameter.suggest(trial, key))
@@ -57,8 +73,19 @@ class Space:
         found.append(self._assignment(lambda _, parameter: parameter.extremes()[-1]))
         return [corner for i, corner in enumerate(found) if corner not in found[:i]]
 
+    def grid(self) -> Iterator[dict[str, Value]]:
+        """All complete assignments, each once; ValueError names searched keys that take any number from a range."""
+        endless = [key for key, parameter in self.parameters.items() if isinstance(parameter, Float)]
+        if endless:
+            raise ValueError(f"{', '.join(endless)}: a number from a range has no grid. Fix each of them to one value.")
+        return self._continued({}, list(self.entries))
+
     def validate(self, params: Mapping[str, Any]) -> None:
         """Raises ValueError unless these are the values of one possible trial; fixed values may be left out."""
+        self.complete(params)
+
+    def complete(self, params: Mapping[str, Any]) -> dict[str, Value]:
+        """These values in the parameters' own types, and the fixed ones; ValueError where `validate` raises it."""
         for key in params:
             self._check_known(key)
         values: dict[str, Value] = {}
@@ -67,6 +94,7 @@ class Space:
                 values[key] = _given(key, parameter, params)
             elif key in params:
                 raise ValueError(f"{key}={params[key]!r} is given, but it is used only when {self.conditions[key]}.")
+        return values
 
     def contains(self, params: Mapping[str, Any]) -> bool:
         """Whether `validate` would pass."""
@@ -83,6 +111,21 @@ class Space:
     def narrow(self, ranges: Mapping[str, Any]) -> "Space":
         """The space with [low, high] or a list of options in place of the former ones; one value left is fixed."""
         return self._changed(ranges, lambda parameter, values: parameter.narrow(values))
+
+    def without(self, keys: Iterable[str]) -> "Space":
+        """The space in which these keys, and conditions on using them, do not exist; what depends on them must go, too.
+
+        Raises:
+            ValueError: a key is not in the space, or one that stays depends on it.
+        """
+        removed = list(keys)
+        for key in removed:
+            self._check_known(key)
+        for key, condition in self.conditions.items():
+            if condition.key in removed and key not in removed:
+                raise ValueError(f"{condition.key} cannot be removed alone: {key} is used only when {condition}.")
+        entries = {key: parameter for key, parameter in self.entries.items() if key not in removed}
+        return Space(entries, {key: condition for key, condition in self.conditions.items() if key not in removed})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data. A list keeps the order also where a writer sorts keys."""
@@ -112,6 +155,18 @@ class Space:
                 values[key] = pick(key, parameter)
         return values
 
+    def _continued(self, values: dict[str, Value], keys: list[str]) -> Iterator[dict[str, Value]]:
+        """All ways in which an assignment goes on with these keys."""
+        if not keys:
+            yield values
+            return
+        key, *rest = keys
+        if not self._active(key, values):
+            yield from self._continued(values, rest)
+            return
+        for value in _every(self.entries[key]):
+            yield from self._continued({**values, key: value}, rest)
+
     def _around_middle(self, wanted: Mapping[str, Value]) -> dict[str, Value]:
         return self._assignment(lambda key, parameter: wanted[key] if key in wanted else parameter.middle())
 
@@ -124,6 +179,20 @@ class Space:
         if condition is None:
             return True
         return self._reachable(condition.key) and any(map(self.entries[condition.key].contains, condition.values))
+
+    def _above(self, key: str) -> list[str]:
+        """The key it depends on, what that one depends on, and so on."""
+        condition = self.conditions.get(key)
+        return [] if condition is None else [condition.key, *self._above(condition.key)]
+
+    def _always_used(self, key: str) -> bool:
+        condition = self.conditions.get(key)
+        if condition is None:
+            return True
+        parent = self.entries[condition.key]
+        if isinstance(parent, Float):
+            return False
+        return self._always_used(condition.key) and all(value in condition.values for value in _every(parent))
 
     def _required(self, key: str) -> dict[str, Value]:
         """Values of other parameters, the middle where it will do, under which a reachable key is used."""
@@ -180,6 +249,13 @@ def _given(key: str, parameter: Parameter, params: Mapping[str, Any]) -> Value:
     if _is_fixed(parameter):
         return parameter.middle()
     raise ValueError(f"{key} is missing: it must be {parameter.domain}.")
+
+
+def _every(parameter: Parameter) -> Iterable[Value]:
+    """The values of a parameter that has finitely many."""
+    if isinstance(parameter, Int):
+        return range(parameter.low, parameter.high + 1, parameter.step)
+    return parameter.extremes()
 
 
 def _is_fixed(parameter: Parameter) -> bool:

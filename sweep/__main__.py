@@ -56,7 +56,7 @@ def _dispatch(command: Command, console: Console) -> None:
     else:
         from sweep import stages
 
-        if command.flags:
+        if "--cfg" in command.flags:
             stages.print_config(command, console)
         else:
             stages.RUN[command.stage](command, console)

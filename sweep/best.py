@@ -5,7 +5,7 @@ runs/NAME/best.yaml is the best trial of a search, runs/NAME/final/crowned.yaml 
 
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,10 +23,17 @@ RECORDED = ("torch", "numpy", "ray", "optuna", "mlflow")
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """An experiment as it was trained, and where it comes from."""
+    """An experiment as it was trained, and where it comes from. `schedule`: what a population changed in mid-training,
+    as {epoch, parameters, parent}, from epoch 0 on; empty for all others."""
 
     experiment: ExperimentConfig
     provenance: dict[str, Any]
+    schedule: list[Any] = field(default_factory=list)
+
+
+def changed(row: TrialRow) -> list[Any]:
+    """The schedule of a trial that changed in mid-training, else nothing."""
+    return row.schedule if len(row.schedule) > 1 else []
 
 
 def provenance(row: TrialRow, space: Space) -> dict[str, Any]:
@@ -59,6 +66,8 @@ def git_commit() -> str:
 
 def write_best(path: Path, best: Best) -> None:
     content = {"schema": SCHEMA, "experiment": to_plain(best.experiment), "provenance": best.provenance}
+    if best.schedule:
+        content["schedule"] = best.schedule
     write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
@@ -66,7 +75,7 @@ def read_best(path: Path) -> Best:
     """Raises InputError: not there, not YAML, of another schema version, or no valid experiment."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict) or not {"schema", "experiment", "provenance"} <= content.keys():
         raise InputError(f"{path} is no best.yaml: it needs the keys schema, experiment and provenance.")
@@ -80,10 +89,27 @@ def read_best(path: Path) -> Best:
     for key, (kind, what) in _ORIGIN.items():
         if not isinstance(origin.get(key, kind()), kind):
             raise InputError(f"{path}: provenance.{key}={origin[key]!r}: must be {what}.")
+    schedule = content.get("schedule", [])
+    _check_schedule(path, schedule)
     try:
-        return Best(from_plain(ExperimentConfig, content["experiment"]), origin)
+        return Best(from_plain(ExperimentConfig, content["experiment"]), origin, schedule)
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _check_schedule(path: Path, schedule: Any) -> None:
+    """Raises InputError unless it is a list of changes at growing epochs, the first at 0."""
+    entries = schedule if isinstance(schedule, list) else [schedule]
+    epochs: list[Any] = [entry.get("epoch") if isinstance(entry, dict) else None for entry in entries]
+    if (
+        [epoch for epoch in epochs if type(epoch) is not int]
+        or epochs != sorted({0, *epochs} if epochs else ())
+        or not all(isinstance(entry.get("parameters"), dict) for entry in entries)
+    ):
+        raise InputError(
+            f"{path}: schedule must be a list of {{epoch, parameters}} at growing epochs, the first at 0; it has the "
+            f"epochs {epochs}."
+        )
 
 
 # What stages read of the provenance, where it is there.

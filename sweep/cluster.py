@@ -16,6 +16,7 @@ from sweep.errors import InputError, WorkError
 from sweep.joining import check_visible, join
 
 LONGEST_TEMPORARY = 35  # characters: Ray's sockets lie 68 below, and a socket's path has at most 103 (macOS)
+MOST = 100_000  # CPUs or GPUs of anything
 SHARE_UNITS = 10_000  # Ray counts a GPU in ten-thousandths
 
 
@@ -51,8 +52,10 @@ class ClusterConfig:
         if not local and (self.cpus, self.gpus) != (None, None):
             raise ValueError("cluster.cpus and cluster.gpus are for cluster=local; a running cluster knows its own.")
         for name, value, least in (("cpus", self.cpus, 1), ("gpus", self.gpus, 0)):
-            if value is not None and value < least:
-                raise ValueError(f"cluster.{name}={value}: at least {least}, or null for what this machine has.")
+            if value is not None and not least <= value <= MOST:
+                raise ValueError(
+                    f"cluster.{name}={value}: at least {least}, or null for what this machine has; at most {MOST}."
+                )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -67,10 +70,10 @@ class Resources:
     gpus: float | None = None  # None: one where Ray has GPUs, else none; below 1 a share of one GPU
 
     def __post_init__(self) -> None:
-        if self.cpus < 1:
-            raise ValueError(f"runtime.resources.cpus={self.cpus}: a trial needs at least 1.")
+        if not 1 <= self.cpus <= MOST:
+            raise ValueError(f"runtime.resources.cpus={self.cpus}: a trial needs at least 1, at most {MOST}.")
         gpus = self.gpus or 0.0
-        if gpus and not (1 / SHARE_UNITS <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):
+        if gpus and not (1 / SHARE_UNITS <= gpus <= 1 or (1 < gpus <= MOST and float(gpus).is_integer())):
             raise ValueError(
                 f"runtime.resources.gpus={gpus}: possible are 0, a share of one GPU such as 0.25, and whole numbers."
             )
@@ -170,7 +173,7 @@ def _start(config: ClusterConfig) -> None:
             f"Ray cannot start on this machine with {asked}: {error} "
             "Possible are fewer cluster.gpus, and a short and writable directory in RAY_TMPDIR."
         ) from error
-    except RuntimeError as error:
+    except Exception as error:  # a bare one is what Ray raises when its processes are slow to start
         raise WorkError(f"Ray failed to start on this machine with {asked}: {error}") from error
 
 

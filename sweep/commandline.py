@@ -26,6 +26,13 @@ STAGES: dict[str, Stage] = {
         "Checks space, data and storage, trains two iterations of the cheapest and the dearest configuration, and\n"
         "prints trials x epochs x cost. Writes nothing.",
     ),
+    "doctor": Stage(
+        "checks this machine, or the cluster, for what a sweep would stumble over",
+        "sweep doctor [KEY=VALUE ...]",
+        (0, 0),
+        "Packages, CPUs, GPUs, data, disk, MLflow server, and Ray as a sweep starts or joins it; 1 if a check failed.\n"
+        "  data=cifar10 runtime.data_dir=DIR tracking.uri=http://HOST:5000 cluster=address cluster.address=auto",
+    ),
     "search": Stage(
         "runs a sweep: Optuna proposes, Ray Tune runs trials, MLflow records",
         "sweep search NAME [KEY=VALUE ...]",
@@ -37,11 +44,27 @@ STAGES: dict[str, Stage] = {
         "  search.trials=50 search.sampler=random search.scheduler=asha\n"
         "  data=cifar10 data.per_class=100 runtime.data_dir=DIR",
     ),
+    "resume": Stage(
+        "goes on with what was cut short",
+        "sweep resume NAME [KEY=VALUE ...]",
+        (1, 1),
+        "After Ctrl-C, a killed driver, a reboot or a full disk: trials go on from their checkpoints, and nothing\n"
+        "is lost or run twice. NAME is a sweep or a study whose search, final training or evaluation was cut short.\n"
+        "  search.accept_changes=true         although space, code or data have changed since\n"
+        "  search.budget.hours=12             a larger budget",
+    ),
+    "extend": Stage(
+        "adds trials to a finished search",
+        "sweep extend NAME search.more=N [KEY=VALUE ...]",
+        (1, 1),
+        "The sampler goes on with what it knows, schedulers with the rungs that are filled.",
+    ),
     "status": Stage(
         "table of sweeps or of one sweep's trials",
-        "sweep status [NAME] [runtime.runs_dir=DIR]",
+        "sweep status [NAME] [--verify] [runtime.runs_dir=DIR]",
         (0, 1),
-        "Outcomes, reasons, cost so far and best so far, also while the sweep runs.",
+        "Outcomes, reasons, cost so far and best so far, also while the sweep runs.\n"
+        "  --verify   whether trials.csv, Ray, the Optuna study and MLflow agree on every trial; 1 if they do not",
     ),
     "final": Stage(
         "confirms the best trials over seeds, retrains the crowned one",
@@ -70,6 +93,14 @@ STAGES: dict[str, Stage] = {
         (1, 1),
         "  study.families=[resnet,continuous] study.draws=[0,1,2] search.trials=12",
     ),
+    "replay": Stage(
+        "a finished search under another sampler or scheduler, on its recorded curves",
+        "sweep replay NAME [KEY=VALUE ...]",
+        (1, 1),
+        "Trains nothing, writes nothing. Trials whose whole curve is recorded are searched again in simulated time.\n"
+        "  search.sampler=tpe search.scheduler=asha search.reduction=4\n"
+        "  replay.workers=8 replay.repeats=10",
+    ),
     "ui": Stage(
         "MLflow's page and Optuna's dashboard on loopback",
         "sweep ui NAME [tracking.port=5000]",
@@ -78,12 +109,13 @@ STAGES: dict[str, Stage] = {
     ),
 }
 
+VERIFY = "--verify"
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line taken apart. `flags` are --help or --cfg job, or what follows -sc."""
+    """A command line taken apart. `flags` are --help, --cfg job, or --verify, or what follows -sc."""
 
     stage: str
     names: list[str]
@@ -103,8 +135,11 @@ def parse(argv: list[str]) -> Command:
         meant = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"There is no stage {stage!r}; {meant}Stages are {', '.join(STAGES)}.")
     names, overrides, flags = _sort(rest)
-    if not flags:
-        _check_names(stage, names)
+    if VERIFY in flags and stage != "status":
+        raise InputError(f"{VERIFY} belongs to `sweep status NAME`, not to `sweep {stage}`.")
+    if not flags or VERIFY in flags:
+        _check_names(stage, names, least=1 if VERIFY in flags else None)
+        _check_more(stage, overrides)
     return Command(stage, names, overrides, flags)
 
 
@@ -123,6 +158,8 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
             flags += ["--cfg", "job"]
         elif word in {"-h", "--help"}:
             flags.append("--help")
+        elif word == VERIFY:
+            flags.append(VERIFY)
         elif word.startswith("-"):
             raise InputError(f"There is no option {word}; --help and --cfg job are possible.")
         elif "=" in word or word.startswith(("+", "~")):
@@ -132,12 +169,21 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
     return names, overrides, flags
 
 
-def _check_names(stage: str, names: list[str]) -> None:
-    least, most = STAGES[stage].names
-    if len(names) < least:
+def _check_names(stage: str, names: list[str], least: int | None = None) -> None:
+    fewest, most = STAGES[stage].names
+    if len(names) < (fewest if least is None else least):
         raise InputError(f"`sweep {stage}` needs a name: {STAGES[stage].usage}")
     if len(names) > most:
         raise InputError(f"{names[most]!r} is one name too many, or lacks its `=`: {STAGES[stage].usage}")
+
+
+def _check_more(stage: str, overrides: list[str]) -> None:
+    more = [text for text in overrides if text.lstrip("+").startswith("search.more=")]
+    if more and stage != "extend":
+        raise InputError(
+            f"{more[0]} is for `sweep extend NAME`, which adds trials to a finished search; search.trials is how many "
+            "a new one has."
+        )
 
 
 def help_text(stage: str) -> str:

@@ -23,20 +23,21 @@ from sweep.errors import InputError
 
 CONF = "sweep.conf"
 OPEN_KEYS = ("space.fix.", "space.range.")  # take any name of the space below them
-# What can be set of a sweep, or a best.yaml, that is there already.
-HOW_IT_RUNS = (
-    "runtime.", "final.", "evaluate.", "cluster.", "tracking.", "search.seed", "search.concurrency", "search.retries",
-    "search.checkpoint_every",
+# What can be set of work that was begun: how it goes on; and of a finished search, or a best.yaml, what follows it.
+GOES_ON = (
+    "runtime.", "cluster.", "tracking.", "search.concurrency", "search.retries", "search.checkpoint_every",
+    "search.timeout_minutes", "search.budget.", "search.accept_changes", "search.more",
 )  # fmt: skip
+FOLLOWS = (*GOES_ON, "final.", "evaluate.", "search.seed")
 
 
-def load(arguments: list[str], saved: Path | None = None) -> AppConfig:
-    """The typed configuration of Hydra overrides, or of a sweep's config.yaml with overrides of how it is run.
+def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, ...] = FOLLOWS) -> AppConfig:
+    """The typed configuration of Hydra overrides, or of a sweep's config.yaml with overrides of what is `possible`.
 
     Raises:
         InputError: what the user wrote is wrong; the message names it and what is possible.
     """
-    composed = compose_config(arguments) if saved is None else _with_saved(arguments, saved)
+    composed = compose_config(arguments) if saved is None else _with_saved(arguments, saved, possible)
     try:
         if saved is None:
             _apply_space(composed, arguments)
@@ -83,18 +84,18 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     return [f"++{text}" if text.startswith(OPEN_KEYS) else text for text in arguments]
 
 
-def check_how_it_runs(arguments: list[str], origin: Path) -> None:
+def check_possible(arguments: list[str], origin: Path, possible: tuple[str, ...] = FOLLOWS) -> None:
     """InputError for an override of what `origin` has fixed."""
     for text in arguments:
-        if not text.lstrip("+~").startswith(HOW_IT_RUNS):
+        if not text.lstrip("+~").startswith(possible):
             raise InputError(
-                f"{text}: what is learned is fixed by {origin}; only {', '.join(HOW_IT_RUNS).replace('.,', '.*,')} "
+                f"{text}: what is learned is fixed by {origin}; only {', '.join(possible).replace('.,', '.*,')} "
                 "can be set now."
             )
 
 
-def _with_saved(arguments: list[str], saved: Path) -> DictConfig:
-    check_how_it_runs(arguments, saved)
+def _with_saved(arguments: list[str], saved: Path, possible: tuple[str, ...]) -> DictConfig:
+    check_possible(arguments, saved, possible)
     overrides = _parse(arguments)
     schema = OmegaConf.structured(AppConfig)
     try:
@@ -104,7 +105,7 @@ def _with_saved(arguments: list[str], saved: Path) -> DictConfig:
         merged = OmegaConf.merge(schema, content)
         for parsed in overrides:
             OmegaConf.update(merged, parsed.key_or_group, parsed.value())
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, UnicodeDecodeError, YAMLError, RecursionError) as error:
         raise InputError(f"{saved} cannot be read: {' '.join(str(error).split())}.") from error
     except (OmegaConfBaseException, OverflowError) as error:
         raise InputError(_explain(error, arguments)) from error

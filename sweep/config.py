@@ -7,8 +7,8 @@ space, in best.yaml and in MLflow.
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum
 from typing import Any
+from urllib.parse import urlsplit
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -17,20 +17,7 @@ from odenet.config import ExperimentConfig, RuntimeConfig, from_plain, to_plain
 from odenet.terms import Device, Scheme
 from search_spaces import SPACES, Space
 from sweep.cluster import ClusterConfig, ClusterKind, Resources
-
-
-class SamplerKind(Enum):
-    """Who proposes configurations."""
-
-    tpe = "tpe"
-    random = "random"
-
-
-class SchedulerKind(Enum):
-    """Who stops trials early."""
-
-    none = "none"
-    asha = "asha"
+from sweep.search_config import SearchConfig, check_path
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,6 +30,8 @@ class SweepRuntime(RuntimeConfig):
     def __post_init__(self) -> None:
         if not self.runs_dir:
             raise ValueError("runtime.runs_dir is empty: name the directory for results, such as runs.")
+        for name in ("runs_dir", "data_dir"):
+            check_path(f"runtime.{name}", getattr(self, name))
         if self.device is Device.cuda and self.resources.gpus == 0:
             raise ValueError(
                 "runtime.device=cuda with runtime.resources.gpus=0: trials see no GPU; give them a share, or use cpu."
@@ -66,32 +55,6 @@ class SpaceConfig:
         if self.name not in SPACES:
             raise ValueError(f"space.name={self.name} is no search space; possible are {', '.join(SPACES)}.")
         return SPACES[self.name].fix(flat(self.fix)).narrow(flat(self.range))
-
-
-@dataclass(kw_only=True, slots=True)
-class SearchConfig:
-    """One sweep: how many trials, proposed and stopped by whom."""
-
-    trials: int = 12
-    seed: int = 0
-    sampler: SamplerKind = SamplerKind.tpe
-    scheduler: SchedulerKind = SchedulerKind.none
-    grace: float = 0.2  # asha: fraction of the epochs that every trial gets
-    reduction: int = 3  # asha: one in so many goes on at a rung
-    concurrency: int | None = None  # trials at once; None: as many as fit
-    retries: int = 2  # after a lost worker or node; nothing else is retried
-    checkpoint_every: int = 5  # epochs
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("trials", 1, 1_000_000), ("seed", 0, 2**31 - 1), ("reduction", 2, 100), ("retries", 0, 100),
-            ("checkpoint_every", 1, 100_000), ("concurrency", 1, 100_000),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"search.{name}={value}: must be from {low} to {high}.")
-        if not 0 < self.grace <= 1:
-            raise ValueError(f"search.grace={self.grace}: a fraction of the epochs, above 0 and at most 1.")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -120,8 +83,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if not self.schemes or not self.step_factors or not all(0 < f <= 1024 for f in self.step_factors):
             raise ValueError("evaluate needs schemes, and step_factors above 0 and at most 1024.")
-        if self.batch_size < 1 or (self.manifestation_images or 1) < 1:
-            raise ValueError("evaluate.batch_size and evaluate.manifestation_images must be at least 1.")
+        if not all(1 <= size <= 1_000_000 for size in (self.batch_size, self.manifestation_images or 1)):
+            raise ValueError("evaluate.batch_size and evaluate.manifestation_images must be at least 1, at most 1e6.")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -135,9 +98,39 @@ class StudyConfig:
         for name, values in (("families", self.families), ("draws", self.draws)):
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"study.{name}={list(values)}: at least one, each once.")
+        if not all(0 <= draw < 2**31 for draw in self.draws):
+            raise ValueError(f"study.draws={list(self.draws)}: each must be from 0 to {2**31 - 1}.")
         unknown = [family for family in self.families if family not in SPACES]
         if unknown:
             raise ValueError(f"study.families has {unknown[0]}; possible are {', '.join(SPACES)}.")
+
+
+@dataclass(kw_only=True, slots=True)
+class ReplayConfig:
+    """A recorded search simulated: on so many workers at once, and so often, each time from another seed."""
+
+    workers: int = 4
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        for name, high in (("workers", 100_000), ("repeats", 1000)):
+            if not 1 <= getattr(self, name) <= high:
+                raise ValueError(f"replay.{name}={getattr(self, name)}: must be from 1 to {high}.")
+
+
+def _is_address(uri: str) -> bool:
+    """Whether it is http, with a host, a possible port and no blanks or control characters."""
+    try:
+        parts = urlsplit(uri)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+            and uri.isprintable()
+            and " " not in uri
+        )
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -148,7 +141,7 @@ class TrackingConfig:
     port: int = 5000  # of `sweep ui`, on loopback; the next one is Optuna's dashboard
 
     def __post_init__(self) -> None:
-        if self.uri is not None and not self.uri.startswith(("http://", "https://")):
+        if self.uri is not None and not _is_address(self.uri):
             raise ValueError(
                 f"tracking.uri={self.uri}: must be the address of an MLflow server, such as http://127.0.0.1:5000, or "
                 "null for a file in the run directory."
@@ -167,6 +160,7 @@ class AppConfig(ExperimentConfig):
     final: FinalConfig = field(default_factory=FinalConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -185,8 +179,9 @@ class AppConfig(ExperimentConfig):
 
 
 def save(config: AppConfig) -> str:
-    """The text of config.yaml."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """The text of config.yaml. Changes are accepted once: the next session asks again."""
+    kept = replace(config, search=replace(config.search, accept_changes=False))
+    return OmegaConf.to_yaml(OmegaConf.structured(kept))
 
 
 def override(experiment: ExperimentConfig, params: dict[str, Any]) -> ExperimentConfig:

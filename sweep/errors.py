@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class WorkError(Exception):
     """The work itself failed: the message says what is kept and how to go on."""
+
+
+class StorageError(WorkError):
+    """A file could not be written: the disk is full, read-only or gone. What the file held before is kept."""

@@ -14,10 +14,8 @@ import torch
 from odenet.checkpoint import load_checkpoint
 from odenet.config import RuntimeConfig
 from odenet.data import Batches, Images, Statistics, load_data, load_test
-from odenet.evaluation import Score
+from odenet.evaluation import Score, manifestations
 from odenet.evaluation import evaluate as score
-from odenet.models import DepthNet, manifest
-from odenet.networks import NETWORKS
 from odenet.terms import Scheme
 from sweep.cluster import trial_resources
 from sweep.config import AppConfig, EvaluateConfig
@@ -113,19 +111,8 @@ def measure(
     whole = Batches(test, statistics=statistics, device=device)
     part = Batches(class_balanced(test, config.manifestation_images), statistics=statistics, device=device)
     clean = Measured(CLEAN, course.scheme, course.steps, score(model, whole, batch_size=config.batch_size))
-    return [clean, *_manifestations(model, part, config)]
-
-
-def _manifestations(model: DepthNet, part: Batches, config: EvaluateConfig) -> list[Measured]:
-    trained, possible = model.depths()[-1].course, NETWORKS[model.config.network].capability.manifestations
-    schemes = dict.fromkeys([trained.scheme, *(scheme for scheme in config.schemes if scheme in possible)])
-    fixed_steps = sorted({max(1, round(factor * trained.steps)) for factor in (1.0, *config.step_factors)})
-    results = []
-    for scheme in schemes:
-        for steps in fixed_steps if scheme is not Scheme.dopri5 else [trained.steps]:
-            other = manifest(model, scheme=scheme, steps=steps)
-            results.append(Measured(MANIFESTATION, scheme, steps, score(other, part, batch_size=config.batch_size)))
-    return results
+    others = manifestations(model, part, config.schemes, config.step_factors, config.batch_size)
+    return [clean, *(Measured(MANIFESTATION, one.scheme, one.steps, one.score) for one in others)]
 
 
 def class_balanced(images: Images, count: int | None) -> Images:
@@ -169,9 +156,12 @@ def _rows(trial: TrialRow, results: list[Measured]) -> list[EvaluationRow]:
 
 
 def _track(session: Session, rows: list[TrialRow], measured: list[list[Measured]]) -> None:
+    told = session.tracker.told()
     for row, results in zip(rows, measured, strict=True):
-        key = mlflow_key(row)
-        session.tracker.start(Run(key, f"final-{row.number}", session.run_key), tags={}, params={})
-        clean = results[0].score
+        key, clean = mlflow_key(row), results[0].score
+        if key not in told:  # its runs were tracked elsewhere
+            session.tracker.start(Run(key, f"final-{row.number}", session.run_key), tags={}, params={})
         session.tracker.metrics(key, {"test/accuracy": clean.accuracy, "test/loss": clean.loss}, row.epochs)
+        if key not in told:
+            session.tracker.end(key, "FINISHED")
     session.tracker.artifact(session.run_key, session.files.rows)

@@ -7,17 +7,18 @@ sees the old file or the new one.
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from sweep.errors import InputError
 from sweep.outcome import Outcome
+from sweep.storage import append_line, cut_half_line, whole_rows, write_text
 
-SCHEMA = 1
+SCHEMA = 2
+LONGEST_SHOWN = 100  # characters of a cell that cannot be read
 
 
 class Phase(Enum):
@@ -53,6 +54,29 @@ class TrialRow:
     seed: int
     config_hash: str
     data_hash: str
+    proposed_by: str = ""  # the sampler, or "enqueued"; empty for confirm and final
+    ray: str = ""  # Ray's status of the last leg
+    legs: int = 0  # stretches of training begun: more than one after a pause, a loss or a restart
+    objectives: dict[str, Any] = field(default_factory=dict)  # values by name, where there are several
+    constraints: dict[str, Any] = field(default_factory=dict)  # measured values by name, where limits are set
+    feasible: bool = True  # within the limits
+    schedule: list[Any] = field(default_factory=list)  # of a population's member: epoch, parameters, parent
+    gpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestationRow:
+    """A trial's network, when it was done, under one scheme and number of steps on the val set: manifestations.csv."""
+
+    number: int
+    scheme: str
+    steps: int  # integrator steps per stage
+    trained: bool  # the manifestation it was trained with
+    accuracy: float
+    loss: float
+    n: int  # images measured
+    gflops: float  # of one image's forward pass
+    rate_evaluations: int  # of one forward pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,55 +131,53 @@ class EvaluationRow:
 
 
 def ranked(rows: list[TrialRow]) -> list[TrialRow]:
-    """Trials that may be chosen, best first: done ones only; ties go to the earlier trial."""
-    done = [row for row in rows if row.outcome is Outcome.done and row.objective is not None]
+    """Trials that may be chosen, best first: done ones within all limits; ties go to the earlier trial."""
+    done = [row for row in rows if row.outcome is Outcome.done and row.objective is not None and row.feasible]
     return sorted(done, key=lambda row: (-(row.objective or 0.0), row.number))
 
 
-Row = TypeVar("Row", TrialRow, CurveRow, EvaluationRow)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file atomically: a full disk or a kill leaves the old one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+Row = TypeVar("Row", TrialRow, CurveRow, ManifestationRow, EvaluationRow)
+AnyRow = TrialRow | CurveRow | ManifestationRow | EvaluationRow
 
 
 def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
     """Writes a table with its header, also when there are no rows."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_header(row_type))
-    writer.writerows(_cells(row) for row in rows)
-    write_text(path, buffer.getvalue())
+    write_text(path, "".join([_line(_header(row_type)), *(_line(_cells(row)) for row in rows)]))
 
 
-def append_row(path: Path, row: TrialRow | CurveRow | EvaluationRow) -> None:
-    """Adds one line to a table that grows while a sweep runs."""
-    new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(_header(type(row)))
-        writer.writerow(_cells(row))
+def append_row(path: Path, row: AnyRow) -> None:
+    """Adds one line to a table that grows while a sweep runs.
+
+    Raises:
+        StorageError: there is no room, or the table cannot be written; it is as it was.
+    """
+    append_line(path, _line(_cells(row)), header=_line(_header(type(row))))
 
 
-def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
-    """Reads a table back; InputError names file, line and column of what is wrong."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-        lines = list(csv.reader(io.StringIO(text, newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
+def cut_half_row(path: Path) -> int:
+    """Makes a table readable whose last row a killed process or a full disk left unfinished; a table without even its
+    header is removed. Returns how many bytes were cut off."""
+    removed = cut_half_line(path, whole_rows)
+    if path.exists() and not path.stat().st_size:
+        path.unlink()
+    return removed
+
+
+def read_rows(path: Path, row_type: type[Row], *, growing: bool = False) -> list[Row]:
+    """Reads a table back; InputError names file, line and column of what is wrong.
+
+    `growing`: one that is appended to, whose last row may be unfinished and is then left out.
+    """
     expected = _header(row_type)
+    try:
+        content = path.read_bytes()
+        if growing:
+            content = _whole(path, content, _line(expected).encode())
+            if not content:
+                return []
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
     if not lines or lines[0] != expected:
         found = ", ".join(lines[0]) if lines else "nothing"
         raise InputError(f"{path}: the columns must be {', '.join(expected)}; the file has {found}.")
@@ -163,11 +185,28 @@ def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
     return [_parse(path, number, line, row_type, parsers) for number, line in enumerate(lines[1:], start=2)]
 
 
+def _whole(path: Path, content: bytes, header: bytes) -> bytes:
+    """Without the last row, where a killed process did not finish it. InputError: what is unfinished is no such row."""
+    length = whole_rows(content)
+    rest, first = content[length:], f"{SCHEMA},".encode()
+    begin = first if length else header
+    if rest[: len(begin)] != begin[: len(rest)] or b"\n" + first in rest:  # rows after a quote that is one too many
+        line, shown = content[:length].count(b"\n") + 1, _short(rest.decode(errors="replace"))
+        raise InputError(f"{path}, line {line}: {shown} is no row, nor the beginning of one.")
+    return content[:length]
+
+
 def _header(row_type: type) -> list[str]:
     return ["schema", *(f.name for f in fields(row_type))]
 
 
-def _cells(row: TrialRow | CurveRow | EvaluationRow) -> list[str]:
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def _cells(row: AnyRow) -> list[str]:
     return [str(SCHEMA), *(_cell(value) for value in asdict(row).values())]
 
 
@@ -176,7 +215,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, Enum):
         return str(value.value)
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else str(value)
 
 
 def _parse(path: Path, number: int, line: list[str], row_type: type[Row], parsers: dict[str, Callable]) -> Row:
@@ -188,9 +227,14 @@ def _parse(path: Path, number: int, line: list[str], row_type: type[Row], parser
     for (name, parse), cell in zip(parsers.items(), line[1:], strict=True):
         try:
             values[name] = parse(cell)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}, column {name}: {cell!r} cannot be read: {error}.") from error
+        except (ValueError, RecursionError) as error:
+            where = f"{path}, line {number}, column {name}"
+            raise InputError(f"{where}: {_short(cell)} cannot be read: {error}.") from error
     return row_type(**values)
+
+
+def _short(cell: str) -> str:
+    return repr(cell) if len(cell) <= LONGEST_SHOWN else f"{cell[:LONGEST_SHOWN]!r}..."
 
 
 def _parsers(row_type: type) -> dict[str, Callable[[str], Any]]:
@@ -209,9 +253,24 @@ def _mapping(cell: str) -> dict[str, Any]:
     return value
 
 
+def _listing(cell: str) -> list[Any]:
+    value = json.loads(cell)
+    if not isinstance(value, list):
+        raise ValueError("a JSON list is needed")
+    return value
+
+
+def _truth(cell: str) -> bool:
+    if cell not in ("True", "False"):
+        raise ValueError("True or False is needed")
+    return cell == "True"
+
+
 # What is not its own parser; int, float, str and the enumerations are.
 _PARSERS: dict[Any, Callable[[str], Any]] = {
     float | None: _optional(float),
     int | None: _optional(int),
     dict[str, Any]: _mapping,
+    list[Any]: _listing,
+    bool: _truth,
 }

@@ -9,28 +9,51 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from odenet.config import ExperimentConfig, to_plain
+from odenet.config import ExperimentConfig
 from odenet.data import Portion, Splits, load_data
 from odenet.seeding import derive
-from sweep.best import Best, read_best, write_best
-from sweep.config import AppConfig, override
+from sweep.best import Best, changed, read_best, write_best
+from sweep.budget import Progress
+from sweep.config import AppConfig, override, save
 from sweep.errors import InputError, WorkError
 from sweep.export import Phase, TrialRow, ranked, read_rows
+from sweep.legs import checkpoint_file
 from sweep.outcome import Outcome
-from sweep.recorder import Ended, mlflow_key
+from sweep.question import question
+from sweep.recorder import Book, mlflow_key
 from sweep.runner import Batch, Work, run_works
-from sweep.searcher import ListSearcher, Told
+from sweep.searcher import Job, ListSource, Told
 from sweep.session import Session, SweepFiles, run_directory
+from sweep.storage import write_text
 from sweep.tracking import Run
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configuration to confirm; `number` is the search trial it comes from."""
+    """A configuration to confirm; `number` is the search trial it comes from. `schedule`: how a population changed its
+    parameters in mid-training, from epoch 0 on; empty for all others."""
 
     number: int
     parameters: dict[str, Any]
     experiment: ExperimentConfig
+    schedule: list[Any]
+
+    def segments(self, changes: dict[str, Any]) -> list[tuple[int, ExperimentConfig]]:
+        """Experiments in turn, each from an epoch on. Raises ValueError: the schedule sets what cannot be."""
+        parts = [(one["epoch"], one["parameters"]) for one in self.schedule] or [(0, {})]
+        return [(epoch, override(self.experiment, {**parameters, **changes})) for epoch, parameters in parts]
+
+    def job(self, session: Session, phase: Phase, index: int, number: int) -> Job:
+        """The seeds depend on phase and index only: families and candidates are compared on the same ones."""
+        seed = derive(session.config.search.seed, phase.value, index) % 2**31
+        portion = Portion.trainval if phase is Phase.final else Portion.train
+        return Job(
+            number=number,
+            phase=phase,
+            candidate=self.number,
+            parameters=self.parameters,
+            segments=self.segments({"training.seed": seed, "data.portion": portion.value}),
+        )
 
 
 class Final(Work):
@@ -42,24 +65,28 @@ class Final(Work):
         self._chance = 1 / splits[Portion.train].classes
         files, seeds = session.files.final, session.config.final
         files.directory.mkdir(parents=True, exist_ok=True)
+        write_text(files.config, save(session.config))
         session.tracker.start(Run(session.run_key, session.name), tags={"kind": "sweep"}, params={})
         pairs = [(candidate, index) for candidate in self._candidates for index in range(seeds.confirm_seeds)]
         if len(self._candidates) == 1:
             pairs = []  # nothing to choose between
-        self._confirm = _numbered([_job(session, Phase.confirm, *pair) for pair in pairs], 0)
-        searcher, total = ListSearcher(self._confirm, self._follow_up), len(self._confirm) + seeds.seeds
-        self.batch = Batch(session, searcher, total, splits, files)
+        self._confirm = [one.job(session, Phase.confirm, index, n) for n, (one, index) in enumerate(pairs)]
+        source = ListSource(
+            self._confirm, self._follow_up, len(self._confirm) + seeds.seeds, files.directory / "checkpoints"
+        )
+        self.batch = Batch(session, source, Book(session, files, splits), splits)
 
-    def _follow_up(self, told: Told) -> list[dict[str, Any]]:
+    def _follow_up(self, told: Told) -> list[Job]:
         session, crowned = self.batch.session, crown(self._candidates, self._confirm, told, self._chance)
         _write_crowned(session, crowned, self.batch.splits)
-        jobs = [_job(session, Phase.final, crowned, index) for index in range(session.config.final.seeds)]
-        return _numbered(jobs, len(self._confirm))
+        first = len(self._confirm)
+        seeds = range(session.config.final.seeds)
+        return [crowned.job(session, Phase.final, index, first + index) for index in seeds]
 
-    def conclude(self, ended: list[Ended]) -> None:
-        session = self.batch.session
+    def conclude(self) -> None:
+        session, rows = self.batch.session, self.batch.book.in_order()
         try:
-            _keep_checkpoints(session, [end for end in ended if end.row.phase is Phase.final])
+            _keep_checkpoints(session, [row for row in rows if row.phase is Phase.final])
         except WorkError:
             self.stopped("FAILED")
             raise
@@ -78,38 +105,53 @@ def final(session: Session) -> None:
     run_works([Final(session)], f"final {session.name}", session.files.final.directory / "ray")
 
 
-def crown(candidates: list[Candidate], jobs: list[dict[str, Any]], told: Told, chance: float) -> Candidate:
+def crown(candidates: list[Candidate], jobs: list[Job], told: Told, chance: float) -> Candidate:
     """The candidate with the best mean objective over the confirming seeds; a failed one counts as chance, ties go to
     the better search rank."""
     if not jobs:
         return candidates[0]
     values: dict[int, list[float]] = {candidate.number: [] for candidate in candidates}
-    for number, job in enumerate(jobs):
-        outcome, objective = told[number]
-        values[job["candidate"]].append(objective if outcome is Outcome.done and objective is not None else chance)
+    for job in jobs:
+        row = told[job.number]
+        counts = row.outcome is Outcome.done and row.objective is not None
+        values[job.candidate].append((row.objective or 0.0) if counts else chance)
     return max(candidates, key=lambda candidate: fmean(values[candidate.number]))
 
 
 def check_final(config: AppConfig, name: str) -> tuple[list[Candidate], dict[Portion, Splits]]:
     """What is to be confirmed, on what data. Raises InputError, before anything is started."""
     files = SweepFiles(run_directory(config, name))
-    if files.final.trials.exists():
+    if Progress.read(files.final.progress).finished:
         raise InputError(f"{name} has final trials already; remove {files.final.directory} to train again.")
     return _candidates(config, name), load_splits(config)
 
 
 def _candidates(config: AppConfig, name: str) -> list[Candidate]:
     files = SweepFiles(run_directory(config, name))
-    if not files.trials.exists():  # retrained from a best.yaml, copied here by the command
-        best = read_best(files.best)
-        return [Candidate(best.provenance.get("trial", 0), best.provenance.get("parameters", {}), best.experiment)]
-    rows = ranked(read_rows(files.trials, TrialRow))[: config.final.top]
-    if not rows:
-        raise InputError(f"{name} has no trial that ended done: there is nothing to retrain.")
     try:
-        return [Candidate(row.number, row.parameters, override(config.experiment, row.parameters)) for row in rows]
+        found = _of_best(files) if not files.trials.exists() else _of_trials(config, files)
+        for one in found:
+            one.segments({})
     except ValueError as error:
-        raise InputError(f"{files.trials}: {error}") from error
+        raise InputError(f"{files.directory}: {error}") from error
+    if not found:
+        raise InputError(f"{name} has no trial that ended done: there is nothing to retrain.")
+    return found
+
+
+def _of_best(files: SweepFiles) -> list[Candidate]:
+    """A best.yaml alone, copied here by the command."""
+    best = read_best(files.best)
+    origin = best.provenance
+    return [Candidate(origin.get("trial", 0), origin.get("parameters", {}), best.experiment, best.schedule)]
+
+
+def _of_trials(config: AppConfig, files: SweepFiles) -> list[Candidate]:
+    _, experiment = question(config)
+    return [
+        Candidate(row.number, row.parameters, override(experiment, row.parameters), changed(row))
+        for row in ranked(read_rows(files.trials, TrialRow))[: config.final.top]
+    ]
 
 
 def load_splits(config: AppConfig) -> dict[Portion, Splits]:
@@ -123,41 +165,23 @@ def load_splits(config: AppConfig) -> dict[Portion, Splits]:
         raise InputError(str(error)) from error
 
 
-def _job(session: Session, phase: Phase, candidate: Candidate, index: int) -> dict[str, Any]:
-    """The seeds depend on phase and index only: families and candidates are compared on the same ones."""
-    seed = derive(session.config.search.seed, phase.value, index) % 2**31
-    portion = Portion.trainval if phase is Phase.final else Portion.train
-    experiment = override(candidate.experiment, {"training.seed": seed, "data.portion": portion.value})
-    return {
-        "phase": phase.value,
-        "candidate": candidate.number,
-        "parameters": candidate.parameters,
-        "experiment": to_plain(experiment),
-    }
-
-
-def _numbered(jobs: list[dict[str, Any]], first: int) -> list[dict[str, Any]]:
-    return [{**job, "number": number} for number, job in enumerate(jobs, start=first)]
-
-
 def _write_crowned(session: Session, crowned: Candidate, splits: dict[Portion, Splits]) -> None:
     origin = read_best(session.files.best).provenance
     mine = {"trial": crowned.number, "parameters": crowned.parameters, "data_hash": splits[Portion.train].hash}
-    write_best(session.files.crowned, Best(crowned.experiment, {**origin, **mine, "phase": Phase.confirm.value}))
+    origin = {**origin, **mine, "phase": Phase.confirm.value}
+    write_best(session.files.crowned, Best(crowned.experiment, origin, crowned.schedule))
     session.tracker.artifact(session.run_key, session.files.crowned)
 
 
-def _keep_checkpoints(session: Session, ended: list[Ended]) -> None:
-    done = [end for end in ended if end.row.outcome is Outcome.done]
+def _keep_checkpoints(session: Session, rows: list[TrialRow]) -> None:
+    done, folder = [row for row in rows if row.outcome is Outcome.done], session.files.final.directory / "checkpoints"
     if not done:
-        reasons = "; ".join(sorted({f"{end.row.outcome.value}: {end.row.reason}" for end in ended}))
+        reasons = "; ".join(sorted({f"{row.outcome.value}: {row.reason}" for row in rows}))
         raise WorkError(
             f"No final seed of {session.name} ended done ({reasons}); {session.files.final.trials} lists them."
         )
-    for end in done:
-        assert end.checkpoint is not None, "a trial that is done has written its last epoch"
-        shutil.copyfile(end.checkpoint, session.files.checkpoint(end.row.number))
-    first = min(done, key=lambda end: end.row.number)
-    session.tracker.model(
-        mlflow_key(first.row), session.files.checkpoint(first.row.number), session.name.replace("/", ".")
-    )
+    for row in done:
+        shutil.copyfile(checkpoint_file(folder / f"{row.number:06d}", row.epochs), session.files.checkpoint(row.number))
+    first = min(done, key=lambda row: row.number)
+    session.tracker.model(mlflow_key(first), session.files.checkpoint(first.number), session.name.replace("/", "."))
+    shutil.rmtree(folder)

@@ -1,13 +1,14 @@
-"""How a trial ended, and what Ray, Optuna and MLflow call it: the one table (DESIGN: a search that tells the truth)."""
+"""How a trial stands, and what Ray, Optuna and MLflow call it: the one table."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Outcome(Enum):
-    """What became of a trial. `running` is no ending; only `done` can be best."""
+    """What became of a trial. Only `done` can be best; `running`, `paused` and `interrupted` are no endings."""
 
     running = "running"
+    paused = "paused"  # waits at a rung for its promotion, or for the end of the search
     done = "done"
     pruned = "pruned"  # stopped early by the scheduler
     diverged = "diverged"  # the loss was not finite
@@ -15,15 +16,26 @@ class Outcome(Enum):
     host_oom = "host_oom"
     worker_lost = "worker_lost"
     node_lost = "node_lost"
+    timeout = "timeout"  # longer than search.timeout_minutes
     code = "code"  # a defect raised an exception
-    interrupted = "interrupted"  # the user stopped the sweep
+    interrupted = "interrupted"  # the sweep was stopped; a resumed one takes the trial up again
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self not in (Outcome.running, Outcome.paused, Outcome.interrupted)
+
+    @property
+    def retried(self) -> bool:
+        """Whether the machine failed and not the trial, so that it is worth another attempt."""
+        return self in (Outcome.worker_lost, Outcome.node_lost)
 
 
 @dataclass(frozen=True, slots=True)
 class States:
     """What each system is told. `at_chance`: Optuna learns chance accuracy instead of the last value."""
 
-    ray: str
+    ray: str  # of the trial's last leg
     optuna: str
     mlflow: str
     at_chance: bool = False
@@ -32,6 +44,7 @@ class States:
 # Samplers learn nothing from FAIL: with it half of later proposals still diverge, told chance a third do.
 STATES: dict[Outcome, States] = {
     Outcome.running: States("RUNNING", "RUNNING", "RUNNING"),
+    Outcome.paused: States("TERMINATED", "WAITING", "SCHEDULED"),
     Outcome.done: States("TERMINATED", "COMPLETE", "FINISHED"),
     Outcome.pruned: States("TERMINATED", "PRUNED", "KILLED"),
     Outcome.diverged: States("TERMINATED", "COMPLETE", "FAILED", at_chance=True),
@@ -39,6 +52,7 @@ STATES: dict[Outcome, States] = {
     Outcome.host_oom: States("ERROR", "FAIL", "FAILED"),
     Outcome.worker_lost: States("ERROR", "FAIL", "FAILED"),
     Outcome.node_lost: States("ERROR", "FAIL", "FAILED"),
+    Outcome.timeout: States("TERMINATED", "PRUNED", "KILLED"),
     Outcome.code: States("ERROR", "FAIL", "FAILED"),
-    Outcome.interrupted: States("TERMINATED", "FAIL", "KILLED"),
+    Outcome.interrupted: States("TERMINATED", "WAITING", "KILLED"),
 }

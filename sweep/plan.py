@@ -1,8 +1,8 @@
 """`sweep plan`: checks a configuration and what it costs, before anything is spent; writes nothing, starts no Ray."""
 
 import os
-import resource
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,13 +14,18 @@ from rich.table import Table
 from odenet.config import ExperimentConfig
 from odenet.cost import train_gflops
 from odenet.data import Splits
+from odenet.footprint import footprint
 from odenet.models import build_model
 from odenet.refinement import coarsen, refine
 from odenet.training import Training
 from sweep.config import AppConfig, override
 from sweep.errors import InputError
+from sweep.question import question
+from sweep.schedulers import bracket_shares, rungs
 from sweep.search import check
+from sweep.search_config import SchedulerKind, SearchConfig
 
+Course = list[tuple[int, float]]  # up to an epoch, so many trials
 ITERATIONS = 2  # of the dry run, after one that warms up
 
 
@@ -29,13 +34,21 @@ class Estimate:
     """What one trial of a configuration takes: measured for two iterations, scaled by counted operations."""
 
     parameters: int
-    gflops: float  # of the whole trial, refinements included
-    seconds: float
-    memory_mib: float  # peak of the process, or of the GPU
+    gflops: list[float]  # of each epoch
+    seconds_per_gflop: float
+    memory_mib: float  # weights, gradients, momentum and what a batch saves, at the final depth
+
+    def spent(self, course: Course) -> float:
+        """GFLOP of all trials of a search that take this course."""
+        begins, total = 0, 0.0
+        for epoch, trials in course:
+            total += trials * sum(self.gflops[begins:epoch])
+            begins = epoch
+        return total
 
 
 def plan(config: AppConfig, console: Console) -> None:
-    """Prints trials x epochs x cost of the cheapest, the default and the dearest configuration of the space.
+    """Prints trials x rungs x cost of the cheapest, a middle and the dearest configuration of the space.
 
     Raises:
         InputError: the configuration, the data or the place for results is not usable.
@@ -43,22 +56,53 @@ def plan(config: AppConfig, console: Console) -> None:
     splits = check(config)
     check_dry_run(config)
     check_writable(Path(config.runtime.runs_dir))
-    space, search = config.space.build(), config.search
-    corners = space.corners()
-    costs = [_epoch_gflops(override(config.experiment, corner), splits) for corner in corners]
-    cheapest, dearest = (corners[costs.index(extreme(costs))] for extreme in (min, max))
-    estimates = {
-        "cheapest": _estimate(override(config.experiment, cheapest), config, splits),
-        "dearest": _estimate(override(config.experiment, dearest), config, splits),
-    }
+    space, experiment = question(config)
+    corners = [override(experiment, corner) for corner in space.corners()]
+    costs = [sum(_epoch_gflops(corner, splits)) for corner in corners]
+    chosen = {"cheapest": costs.index(min(costs)), "middle": 0, "dearest": costs.index(max(costs))}
+    estimates = {name: _estimate(corners[index], config, splits) for name, index in chosen.items()}
     images = f"{len(splits.train)} train, {len(splits.val) if splits.val else 0} val"
     console.print(f"Data: {config.data.dataset.value}, draw {config.data.draw}, {images} images, hash {splits.hash}")
     console.print(f"Space: {config.space.name}, {len(corners)} corners, all possible")
-    console.print(
-        f"Search: {search.trials} trials x {config.training.epochs} epochs, sampler {search.sampler.value}, "
-        f"scheduler {search.scheduler.value}"
+    console.print(f"Search: {_described(config)}")
+    course = expected(config.search, config.training.epochs)
+    console.print("Trials expected: " + "; ".join(f"{trials:.3g} to epoch {epoch}" for epoch, trials in course))
+    console.print(_table(estimates, course, config))
+    for line in _budget(estimates, course, config):
+        console.print(line)
+
+
+def _described(config: AppConfig) -> str:
+    search = config.search
+    share = f", {search.random_share:.0%} of them at random and unstopped" if search.random_share else ""
+    return (
+        f"{search.trials} trials x {config.training.epochs} epochs{share}, sampler {search.sampler.value}, scheduler "
+        f"{search.scheduler.value}"
     )
-    console.print(_table(estimates, search.trials))
+
+
+def expected(search: SearchConfig, epochs: int) -> Course:
+    """How many trials are trained up to each rung and to the end, if results come in random order.
+
+    Of asha and depth_asha one in `reduction` passes a rung, of hyperband in each of its brackets; the median rule is
+    counted as if it stopped half of the trials after the grace. Populations train all their members.
+    """
+    unstopped = sum(search.is_random(number) for number in range(search.trials))
+    ruled = search.trials - unstopped
+    if search.scheduler in (SchedulerKind.none, SchedulerKind.pbt):
+        return [(epochs, float(search.trials))]
+    if search.scheduler is SchedulerKind.median:
+        return [(rungs(search, epochs)[0], float(search.trials)), (epochs, unstopped + ruled / 2)]
+    ends = [*rungs(search, epochs), epochs]
+    if search.scheduler is SchedulerKind.hyperband:
+        shares = bracket_shares(len(ends) - 1, search.reduction)
+        passing = [
+            sum(share / search.reduction ** max(0, rung - bracket) for bracket, share in enumerate(shares))
+            for rung in range(len(ends))
+        ]
+    else:
+        passing = [search.reduction**-rung for rung in range(len(ends))]
+    return [(epoch, unstopped + ruled * share) for epoch, share in zip(ends, passing, strict=True)]
 
 
 def check_dry_run(config: AppConfig) -> None:
@@ -76,11 +120,11 @@ def check_writable(directory: Path) -> None:
         raise InputError(f"runtime.runs_dir={directory}: {existing} cannot be written to; choose another directory.")
 
 
-def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> float:
-    """Of all epochs, with every refinement and the coarsening on its epoch."""
+def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> list[float]:
+    """Of each epoch, with every refinement and the coarsening on its epoch."""
     _, channels, *space = splits.train.pixels_BCHW.shape
     model = build_model(experiment.model, channels=channels, classes=splits.classes)
-    total, per_image = 0.0, train_gflops(model, (channels, *space))
+    found, per_image = [], train_gflops(model, (channels, *space))
     due = experiment.refinement.due(experiment.training.epochs)
     coarsens = experiment.refinement.coarsens(experiment.training.epochs)
     for epoch in range(experiment.training.epochs):
@@ -90,23 +134,23 @@ def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> float:
             coarsen(model)
         if epoch in due or epoch == coarsens:
             per_image = train_gflops(model, (channels, *space))
-        total += per_image * len(splits.train)
-    return total
+        found.append(per_image * len(splits.train))
+    return found
 
 
 def _estimate(experiment: ExperimentConfig, config: AppConfig, splits: Splits) -> Estimate:
-    """A dry run of the network at its final depth, scaled to the whole trial by floating-point operations."""
+    """A dry run of the network at its final depth."""
     threads = torch.get_num_threads()
     torch.set_num_threads(config.runtime.resources.cpus)
     training = Training(experiment, config.runtime.for_training(), data=splits)
-    for _ in range(experiment.refinement.count):
+    for _ in range(experiment.refinement.times):
         refine(training.model, training.optimizer)
     _, channels, *space = splits.train.pixels_BCHW.shape
-    per_image = train_gflops(training.model, (channels, *space))
-    seconds_per_gflop = _dry_run(training, per_image)
+    shape = (channels, *space)
+    seconds_per_gflop = _dry_run(training, train_gflops(training.model, shape))
+    memory_mib = footprint(training.model, shape, experiment.optim.batch_size).memory_mib
     torch.set_num_threads(threads)
-    gflops = _epoch_gflops(experiment, splits)
-    return Estimate(training.model.parameter_count, gflops, gflops * seconds_per_gflop, _peak_mib())
+    return Estimate(training.model.parameter_count, _epoch_gflops(experiment, splits), seconds_per_gflop, memory_mib)
 
 
 def _dry_run(training: Training, gflops_per_image: float) -> float:
@@ -120,18 +164,34 @@ def _dry_run(training: Training, gflops_per_image: float) -> float:
     return (time.perf_counter() - started) / (images * gflops_per_image)
 
 
-def _peak_mib() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _table(estimates: dict[str, Estimate], trials: int) -> Table:
-    table = Table(title="A trial, and the sweep if all were like it (one after another)")
-    for column in ("configuration", "parameters", "GFLOP", "seconds", "peak MiB", "sweep GFLOP", "sweep time"):
+def _table(estimates: dict[str, Estimate], course: Course, config: AppConfig) -> Table:
+    at_once = config.search.concurrency or config.cluster.cpus or os.cpu_count() or 1
+    at_once = max(1, at_once // config.runtime.resources.cpus) if config.search.concurrency is None else at_once
+    retrained = config.final.top * config.final.confirm_seeds * (config.final.top > 1) + config.final.seeds
+    table = Table(title=f"A trial, and the sweep if all were like it, {at_once} at a time on this machine")
+    heads = ("configuration", "parameters", "GFLOP", "seconds", "MiB", "search GFLOP", "search time", "final GFLOP")
+    for column in (*heads, "final time"):
         table.add_column(column, justify="left" if column == "configuration" else "right")
     for name, one in estimates.items():
-        sweep_time = timedelta(seconds=round(one.seconds * trials))
-        numbers = (f"{one.parameters:,}", f"{one.gflops:,.1f}", f"{one.seconds:.1f}", f"{one.memory_mib:,.0f}")
-        table.add_row(name, *numbers, f"{one.gflops * trials:,.0f}", str(sweep_time))
+        whole, search = sum(one.gflops), one.spent(course)
+        table.add_row(
+            name,
+            f"{one.parameters:,}",
+            f"{whole:,.1f}",
+            f"{whole * one.seconds_per_gflop:.1f}",
+            f"{one.memory_mib:,.0f}",
+            f"{search:,.0f}",
+            str(timedelta(seconds=round(search * one.seconds_per_gflop / at_once))),
+            f"{retrained * whole:,.0f}",
+            str(timedelta(seconds=round(retrained * whole * one.seconds_per_gflop / at_once))),
+        )
     return table
+
+
+def _budget(estimates: dict[str, Estimate], course: Course, config: AppConfig) -> Iterator[str]:
+    """When a budget would end the search before its trials do."""
+    limit = config.search.budget.gflops
+    for name, one in estimates.items():
+        if limit is not None and one.spent(course) > limit:
+            trials = config.search.trials * limit / one.spent(course)
+            yield f"search.budget.gflops={limit:g} is spent after about {trials:.0f} trials if all are like the {name}."

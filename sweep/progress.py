@@ -14,6 +14,7 @@ from sweep.export import TrialRow
 from sweep.outcome import Outcome
 
 SHOWN = 8  # running trials listed at most
+SILENT = (Outcome.running, Outcome.paused)  # a line for each of these would be one for every leg
 
 
 class ProgressDisplay:
@@ -35,11 +36,17 @@ class ProgressDisplay:
         self._live.stop()
         self._console.print(self.summary(), highlight=False)
 
-    def update(self, row: TrialRow, epochs: int) -> None:
-        """Shows a trial as it is now; `epochs` is how many it has in all."""
+    def update(self, row: TrialRow, epochs: int, *, heard: bool = True) -> None:
+        """Shows a trial as it is now; `epochs` is how many it has in all, `heard` False: it was so before."""
+        before = self._rows.get(row.trial_id)
         self._rows[row.trial_id], self._epochs[row.trial_id] = row, epochs
-        if row.outcome is not Outcome.running and not self._console.is_terminal:
+        changed = heard and (before is None or before.outcome is not row.outcome)
+        if changed and row.outcome not in SILENT and not self._console.is_terminal:
             self._console.print(self._line(row), highlight=False)
+
+    def say(self, text: str) -> None:
+        """A line above the live display."""
+        self._console.print(f"  {text}", highlight=False)
 
     def summary(self) -> str:
         """One line on everything so far."""

@@ -1,138 +1,217 @@
-"""What happens to trials, written down as it happens: trials.csv, curves.csv, the outbox, the display."""
+"""What happens to the trials of one sweep, written down as it happens, so that any moment is a good one to be killed.
 
+ledger.csv and curves.csv are append-only: a line whenever a trial begins, waits or ends, and one for every epoch. They
+are the truth; trials.csv, the Optuna study and MLflow follow, and catch up when a sweep is taken up again.
+"""
+
+import shutil
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback
-from ray.tune.experiment import Trial as TuneTrial
-
 from odenet.config import ExperimentConfig, from_plain, identity
 from odenet.data import Portion, Splits
-from sweep.export import CurveRow, Phase, TrialRow, append_row, write_rows
+from sweep.budget import Progress
+from sweep.export import CurveRow, ManifestationRow, Row, TrialRow, append_row, cut_half_row, read_rows, write_rows
+from sweep.legs import Leg, checkpoint_files
 from sweep.outcome import STATES, Outcome
 from sweep.progress import ProgressDisplay
-from sweep.searcher import ending
+from sweep.search_config import Objective, SearchConfig
 from sweep.session import Session, SweepFiles
 from sweep.tracking import Run
-from sweep.trial import CHECKPOINT
 
 WRITE_SECONDS = 2.0  # trials.csv is rewritten at most so often while trials run
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A trial after its end; `checkpoint` is the last one it wrote."""
-
-    row: TrialRow
-    checkpoint: Path | None
-
-
-@dataclass(slots=True)
 class Book:
-    """The trials of one sweep and where they are written down."""
+    """The rows of one sweep (of its search, or of its final phases), in step with Ray, Optuna and MLflow."""
 
-    session: Session
-    files: SweepFiles
-    splits: dict[Portion, Splits]
-    rows: dict[str, TrialRow] = field(default_factory=dict)  # by Ray's trial id
-    trials: dict[str, TuneTrial] = field(default_factory=dict)
-    written: float = 0.0
+    def __init__(self, session: Session, files: SweepFiles, splits: dict[Portion, Splits]) -> None:
+        """Reads what an earlier session has recorded. InputError: a file of it is damaged."""
+        self.session, self.files, self._splits = session, files, splits
+        self.rows: dict[int, TrialRow] = {}
+        self.curves: list[CurveRow] = []
+        self.progress = Progress.read(files.progress)
+        self._gpus = 0.0  # that a trial has
+        self._uncounted: dict[int, float] = {}  # seconds of epochs that came after a trial's last line in the ledger
+        self._tables: set[tuple[int, str, int]] = set()  # number, scheme, steps in manifestations.csv
+        self._display: ProgressDisplay | None = None
+        self._written = 0.0
+        self._read()
+
+    def _read(self) -> None:
+        self.rows = {row.number: row for row in recorded(self.files.ledger, TrialRow)}
+        self.curves = recorded(self.files.curves, CurveRow)
+        for curve in self.curves:
+            row = self.rows.get(curve.number)
+            if row is not None and curve.epoch > row.epochs:
+                seconds = self._uncounted.get(curve.number, 0.0) + max(0.0, curve.cost_seconds - row.seconds)
+                self._uncounted[curve.number] = seconds
+                self.rows[curve.number] = with_curve(row, curve)
+        for row in [row for row in self.rows.values() if row.outcome is Outcome.running]:
+            ray = STATES[Outcome.interrupted].ray
+            self.rows[row.number] = replace(row, outcome=Outcome.interrupted, reason="its driver was lost", ray=ray)
+        tables = recorded(self.files.manifestations, ManifestationRow)
+        self._tables = {(table.number, table.scheme, table.steps) for table in tables}
+
+    def price(self, gpus: float) -> None:
+        """Says how many GPUs a trial has. What a killed driver had not counted counts with as many."""
+        self._gpus = gpus
+        for number, seconds in self._uncounted.items():
+            row = self.rows[number]
+            self.rows[number] = replace(row, gpu_seconds=row.gpu_seconds + seconds * gpus)
+        self._uncounted = {}
+
+    def retell(self) -> None:
+        """MLflow hears what the killed driver had recorded and not yet passed on."""
+        if not self.rows:
+            return
+        told = self.session.tracker.told()
+        for row in self.in_order():
+            key = mlflow_key(row)
+            if key not in told:
+                self._tell_start(row)
+            for curve in [one for one in self.curves if one.number == row.number and one.epoch > told.step(key)]:
+                self.session.tracker.metrics(key, curve_metrics(curve), curve.epoch)
+            if told.status(key) != STATES[row.outcome].mlflow:
+                self._tell_state(row)
+
+    def show_on(self, display: ProgressDisplay) -> None:
+        self._display = display
+        for row in self.in_order():
+            display.update(row, self.session.config.training.epochs, heard=False)
+
+    def say(self, text: str) -> None:
+        """A line for the user, beside the live display."""
+        if self._display is not None:
+            self._display.say(f"{self.session.name} {text}")
+
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    def begin(self, leg: Leg) -> None:
+        """A leg is about to run: its trial's first, or another."""
+        known = self.rows.get(leg.number)
+        row = first_row(self.session, leg, self._data_hash(leg)) if known is None else known
+        row = replace(row, outcome=Outcome.running, reason="", ray="RUNNING", legs=row.legs + 1, schedule=leg.schedule)
+        self._note(row, leg.epochs)
+        self._tell_start(row)
+
+    def epoch(self, leg: Leg, result: dict[str, Any]) -> bool:
+        """An epoch was reported; False where it was before, by a worker that was lost."""
+        row = self.rows[leg.number]
+        if result["parameters"] != row.model_parameters:  # its first epoch, or it was refined
+            row = self.rows[leg.number] = replace(row, model_parameters=result["parameters"])
+            append_row(self.files.ledger, row)
+        if result["epoch"] <= row.epochs:
+            return False
+        curve = curve_row(leg.number, result)
+        append_row(self.files.curves, curve)
+        gpu_seconds = (curve.cost_seconds - row.seconds) * self._gpus
+        row = replace(with_curve(row, curve), gpu_seconds=row.gpu_seconds + max(0.0, gpu_seconds))
+        self.session.tracker.metrics(mlflow_key(row), curve_metrics(curve), curve.epoch)
+        self.rows[row.number] = row
+        self._shown(row, leg.epochs)
+        return True
+
+    def stand(self, leg: Leg, outcome: Outcome, reason: str, ray: str) -> TrialRow:
+        """A leg ended, and this is how the trial stands now."""
+        row = replace(self.rows[leg.number], outcome=outcome, reason=reason, ray=ray)
+        self._note(row, leg.epochs)
+        self._tell_state(row)
+        if outcome.ended:
+            self._drop_checkpoints(leg, keep=int(outcome is Outcome.done))
+        return row
+
+    def measured(self, leg: Leg, result: dict[str, Any], config: SearchConfig) -> None:
+        """What a trial that is done has measured at its end."""
+        for table in [ManifestationRow(number=leg.number, **table) for table in result.get("manifestations", [])]:
+            if (table.number, table.scheme, table.steps) not in self._tables:
+                append_row(self.files.manifestations, table)
+        limits = config.constraints.limits()
+        measured = {name: float(result[f"footprint/{name}"]) for name in limits}
+        values = {}
+        if len(config.objectives) > 1:
+            row = self.rows[leg.number]
+            values = {one.value: objective_value(one, row, result) for one in config.objectives}
+        self.rows[leg.number] = replace(
+            self.rows[leg.number],
+            objectives=values,
+            constraints=measured,
+            feasible=all(measured[name] <= limit for name, limit in limits.items()),
+        )
+
+    def end_waiting(self, number: int, reason: str) -> TrialRow:
+        """A trial that waits will not go on."""
+        row = replace(self.rows[number], outcome=Outcome.pruned, reason=reason)
+        append_row(self.files.ledger, row)
+        self.rows[number] = row
+        self._shown(row, self.session.config.training.epochs)
+        self._tell_state(row)
+        return row
+
+    def finish(self, reason: str) -> int:
+        """Writes the last state; trials that still run were cut short. Returns how many wait to be taken up."""
+        for row in [row for row in self.rows.values() if row.outcome is Outcome.running]:
+            ended = replace(row, outcome=Outcome.interrupted, reason=reason, ray=STATES[Outcome.interrupted].ray)
+            append_row(self.files.ledger, ended)
+            self.rows[row.number] = ended
+            self._tell_state(ended)
+        self.write()
+        return sum(row.outcome is Outcome.interrupted for row in self.rows.values())
 
     def write(self) -> None:
         write_rows(self.files.trials, TrialRow, self.in_order())
-        self.written = time.monotonic()
+        self.progress.write(self.files.progress)
+        self._written = time.monotonic()
 
     def in_order(self) -> list[TrialRow]:
-        return sorted(self.rows.values(), key=lambda row: row.number)
+        return [self.rows[number] for number in sorted(self.rows)]
 
-    def ended(self) -> list[Ended]:
-        """In order of numbers."""
-        return [Ended(row, _last_checkpoint(self.trials[row.trial_id])) for row in self.in_order()]
+    def _data_hash(self, leg: Leg) -> str:
+        return self._splits[Portion[leg.experiment["data"]["portion"]]].hash
 
+    # --- how it is passed on ------------------------------------------------------------------------------------------
 
-class Recorder(Callback):
-    """Keeps one row per trial, in step with Ray, and passes every event on. A trial's `batch` says in which book."""
+    def _note(self, row: TrialRow, epochs: int) -> None:
+        append_row(self.files.ledger, row)
+        self.rows[row.number] = row
+        self._shown(row, epochs)
 
-    def __init__(self, books: list[Book], display: ProgressDisplay) -> None:
-        self._books, self._display = books, display
+    def _shown(self, row: TrialRow, epochs: int) -> None:
+        if self._display is not None:
+            self._display.update(row, epochs)
+        if time.monotonic() - self._written > WRITE_SECONDS:
+            self.write()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Ray's snapshots keep nothing of it: what it knows is on disk."""
-        return {}
+    def _tell_start(self, row: TrialRow) -> None:
+        key = mlflow_key(row)
+        run = Run(key=key, name=f"{row.phase.value}-{row.number}", parent=self.session.run_key)
+        tags = {name: getattr(row, name) for name in ("trial_id", "family", "config_hash", "proposed_by")}
+        params = {**row.parameters, "training.seed": row.seed}
+        self.session.tracker.start(run, tags={**tags, "phase": row.phase.value}, params=params)
+        if row.legs <= 1:
+            portion = next(portion for portion, splits in self._splits.items() if splits.hash == row.data_hash)
+            self.session.tracker.dataset(key, row.dataset, row.data_hash, portion.value)
 
-    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._book(trial)
+    def _tell_state(self, row: TrialRow) -> None:
+        tags = {"outcome": row.outcome.value, "reason": row.reason}
+        self.session.tracker.end(mlflow_key(row), STATES[row.outcome].mlflow, tags)
 
-    def on_trial_result(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
-    ) -> None:
-        if result.get("outcome") == Outcome.code.value:
-            trial.max_failures = 0  # a defect is not retried
-        book = self._book(trial)
-        row = book.rows[trial.trial_id]
-        if result.get("epoch", 0) <= row.epochs:
-            return  # no epoch, or one that was reported before its worker was lost
-        row = with_result(row, result)
-        append_row(book.files.curves, curve_row(row.number, result))
-        metrics = {name: float(result[name]) for name in METRICS if name in result}
-        book.session.tracker.metrics(mlflow_key(row), metrics, row.epochs)
-        self._changed(book, row)
-
-    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._end(trial, failed=False)
-
-    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._end(trial, failed=True)
-
-    def finish(self) -> int:
-        """Writes the last state; trials that still ran were cut short. Returns how many."""
-        cut_short = 0
-        for book in self._books:
-            for row in [row for row in book.rows.values() if row.outcome is Outcome.running]:
-                ended = replace(row, outcome=Outcome.interrupted, reason="the sweep was stopped")
-                book.rows[row.trial_id] = ended
-                _tell_end(book, ended)
-                cut_short += 1
-            book.write()
-        return cut_short
-
-    def _book(self, trial: TuneTrial) -> Book:
-        """The trial's book, with the trial in it: also one whose process could not be made, or that goes on after a
-        lost worker, has one row and one MLflow run."""
-        book = self._books[trial.config["batch"]]
-        if trial.trial_id not in book.rows:
-            book.trials[trial.trial_id] = trial
-            row = first_row(book, trial)
-            _tell_start(book, row, _experiment(trial).data.portion)
-            self._changed(book, row)
-        return book
-
-    def _end(self, trial: TuneTrial, *, failed: bool) -> None:
-        book = self._book(trial)
-        outcome, reason = ending(trial.last_result, failed)
-        row = replace(book.rows[trial.trial_id], outcome=outcome, reason=reason)
-        _tell_end(book, row)
-        self._changed(book, row)
-
-    def _changed(self, book: Book, row: TrialRow) -> None:
-        book.rows[row.trial_id] = row
-        self._display.update(row, _experiment(book.trials[row.trial_id]).training.epochs)
-        if time.monotonic() - book.written > WRITE_SECONDS:
-            book.write()
+    def _drop_checkpoints(self, leg: Leg, keep: int) -> None:
+        folder = Path(leg.folder)
+        for file in checkpoint_files(folder)[keep:]:
+            file.unlink(missing_ok=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell_start(book: Book, row: TrialRow, portion: Portion) -> None:
-    run = Run(key=mlflow_key(row), name=f"{row.phase.value}-{row.number}", parent=book.session.run_key)
-    tags = {name: getattr(row, name) for name in ("trial_id", "family", "config_hash")} | {"phase": row.phase.value}
-    book.session.tracker.start(run, tags=tags, params={**row.parameters, "training.seed": row.seed})
-    book.session.tracker.dataset(run.key, row.dataset, row.data_hash, portion.value)
-
-
-def _tell_end(book: Book, row: TrialRow) -> None:
-    tags = {"outcome": row.outcome.value, "reason": row.reason}
-    book.session.tracker.end(mlflow_key(row), STATES[row.outcome].mlflow, tags)
+def recorded(file: Path, row_type: type[Row]) -> list[Row]:
+    """The whole rows of a table that grows; none where it is not there. InputError: it is damaged."""
+    if not file.exists():
+        return []
+    cut_half_row(file)
+    return read_rows(file, row_type)
 
 
 METRICS = (
@@ -146,23 +225,19 @@ def mlflow_key(row: TrialRow) -> str:
     return f"{row.sweep}/{row.phase.value}-{row.number}"
 
 
-def _experiment(trial: TuneTrial) -> ExperimentConfig:
-    return from_plain(ExperimentConfig, trial.config["experiment"])
-
-
-def first_row(book: Book, trial: TuneTrial) -> TrialRow:
+def first_row(session: Session, leg: Leg, data_hash: str) -> TrialRow:
     """The row of a trial that has not reported yet."""
-    experiment, job = _experiment(trial), trial.config
+    experiment = from_plain(ExperimentConfig, leg.experiment)
     return TrialRow(
-        sweep=book.session.name,
-        family=book.session.config.space.name,
-        phase=Phase[job.get("phase", "search")],
-        number=job["number"],
-        trial_id=trial.trial_id,
-        candidate=job.get("candidate", job["number"]),
+        sweep=session.name,
+        family=session.config.space.name,
+        phase=leg.phase,
+        number=leg.number,
+        trial_id=leg.trial_id,
+        candidate=leg.candidate,
         outcome=Outcome.running,
         reason="",
-        parameters=job["parameters"],
+        parameters=leg.parameters,
         objective=None,
         epochs=0,
         gflops=0.0,
@@ -174,19 +249,19 @@ def first_row(book: Book, trial: TuneTrial) -> TrialRow:
         draw=experiment.data.draw,
         seed=experiment.training.seed,
         config_hash=identity(experiment),
-        data_hash=book.splits[experiment.data.portion].hash,
+        data_hash=data_hash,
+        proposed_by=leg.proposed_by,
     )
 
 
-def with_result(row: TrialRow, result: dict[str, Any]) -> TrialRow:
+def with_curve(row: TrialRow, curve: CurveRow) -> TrialRow:
     return replace(
         row,
-        objective=result.get("objective"),
-        epochs=result["epoch"],
-        gflops=result["cost/train_gflops"],
-        seconds=result["cost/seconds"],
-        rate_evaluations=int(result["cost/rate_evaluations"]),
-        model_parameters=result["parameters"],
+        objective=curve.objective,
+        epochs=curve.epoch,
+        gflops=curve.cost_train_gflops,
+        seconds=curve.cost_seconds,
+        rate_evaluations=curve.cost_rate_evaluations,
     )
 
 
@@ -197,5 +272,16 @@ def curve_row(number: int, result: dict[str, Any]) -> CurveRow:
     return CurveRow(number=number, epoch=result["epoch"], **values)
 
 
-def _last_checkpoint(trial: TuneTrial) -> Path | None:
-    return Path(trial.checkpoint.path) / CHECKPOINT if trial.checkpoint else None
+def curve_metrics(curve: CurveRow) -> dict[str, float]:
+    values = {name: getattr(curve, name.replace("/", "_")) for name in METRICS}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def objective_value(objective: Objective, row: TrialRow, result: dict[str, Any]) -> float:
+    """One of several objectives of a trial that is done."""
+    if objective is Objective.accuracy:
+        return row.objective or 0.0
+    if objective is Objective.robustness:
+        others = [table["accuracy"] for table in result["manifestations"] if not table["trained"]]
+        return sum(others) / len(others)
+    return float(result[f"footprint/{objective.value}"])

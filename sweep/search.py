@@ -1,21 +1,31 @@
-"""`sweep search NAME`: Optuna proposes, Ray Tune runs, MLflow records; writes trials.csv, curves.csv, best.yaml."""
+"""`sweep search NAME`: Optuna proposes, Ray Tune runs, MLflow records; writes trials.csv, curves.csv, best.yaml.
+
+A search is begun and taken up again by the same code: what is recorded in the run directory is where it begins.
+"""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from odenet.config import to_plain
 from odenet.data import Splits, load_data
 from search_spaces import Space
-from sweep.best import Best, provenance, write_best
+from sweep.best import Best, changed, provenance, write_best
 from sweep.config import AppConfig, override, save
 from sweep.errors import InputError, WorkError
-from sweep.export import TrialRow, ranked, read_rows, write_text
-from sweep.outcome import Outcome
-from sweep.recorder import Ended
+from sweep.export import ranked
+from sweep.journal import open_study
+from sweep.origin import check_origin, origin
+from sweep.pbt import PopulationSource
+from sweep.proposals import STUDY_FILE, Proposals
+from sweep.question import check_objectives, enqueued, question
+from sweep.recorder import Book
 from sweep.runner import Batch, Work, run_works
 from sweep.schedulers import build_scheduler
-from sweep.searcher import OptunaSearcher, open_study
-from sweep.session import Session
+from sweep.search_config import SchedulerKind
+from sweep.searcher import SearchSource, Source, Trials
+from sweep.session import Session, SweepFiles
+from sweep.storage import write_text
 from sweep.tracking import Run
 
 
@@ -23,13 +33,17 @@ def check(config: AppConfig) -> Splits:
     """Refuses, before anything is started, what could only fail later; returns the data.
 
     Raises:
-        InputError: a corner of the space is no possible experiment, or the device or the data is not there.
+        InputError: a corner of the space is no possible experiment, what is asked for cannot be searched so, a file to
+            enqueue is no good, or the device or the data is not there.
     """
-    experiment = config.experiment
     try:
         config.check_device()
-        for corner in config.space.build().corners():
-            config.runtime.check(override(experiment, corner).model)
+        space, experiment = question(config)
+        corners = [override(experiment, corner) for corner in space.corners()]
+        for corner in corners:
+            config.runtime.check(corner.model)
+            check_objectives(config, corner)
+        enqueued(config, space)
         return load_data(experiment.data, config.runtime.data_dir)
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -45,7 +59,8 @@ def claim_directory(directory: Path) -> None:
         directory.mkdir(parents=True)
     except FileExistsError:
         raise InputError(
-            f"{directory.name} exists already in {directory.parent}: choose another name, or remove {directory}."
+            f"{directory.name} exists already in {directory.parent}: choose another name, go on with it by `sweep "
+            f"resume {directory.name}`, or remove {directory}."
         ) from None
     except OSError as error:
         raise InputError(
@@ -54,44 +69,96 @@ def claim_directory(directory: Path) -> None:
 
 
 class Search(Work):
-    """One sweep's trials. Interrupted or not, the best of what is done is written."""
+    """One sweep's trials, begun or taken up again. Interrupted or not, the best of what is done is written."""
 
     def __init__(self, session: Session) -> None:
-        """Raises InputError as `check`."""
+        """Raises InputError as `check`, and where what the sweep began with has changed."""
         config, files = session.config, session.files
-        splits, self._space = check(config), config.space.build()
+        splits = check(config)
+        self._space, self._experiment = question(config)
         session.directory.mkdir(parents=True, exist_ok=True)
-        write_text(files.config, save(config))
+        check_origin(files.origin, origin(self._space, splits), config.search.accept_changes)
+        once = replace(config.search, accept_changes=False)  # said now, and not of the next session
+        write_text(files.config, save(replace(config, search=once)))
         start_run(session, self._space)
-        study = open_study(session.directory, session.name)
-        self._searcher = OptunaSearcher(study, self._space, config.experiment, config.search, 1 / splits.classes)
-        scheduler = build_scheduler(config.search, config.training.epochs)
-        total, portion = config.search.trials, config.data.portion
-        self.batch = Batch(session, self._searcher, total, {portion: splits}, files, scheduler)
+        book = Book(session, files, {config.data.portion: splits})
+        self.batch = Batch(session, self._source(session, 1 / splits.classes), book, {config.data.portion: splits})
 
-    def conclude(self, ended: list[Ended]) -> None:
-        session = self.batch.session
-        if not any(end.row.outcome is Outcome.done for end in ended):
+    def _source(self, session: Session, chance: float) -> Source:
+        config, files = session.config, session.files
+        proposals = Proposals(
+            self._space,
+            config.search,
+            open_study(session.directory / STUDY_FILE, session.name, config.search.objectives),
+            chance,
+            enqueued(config, self._space),
+        )
+        trials = Trials(proposals, self._experiment, config.search, files.checkpoints)
+        if config.search.scheduler is SchedulerKind.pbt:
+            return PopulationSource(trials, self._space)
+        return SearchSource(trials, build_scheduler(config.search, config.training.epochs))
+
+    def conclude(self) -> None:
+        session, rows = self.batch.session, self.batch.book.in_order()
+        if not ranked(rows):
             self.stopped("FAILED")
             raise WorkError(
-                f"None of the {len(ended)} trials of {session.name} ended done; `sweep status {session.name}` says why."
+                f"None of the {len(rows)} trials of {session.name} ended done{_within(session)}; `sweep status "
+                f"{session.name}` says why."
             )
-        _write_best(session, self._space)
+        self._write_best()
         session.tracker.end(session.run_key, "FINISHED")
 
     def stopped(self, status: str) -> None:
-        self._searcher.end_running(Outcome.interrupted)
-        _write_best(self.batch.session, self._space)
+        self._write_best()
         self.batch.session.tracker.end(self.batch.session.run_key, status)
+
+    def _write_best(self) -> None:
+        session, candidates = self.batch.session, ranked(self.batch.book.in_order())
+        if not candidates:
+            return
+        row = candidates[0]
+        schedule = changed(row)
+        parameters = schedule[0]["parameters"] if schedule else row.parameters
+        experiment = override(self._experiment, {**parameters, "training.seed": row.seed})
+        write_best(session.files.best, Best(experiment, provenance(row, self._space), schedule))
+        session.tracker.artifact(session.run_key, session.files.best)
+        session.tracker.metrics(session.run_key, {"objective": row.objective or 0.0}, 0)
+
+
+def _within(session: Session) -> str:
+    limits = session.config.search.constraints.limits()
+    return f" within {limits}" if limits else ""
 
 
 def search(session: Session) -> None:
-    """Runs the sweep and writes its files.
+    """Runs the sweep, or what is left of it, and writes its files.
 
     Raises:
-        InputError: as `check`. WorkError: no trial ended done. Interrupted: the user stopped it.
+        InputError: as `Search`. WorkError: no trial ended done. Interrupted: the user stopped it.
     """
     run_works([Search(session)], f"search {session.name}", session.directory / "ray")
+
+
+def extended(config: AppConfig, files: SweepFiles) -> AppConfig:
+    """The configuration of a sweep with `search.more` trials more.
+
+    Raises:
+        InputError: nothing to add, or a population, whose members live side by side.
+    """
+    if not config.search.more:
+        raise InputError("How many trials more? `sweep extend NAME search.more=50`.")
+    if config.search.scheduler is SchedulerKind.pbt:
+        raise InputError(
+            "search.scheduler=pbt: a population cannot be extended once it has trained; begin a new sweep."
+        )
+    if files.final.directory.exists():
+        raise InputError(
+            f"{files.directory.name} was confirmed and retrained already; remove {files.final.directory} before its "
+            "search goes on."
+        )
+    more = config.search.trials + config.search.more
+    return replace(config, search=replace(config.search, trials=more, more=0))
 
 
 def start_run(session: Session, space: Space) -> None:
@@ -105,13 +172,3 @@ def start_run(session: Session, space: Space) -> None:
     session.tracker.artifact(session.run_key, session.files.config)
     write_text(session.directory / "space.json", json.dumps(space.to_dict(), indent=2) + "\n")
     session.tracker.artifact(session.run_key, session.directory / "space.json")
-
-
-def _write_best(session: Session, space: Space) -> None:
-    candidates = ranked(read_rows(session.files.trials, TrialRow))
-    if candidates:
-        row = candidates[0]
-        experiment = override(session.config.experiment, {**row.parameters, "training.seed": row.seed})
-        write_best(session.files.best, Best(experiment, provenance(row, space)))
-        session.tracker.artifact(session.run_key, session.files.best)
-        session.tracker.metrics(session.run_key, {"objective": row.objective or 0.0}, 0)

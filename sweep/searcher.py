@@ -1,125 +1,60 @@
-"""Optuna behind Ray Tune's Searcher. Ray's own OptunaSearch tells Optuna that stopped trials are complete, leaves NaN
-trials running for ever and loses trials on restore; this one keeps the study as the truth.
-
-Only the driver touches the study.
+"""Which trials a sweep runs, and how each goes on: one source of legs for a search, one for a given list; `pbt` has one
+for a population. They know nothing of Ray: `conductor` asks them for legs, and so does `replay`, which trains nothing.
 """
 
-import warnings
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import Trial, TrialState
-from ray.tune.search import Searcher
-
 from odenet.config import ExperimentConfig, to_plain
 from odenet.seeding import derive
-from search_spaces import Space
-from sweep.config import SamplerKind, SearchConfig, override
-from sweep.outcome import STATES, Outcome
-
-STUDY_FILE = "study.journal"
-
-
-def open_study(directory: Path, name: str) -> optuna.Study:
-    """The sweep's study, in a journal file in its run directory."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(directory / STUDY_FILE)))
-    return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+from sweep.config import override
+from sweep.export import CurveRow, Phase, TrialRow
+from sweep.legs import Leg, new_trial_id
+from sweep.outcome import Outcome
+from sweep.proposals import Proposal, Proposals
+from sweep.schedulers import Scheduler, Verdict, refinement_epochs
+from sweep.search_config import Objective, SearchConfig
 
 
-def sampler_for(config: SearchConfig, number: int) -> BaseSampler:
-    """A sampler seeded by (sweep seed, trial number): random proposals depend on nothing else, TPE's on the history."""
-    seed = derive(config.seed, "sampler", number) % 2**32
-    if config.sampler is SamplerKind.random:
-        return RandomSampler(seed=seed)
-    with warnings.catch_warnings():  # group is marked experimental; it is what conditional spaces need
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+class Finished:
+    """Said in place of a leg: none will follow."""
 
 
-def ending(result: dict[str, Any], failed: bool) -> tuple[Outcome, str]:
-    """How a trial ended, from its last result and whether Ray calls it an error."""
-    if "outcome" in result:
-        return Outcome[result["outcome"]], result.get("reason", "")
-    if failed:
-        return Outcome.worker_lost, "its worker process ended, and the retries with it"
-    return Outcome.pruned, f"stopped by the scheduler after epoch {result.get('epoch', 0)}"
+FINISHED = Finished()
+Next = Leg | Finished | None  # None: not now
 
 
-class StatelessSearcher(Searcher):
-    """A searcher of which Ray's snapshots keep nothing: what it knows is on disk already."""
+class Source(ABC):
+    """Asked for legs, and told of every epoch and of how each leg ended. `total`: trials in all."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+    total: int
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save."""
+    @abstractmethod
+    def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
+        """Takes up what was recorded before, first of all. Trials that have not ended come again."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+    @abstractmethod
+    def next(self, may_begin: bool) -> Next:
+        """The next leg. With `may_begin` False only trials that were under way go on, none is begun or promoted."""
 
+    @abstractmethod
+    def result(self, number: int, epoch: int, objective: float | None) -> bool:
+        """Hears of an epoch; whether the trial is to go on."""
 
-class OptunaSearcher(StatelessSearcher):
-    """Asks for `config.trials` proposals, each a complete experiment, and tells Optuna how each ended."""
+    @abstractmethod
+    def leg_ended(self, row: TrialRow) -> None:
+        """Hears how the trial stands after its leg."""
 
-    def __init__(
-        self, study: optuna.Study, space: Space, experiment: ExperimentConfig, config: SearchConfig, chance: float
-    ) -> None:
-        """`chance` is the accuracy of guessing: what Optuna learns of a trial that diverged."""
-        super().__init__()
-        self._study, self._space, self._experiment, self._config = study, space, experiment, config
-        self._chance = chance
-        self._asked = 0
-        self.trials: dict[str, Trial] = {}  # by Ray's trial id
-        self._last: dict[str, dict[str, Any]] = {}  # results: Ray hands none over with an error
-        self._reported: dict[str, int] = {}  # epochs: those since the last checkpoint come again after a lost worker
+    @abstractmethod
+    def again(self, leg: Leg) -> None:
+        """The leg's worker was lost: its trial is to have another."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        if self._asked >= self._config.trials:
-            return Searcher.FINISHED
-        self._asked += 1
-        self._study.sampler = sampler_for(self._config, len(self._study.get_trials(deepcopy=False)))
-        trial = self._study.ask()
-        params = self._space.suggest(trial)
-        trial.set_user_attr("trial_id", trial_id)
-        self.trials[trial_id] = trial
-        experiment = override(
-            self._experiment, {**params, "training.seed": trial_seed(self._config.seed, trial.number)}
-        )
-        return {"number": trial.number, "parameters": params, "experiment": to_plain(experiment)}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._last[trial_id] = result
-        if "objective" in result and result["epoch"] > self._reported.get(trial_id, 0):
-            self._reported[trial_id] = result["epoch"]
-            self.trials[trial_id].report(result["objective"], result["epoch"])
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if result:
-            self.on_trial_result(trial_id, result)
-        result = self._last.pop(trial_id, {})
-        self.tell(trial_id, ending(result, error)[0], result.get("objective"))
-
-    def tell(self, trial_id: str, outcome: Outcome, objective: float | None) -> None:
-        """Ends a trial in the study, once: what is already told stays."""
-        trial, states = self.trials[trial_id], STATES[outcome]
-        if self._study.get_trials(deepcopy=False)[trial.number].state.is_finished():
-            return
-        trial.set_user_attr("outcome", outcome.value)
-        state = TrialState[states.optuna]
-        value = self._chance if states.at_chance else objective
-        self._study.tell(trial, value if state is TrialState.COMPLETE else None, state)
-
-    def end_running(self, outcome: Outcome) -> None:
-        """Ends what still runs in the study."""
-        for trial_id in self.trials:
-            self.tell(trial_id, outcome, None)
+    def leftover(self) -> list[tuple[int, str]]:
+        """Once finished: trials that still wait and will not go on, each with the reason."""
+        return []
 
 
 def trial_seed(sweep_seed: int, number: int) -> int:
@@ -127,57 +62,207 @@ def trial_seed(sweep_seed: int, number: int) -> int:
     return derive(sweep_seed, "trial", number) % 2**31
 
 
-Told = dict[int, tuple[Outcome, float | None]]  # job number -> how it ended, its objective
+@dataclass(slots=True)
+class Trials:
+    """What sources of proposed trials share: where each stands."""
+
+    proposals: Proposals
+    experiment: ExperimentConfig
+    config: SearchConfig
+    folder: Path  # of the checkpoints of all trials
+    epochs: dict[int, int] = field(default_factory=dict)  # completed
+    running: set[int] = field(default_factory=set)
+    due: list[int] = field(default_factory=list)  # under way before, to be taken up
+
+    def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
+        standing = {row.number: row for row in rows}
+        for curve in curves:
+            self.epochs[curve.number] = max(curve.epoch, self.epochs.get(curve.number, 0))
+        for proposal in self.proposals.asked:
+            row = standing.get(proposal.number)
+            if row is not None and row.outcome.ended:
+                self.tell(row)
+            else:
+                self.due.append(proposal.number)
+
+    def tell(self, row: TrialRow) -> None:
+        """Optuna hears how a trial stands."""
+        values = {Objective[name]: value for name, value in row.objectives.items()}
+        if row.objective is not None:
+            values[Objective.accuracy] = row.objective
+        limits = self.config.constraints.limits()
+        excess = {name: value - limits[name] for name, value in row.constraints.items() if name in limits}
+        self.proposals.tell(row.number, row.outcome, values, excess)
+
+    def leg(self, proposal: Proposal, parameters: dict[str, Any], until: int) -> Leg:
+        number = proposal.number
+        experiment = override(self.experiment, {**parameters, "training.seed": trial_seed(self.config.seed, number)})
+        self.running.add(number)
+        self.proposals.tell(number, Outcome.running)
+        return Leg(
+            number=number,
+            trial_id=proposal.trial_id,
+            phase=Phase.search,
+            candidate=number,
+            parameters=proposal.parameters,
+            proposed_by=proposal.proposed_by,
+            experiment=to_plain(experiment),
+            epochs=experiment.training.epochs,
+            until=until,
+            folder=str(self.folder / f"{number:06d}"),
+        )
 
 
-class ListSearcher(StatelessSearcher):
+class SearchSource(Source):
+    """Optuna proposes; a scheduler stops trials, or lets them wait at rungs until they are promoted."""
+
+    def __init__(self, trials: Trials, scheduler: Scheduler) -> None:
+        self._trials, self._scheduler = trials, scheduler
+        self._rungs = refinement_epochs(trials.config, trials.experiment.training.epochs)  # where trials wait
+        self.total = trials.config.trials
+
+    def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
+        for curve in curves:
+            if curve.objective is not None:
+                self.result(curve.number, curve.epoch, curve.objective)
+        self._trials.restore(rows, curves)
+        for row in rows:
+            if row.outcome.ended:
+                self._scheduler.end(row.number)
+        # Who waits at a rung is promoted by its rank there, also where that was decided before.
+        self._trials.due = [number for number in self._trials.due if not self._at_rung(number)]
+
+    def _at_rung(self, number: int) -> bool:
+        return not self._trials.config.is_random(number) and self._trials.epochs.get(number, 0) in self._rungs
+
+    def next(self, may_begin: bool) -> Next:
+        trials = self._trials
+        if trials.due:
+            return self._leg(trials.due.pop(0))
+        promoted = self._scheduler.promote() if may_begin else None
+        if promoted is not None:
+            return self._leg(promoted)
+        if may_begin and len(trials.proposals) < self.total and not trials.proposals.exhausted:
+            return self._leg(trials.proposals.ask().number)
+        return None if trials.running else FINISHED
+
+    def _leg(self, number: int) -> Leg:
+        trials = self._trials
+        last = trials.experiment.training.epochs
+        until = last if trials.config.is_random(number) else self._scheduler.until(trials.epochs.get(number, 0))
+        proposal = trials.proposals.asked[number]
+        return trials.leg(proposal, proposal.parameters, until)
+
+    def result(self, number: int, epoch: int, objective: float | None) -> bool:
+        trials = self._trials
+        trials.epochs[number] = max(epoch, trials.epochs.get(number, 0))
+        if objective is None:
+            return True
+        if not self._rungs:
+            trials.proposals.report(number, epoch, objective)
+        elif epoch in self._rungs:
+            trials.proposals.report(number, self._rungs.index(epoch), objective)
+        if trials.config.is_random(number):
+            return True
+        return self._scheduler.report(number, epoch, objective) is Verdict.go
+
+    def leg_ended(self, row: TrialRow) -> None:
+        self._trials.running.discard(row.number)
+        self._trials.tell(row)
+        if row.outcome.ended:
+            self._scheduler.end(row.number)
+
+    def again(self, leg: Leg) -> None:
+        self._trials.running.discard(leg.number)
+        self._trials.due.append(leg.number)
+
+    def leftover(self) -> list[tuple[int, str]]:
+        return [
+            (proposal.number, f"not promoted from the rung at epoch {self._trials.epochs.get(proposal.number, 0)}")
+            for proposal in self._trials.proposals.asked
+            if not self._trials.proposals.outcome(proposal.number).ended
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A trial that is given. `segments`: experiments in turn, each from an epoch on; most have one, from 0."""
+
+    number: int
+    phase: Phase
+    candidate: int
+    parameters: dict[str, Any]
+    segments: list[tuple[int, ExperimentConfig]]
+
+    @property
+    def epochs(self) -> int:
+        return self.segments[0][1].training.epochs
+
+    def leg(self, done: int, trial_id: str, folder: Path) -> Leg:
+        """The stretch that follows `done` epochs."""
+        ends = [*(begin for begin, _ in self.segments[1:]), self.epochs]
+        index = next((index for index, end in enumerate(ends) if done < end), len(ends) - 1)
+        return Leg(
+            number=self.number,
+            trial_id=trial_id,
+            phase=self.phase,
+            candidate=self.candidate,
+            parameters=self.parameters,
+            proposed_by="",
+            experiment=to_plain(self.segments[index][1]),
+            epochs=self.epochs,
+            until=ends[index],
+            folder=str(folder / f"{self.number:06d}"),
+        )
+
+
+Told = dict[int, TrialRow]  # by number: trials that ended
+
+
+class ListSource(Source):
     """Runs given jobs: a first list, then those that `follow_up` makes of how the first ended."""
 
-    def __init__(self, first: list[dict[str, Any]], follow_up: Callable[[Told], list[dict[str, Any]]]) -> None:
-        super().__init__()
-        self._waiting, self._follow_up = list(first), follow_up
-        self._running: dict[str, int] = {}
+    def __init__(self, first: list[Job], follow_up: Callable[[Told], list[Job]], total: int, folder: Path) -> None:
+        self._jobs = {job.number: job for job in first}
+        self._waiting, self._follow_up = [job.number for job in first], follow_up
+        self.total, self._folder = total, folder
+        self._running: set[int] = set()
         self._told: Told = {}
+        self._epochs: dict[int, int] = {}
+        self._ids: dict[int, str] = {}
         self._followed = False
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        if not self._waiting and not self._followed:
-            if self._running:
-                return None  # asked again later
-            self._waiting, self._followed = self._follow_up(self._told), True
+    def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
+        for curve in curves:
+            self._epochs[curve.number] = max(curve.epoch, self._epochs.get(curve.number, 0))
+        self._told = {row.number: row for row in rows if row.outcome.ended}
+        self._ids = {row.number: row.trial_id for row in rows}
+        self._waiting = [number for number in self._waiting if number not in self._told]
+
+    def next(self, may_begin: bool) -> Next:  # noqa: ARG002 - the list is the budget
+        if not self._waiting and not self._running and not self._followed:
+            later = self._follow_up(self._told)
+            self._jobs |= {job.number: job for job in later}
+            self._waiting = [job.number for job in later if job.number not in self._told]
+            self._followed = True
         if not self._waiting:
-            return Searcher.FINISHED
-        job = self._waiting.pop(0)
-        self._running[trial_id] = job["number"]
-        return job
+            return None if self._running else FINISHED
+        job = self._jobs[self._waiting.pop(0)]
+        self._running.add(job.number)
+        trial_id = self._ids.setdefault(job.number, new_trial_id())
+        return job.leg(self._epochs.get(job.number, 0), trial_id, self._folder)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        outcome, _ = ending(result or {}, error)
-        self._told[self._running.pop(trial_id)] = (outcome, (result or {}).get("objective"))
+    def result(self, number: int, epoch: int, objective: float | None) -> bool:  # noqa: ARG002 - nothing is chosen
+        self._epochs[number] = max(epoch, self._epochs.get(number, 0))
+        return True
 
+    def leg_ended(self, row: TrialRow) -> None:
+        self._running.discard(row.number)
+        if row.outcome.ended:
+            self._told[row.number] = row
+        elif row.outcome is Outcome.paused:
+            self._waiting.insert(0, row.number)  # its next segment
 
-class ChainSearcher(StatelessSearcher):
-    """Several searchers one after another; while one waits for results, the next is asked already. Each job says in
-    `batch` whose it is."""
-
-    def __init__(self, searchers: list[Searcher]) -> None:
-        super().__init__()
-        self._searchers = searchers
-        self._finished: set[int] = set()
-        self._batch: dict[str, int] = {}  # by Ray's trial id
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        for index in [index for index in range(len(self._searchers)) if index not in self._finished]:
-            job = self._searchers[index].suggest(trial_id)
-            if isinstance(job, dict):
-                self._batch[trial_id] = index
-                return {**job, "batch": index}
-            if job == Searcher.FINISHED:
-                self._finished.add(index)
-        return Searcher.FINISHED if len(self._finished) == len(self._searchers) else None
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._searchers[self._batch[trial_id]].on_trial_result(trial_id, result)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._searchers[self._batch.pop(trial_id)].on_trial_complete(trial_id, result, error)
+    def again(self, leg: Leg) -> None:
+        self._running.discard(leg.number)
+        self._waiting.insert(0, leg.number)

@@ -1,6 +1,9 @@
 """What every stage is handed: the configuration, where its files are, and how to speak to the user and to MLflow."""
 
+import fcntl
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +42,29 @@ class SweepFiles:
         return self.directory / "trials.csv"
 
     @property
+    def ledger(self) -> Path:
+        """How every trial stood, in order of time; the last line of a number counts."""
+        return self.directory / "ledger.csv"
+
+    @property
+    def progress(self) -> Path:
+        return self.directory / "progress.json"
+
+    @property
+    def manifestations(self) -> Path:
+        return self.directory / "manifestations.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """A folder for each trial."""
+        return self.directory / "checkpoints"
+
+    @property
+    def origin(self) -> Path:
+        """What the sweep began with: space, code, data."""
+        return self.directory / "origin.json"
+
+    @property
     def curves(self) -> Path:
         return self.directory / "curves.csv"
 
@@ -62,6 +88,11 @@ class SweepFiles:
     def checkpoint(self, number: int) -> Path:
         """The network that trial `number` of the final phase ended with."""
         return self.directory / "final" / f"model-{number}.ckpt"
+
+    @property
+    def study(self) -> Path:
+        """What a study was begun with; only a study's directory has it."""
+        return self.directory / "study.yaml"
 
     @property
     def rows(self) -> Path:
@@ -103,3 +134,42 @@ def run_directory(config: AppConfig, name: str) -> Path:
 def store_directory(config: AppConfig, name: str) -> Path:
     """Where outbox and MLflow's sqlite file are: the directory of the study, or of the sweep that is in none."""
     return run_directory(config, check_name(name).split("/")[0])
+
+
+LOCK = "driver.lock"
+
+
+@contextmanager
+def alone(config: AppConfig, name: str) -> Iterator[None]:
+    """While inside no other command works on this sweep, nor, for a study, on one of its sweeps. Freed by any death.
+
+    Raises:
+        InputError: another one does.
+    """
+    directory, store = run_directory(config, name), store_directory(config, name)
+    with ExitStack() as held:
+        for place in dict.fromkeys((store, directory)):
+            place.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context((place / LOCK).open("a"))
+            shared = place == store and store != directory  # sweeps of one study may be worked on side by side
+            if not _locked(lock.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+                raise InputError(f"Another command is at work on {place.name}; wait for it, or stop it first.")
+        yield
+
+
+def is_alive(directory: Path) -> bool:
+    """Whether a command is at work on the sweep or study in this run directory."""
+    for place in (directory, directory.parent):
+        if (place / LOCK).exists():
+            with (place / LOCK).open("a") as lock:
+                if not _locked(lock.fileno(), fcntl.LOCK_SH):
+                    return True
+    return False
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

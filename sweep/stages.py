@@ -10,22 +10,36 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from search_spaces import SPACES
+from sweep.begun import check_begun, check_records
 from sweep.best import read_best
+from sweep.budget import Progress
 from sweep.cluster import connected, trial_resources
-from sweep.commandline import Command
-from sweep.compose import check_how_it_runs, compose_config, load
+from sweep.commandline import VERIFY, Command
+from sweep.compose import FOLLOWS, GOES_ON, check_possible, compose_config, load
 from sweep.config import AppConfig, SpaceConfig, save
-from sweep.errors import InputError
+from sweep.doctor import doctor
+from sweep.errors import InputError, WorkError
 from sweep.evaluate import check_evaluate, evaluate
 from sweep.export import write_text
 from sweep.final import check_final, final, load_splits
 from sweep.plan import plan
-from sweep.search import check, claim_directory, search
-from sweep.session import Session, SweepFiles, check_name, run_directory, store_directory
+from sweep.replay import POSSIBLE, read_recording, replay
+from sweep.search import check, claim_directory, extended, search
+from sweep.session import (
+    LOCK,
+    Session,
+    SweepFiles,
+    alone,
+    check_name,
+    is_alive,
+    run_directory,
+    store_directory,
+)
 from sweep.status import status, sweeps_below
-from sweep.study import check_study, study
+from sweep.study import check_study, members, study
 from sweep.tracking import delivering
 from sweep.ui import ui
+from sweep.verify import Store, verify
 
 
 def print_config(command: Command, console: Console) -> None:
@@ -37,12 +51,59 @@ def _plan(command: Command, console: Console) -> None:
     plan(load(command.overrides), console)
 
 
+def _doctor(command: Command, console: Console) -> None:
+    doctor(load(command.overrides), console)
+
+
 def _search(command: Command, console: Console) -> None:
     config, name = load(command.overrides), command.names[0]
     check(config)
     with _new_session(config, name, console) as session:
         search(session)
+    _say_next(name, console)
+
+
+def _say_next(name: str, console: Console) -> None:
     console.print(f"Next: sweep final {name}; sweep report {name}; sweep ui {name}", highlight=False)
+
+
+def _resume(command: Command, console: Console) -> None:
+    config, name = _existing(command, GOES_ON)
+    files = SweepFiles(run_directory(config, name))
+    if files.study.exists():
+        for part, member in members(config).items():
+            check_begun(member, f"{name}/{part}")
+        with _working(config, name, console) as session:
+            _say_report(study(session), name, console)
+    elif not Progress.read(files.progress).finished and files.config.exists() and not files.final.ledger.exists():
+        check_begun(config, name)
+        with _working(config, name, console) as session:
+            search(session)
+        _say_next(name, console)
+    elif files.final.config.exists() and not Progress.read(files.final.progress).finished:
+        config = load(command.overrides, files.final.config, GOES_ON)
+        check_final(config, name)
+        check_records(files.final)
+        with _working(config, name, console) as session:
+            final(session)
+        console.print(f"Next: sweep evaluate {name}", highlight=False)
+    else:
+        raise InputError(
+            f"Nothing of {name} was cut short. `sweep extend {name} search.more=10` adds trials to its search, "
+            f"`sweep final {name}`, `sweep evaluate {name}` and `sweep report {name}` follow it."
+        )
+
+
+def _extend(command: Command, console: Console) -> None:
+    config, name = _existing(command, GOES_ON)
+    files = SweepFiles(run_directory(config, name))
+    if files.study.exists():
+        raise InputError(f"{name} is a study: extend one of its sweeps, {name}/FAMILY-dDRAW.")
+    config = extended(config, files)
+    check_begun(config, name)
+    with _working(config, name, console) as session:
+        search(session)
+    _say_next(name, console)
 
 
 def _study(command: Command, console: Console) -> None:
@@ -50,6 +111,10 @@ def _study(command: Command, console: Console) -> None:
     check_study(config, name)
     with _new_session(config, name, console) as session:
         report = study(session)
+    _say_report(report, name, console)
+
+
+def _say_report(report: Path, name: str, console: Console) -> None:
     console.print(f"Open the report: {_shown(report)}", highlight=False)
     console.print(f"Then: sweep status {name}; sweep ui {name}", highlight=False)
 
@@ -65,6 +130,7 @@ def _final(command: Command, console: Console) -> None:
     else:
         config, name = _existing(command)
         check_final(config, name)
+        check_records(SweepFiles(run_directory(config, name)).final)
         with _working(config, name, console) as session:
             final(session)
     console.print(f"Next: sweep evaluate {name}", highlight=False)
@@ -72,7 +138,7 @@ def _final(command: Command, console: Console) -> None:
 
 def _from_best(path: Path, overrides: list[str]) -> tuple[AppConfig, str]:
     """The configuration of a best.yaml, and a new run directory's name for it."""
-    check_how_it_runs(overrides, path)
+    check_possible(overrides, path)
     best = read_best(path)
     config = load(overrides).with_experiment(best.experiment)
     family = best.provenance.get("family", config.space.name)
@@ -117,7 +183,27 @@ def _sweeps_of(runs: Path, directory: Path) -> list[Path]:
 def _status(command: Command, console: Console) -> None:
     config = load(command.overrides)
     name = check_name(command.names[0]) if command.names else None
-    status(Path(config.runtime.runs_dir).resolve(), name, console)
+    runs = Path(config.runtime.runs_dir).resolve()
+    status(runs, name, console)
+    if name is not None and VERIFY in command.flags:
+        _verify(_existing(command)[0] if SweepFiles(runs / name).config.exists() else config, name, console)
+
+
+def _verify(config: AppConfig, name: str, console: Console) -> None:
+    directory, store = run_directory(config, name), Store(store_directory(config, name), config.tracking.uri)
+    found = {path: verify(path, store, alive=is_alive(path)) for path in _sweeps_of(directory.parent, directory)}
+    for path, differences in found.items():
+        for text in differences:
+            console.print(f"{path.name}: {text}", highlight=False)
+    count = sum(map(len, found.values()))
+    if count:
+        raise WorkError(f"trials.csv, Ray, the Optuna study and MLflow differ in {count} places.")
+    console.print("trials.csv, Ray, the Optuna study and MLflow agree on every trial.", highlight=False)
+
+
+def _replay(command: Command, console: Console) -> None:
+    config, name = _existing(command, POSSIBLE)
+    replay(config, read_recording(SweepFiles(run_directory(config, name))), name, console)
 
 
 def _ui(command: Command, console: Console) -> None:
@@ -129,25 +215,30 @@ def _ui(command: Command, console: Console) -> None:
 RUN: dict[str, Callable[[Command, Console], None]] = {
     "plan": _plan,
     "search": _search,
+    "doctor": _doctor,
+    "resume": _resume,
+    "extend": _extend,
     "status": _status,
     "final": _final,
     "evaluate": _evaluate,
     "report": _report,
     "study": _study,
+    "replay": _replay,
     "ui": _ui,
 }
 
 
-def _existing(command: Command) -> tuple[AppConfig, str]:
-    """The configuration that a sweep was searched with, and what of how it runs is set now."""
+def _existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[AppConfig, str]:
+    """The configuration that a sweep was searched with, or a study begun, and what of it is set now."""
     how = load([text for text in command.overrides if text.lstrip("+").startswith("runtime.runs_dir=")])
     name = command.names[0]
     files = SweepFiles(run_directory(how, name))
-    if not files.config.exists():
+    saved = files.study if files.study.exists() else files.config
+    if not saved.exists():
         runs = Path(how.runtime.runs_dir).resolve()
         known = ", ".join(str(path.relative_to(runs)) for path in sweeps_below(runs)) or "none"
         raise InputError(f"There is no sweep {name} in {runs}; there are: {known}.")
-    return load(command.overrides, saved=files.config), name
+    return load(command.overrides, saved, possible), name
 
 
 @contextmanager
@@ -159,15 +250,15 @@ def _new_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
         with _working(config, name, console) as session:
             yield session
     except InputError:
-        if not any(directory.iterdir()):
-            directory.rmdir()
+        if {path.name for path in directory.iterdir()} <= {LOCK}:
+            shutil.rmtree(directory)
         raise
 
 
 @contextmanager
 def _working(config: AppConfig, name: str, console: Console) -> Iterator[Session]:
     """Cluster joined, resources found, delivery to MLflow under way."""
-    with connected(config.cluster, run_directory(config, name)):
+    with alone(config, name), connected(config.cluster, run_directory(config, name)):
         trial_resources(config.runtime.resources, config.cluster.autoscaling)
         with delivering(store_directory(config, name), config.tracking.uri) as tracker:
             yield Session(config, name, tracker, console)

@@ -1,15 +1,20 @@
 """`sweep status [NAME]`: all sweeps, or the trials of one, with outcomes, reasons, cost and best so far."""
 
+import os
 from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from sweep.budget import Progress
 from sweep.errors import InputError
 from sweep.export import TrialRow, ranked, read_rows
 from sweep.outcome import Outcome
-from sweep.session import SweepFiles
+from sweep.session import SweepFiles, is_alive
+from sweep.tracking import OUTBOX, lag
 
 
 def status(runs: Path, name: str | None, console: Console) -> None:
@@ -27,16 +32,41 @@ def status(runs: Path, name: str | None, console: Console) -> None:
         known = ", ".join(str(path.relative_to(runs)) for path in sweeps_below(runs)) or "none"
         raise InputError(f"There is no sweep {name} in {runs}; there are: {known}.")
     else:
-        for row_file in (SweepFiles(found[0]).trials, SweepFiles(found[0]).final.trials):
+        files = SweepFiles(found[0])
+        standing = list(_standing(name or "", runs, files))
+        for row_file in (files.trials, files.final.trials):
             if row_file.exists():
                 console.print(_trials(name or "", read_rows(row_file, TrialRow)))
+        for line in standing:
+            console.print(line, highlight=False)
+
+
+def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
+    """What was spent, whether it runs, and what MLflow was not told yet."""
+    for part in [part for part in (files, files.final) if part.trials.exists()]:
+        rows, progress = read_rows(part.trials, TrialRow), Progress.read(part.progress)
+        gpus = sum(row.gpu_seconds for row in rows) / 3600
+        yield (
+            f"{'search' if part is files else 'final'}: {sum(row.gflops for row in rows):,.0f} GFLOP, "
+            f"{sum(row.seconds for row in rows):,.0f} s of training, {gpus:.2f} GPU hours; "
+            f"{progress.seconds:,.0f} s in all; {sum(row.legs for row in rows)} legs"
+        )
+        if not progress.finished and not is_alive(files.directory):
+            yield f"Nothing is at work on it, and it is not finished: `sweep resume {name}` goes on."
+    store = runs / Path(name).parts[0]
+    behind = lag(store) if (store / OUTBOX).exists() else None
+    if behind is not None and behind.lines:
+        since = "" if behind.away_since is None else f" since {datetime.fromtimestamp(behind.away_since):%H:%M:%S}"
+        away = f"; the store does not answer{since}: {behind.reason}" if behind.reason else ""
+        yield f"MLflow was not told {behind.lines} lines of {store / OUTBOX} yet{away}"
 
 
 def sweeps_below(directory: Path) -> list[Path]:
     """Run directories of sweeps: this one, and those one or two levels below (a study's members)."""
     candidates = [directory, *sorted(directory.glob("*")), *sorted(directory.glob("*/*"))]
     files = {path: SweepFiles(path) for path in candidates if path.name != "final"}
-    return [path for path, its in files.items() if its.trials.exists() or its.final.trials.exists()]
+    # os.path: others' directories, which may not be looked into, hold no sweep of ours.
+    return [path for path, its in files.items() if any(map(os.path.exists, (its.trials, its.final.trials)))]
 
 
 def _overview(runs: Path, found: list[Path]) -> Table:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from odenet.seeding import derive
 from search_spaces import SPACES
-from sweep.config import AppConfig, SpaceConfig, flat
-from sweep.errors import InputError, WorkError
+from sweep.budget import Progress
+from sweep.config import AppConfig, SpaceConfig, flat, save
+from sweep.errors import InputError, StorageError, WorkError
 from sweep.evaluate import evaluate
 from sweep.final import Final
 from sweep.runner import run_works
 from sweep.search import Search, check
 from sweep.session import Session, check_name
+from sweep.storage import write_text
 
 
 def members(config: AppConfig) -> dict[str, AppConfig]:
@@ -61,22 +63,26 @@ def check_study(config: AppConfig, name: str) -> None:
 
 
 def study(session: Session) -> Path:
-    """Runs the members stage by stage, each stage of all members at once, and returns the report's path.
+    """Runs the members stage by stage, each stage of all members at once, and returns the report's path. What was done
+    by an earlier session is not done again.
 
     Raises:
         WorkError: the work of a member failed; the others went on, and the report on them is written.
     """
+    write_text(session.files.study, save(session.config))
     sweeps = [session.member(config, part) for part, config in members(session.config).items()]
     failures: list[str] = []
+    searches = [Search(sweep) for sweep in sweeps if not Progress.read(sweep.files.progress).finished]
     with _collecting(failures):
-        run_works([Search(sweep) for sweep in sweeps], f"search {session.name}", session.directory / "ray-search")
+        run_works(searches, f"search {session.name}", session.directory / "ray-search")
     found = [sweep for sweep in sweeps if sweep.files.best.exists()]
-    if found:
-        with _collecting(failures):
-            run_works([Final(sweep) for sweep in found], f"final {session.name}", session.directory / "ray-final")
+    finals = [Final(sweep) for sweep in found if not Progress.read(sweep.files.final.progress).finished]
+    with _collecting(failures):
+        run_works(finals, f"final {session.name}", session.directory / "ray-final")
     for sweep in [sweep for sweep in found if any(sweep.files.final.directory.glob("*.ckpt"))]:
-        with _collecting(failures):
-            evaluate(sweep)
+        if not sweep.files.rows.exists():
+            with _collecting(failures):
+                evaluate(sweep)
     report = _report(session, sweeps)
     if failures:
         raise WorkError(f"{' '.join(failures)} The report {report} has what there is.")
@@ -87,6 +93,8 @@ def study(session: Session) -> Path:
 def _collecting(failures: list[str]) -> Iterator[None]:
     try:
         yield
+    except StorageError:
+        raise  # nothing that follows could be written either
     except WorkError as error:
         failures.append(str(error))
 

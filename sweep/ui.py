@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.errors import InputError, WorkError
-from sweep.searcher import STUDY_FILE
+from sweep.proposals import STUDY_FILE
 from sweep.tracking import store_uri
 
 HOST = "127.0.0.1"

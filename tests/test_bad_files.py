@@ -46,6 +46,11 @@ def evaluated() -> None:
     Path("runs/x/rows.csv").write_text("a result")
 
 
+def finished() -> None:
+    with_final(Phase.final)()
+    Path("runs/x/final/progress.json").write_text('{"seconds": 9.0, "finished": true}')
+
+
 def put(path: str, content: str | bytes) -> Callable[[], None]:
     """A sweep of which one file holds something else."""
 
@@ -89,7 +94,7 @@ TAG = "!!python/object/apply:os.mkdir [hacked]"
 # what is on disk, command line, what the message says
 WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     # run directories
-    "existing name": (searched, "search x", ("x exists already in", "choose another name, or remove")),
+    "existing name": (searched, "search x", ("x exists already in", "choose another name, go on with it by")),
     "existing study": (searched, "study x", ("x exists already in",)),
     "file as runs": (lambda: Path("r").touch(), "search x runtime.runs_dir=r", ("cannot be made", "choose another by")),
     "file as name": (put("runs/y", ""), "search y", ("y exists already in",)),
@@ -100,7 +105,7 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "nothing done": (
         changed(TRIALS, ",done,", ",diverged,"), "final x", ("x has no trial that ended done",),
     ),
-    "final twice": (with_final(Phase.final), "final x", ("x has final trials already; remove", "to train again")),
+    "final twice": (finished, "final x", ("x has final trials already; remove", "to train again")),
     "not final yet": (searched, "evaluate x", ("x has no final network: run `sweep final x` first",)),
     "only confirmed": (with_final(Phase.confirm), "evaluate x", ("x has no final network",)),
     "tested twice": (evaluated, "evaluate x", ("test data is used once", "remove that file")),
@@ -109,7 +114,7 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "no CUDA to retrain on": (searched, "final x runtime.device=cuda", ("torch sees no CUDA device here",)),
     "no CUDA to test on": (with_final(Phase.final), "evaluate x runtime.device=cuda", ("torch sees no CUDA device",)),
     "changed after the search": (
-        searched, "final x model.width=4", ("model.width=4: what is learned is fixed by", CONFIG, "runtime.*, final.*"),
+        searched, "final x model.width=4", ("model.width=4: what is learned is fixed by", CONFIG, "final.*"),
     ),
     "other data after the search": (searched, "evaluate x data=cifar10", ("what is learned is fixed by", CONFIG)),
     "other trials after the search": (searched, "final x search.trials=9", ("what is learned is fixed by",)),
@@ -127,8 +132,8 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "empty table": (put(TRIALS, ""), "status x", (TRIALS, "the columns must be", "the file has nothing")),
     "table not text": (put(TRIALS, b"\xff"), "status x", (TRIALS, "cannot be read", "codec")),
     "endless cell": (put(TRIALS, '"' + 200_000 * "x"), "status x", (TRIALS, "cannot be read", "field limit")),
-    "newer table": (changed(TRIALS, "\n1,", "\n2,"), "final x", ("line 2: schema '2'", "reads schema 1")),
-    "row cut short": (changed(TRIALS, ",c0ffee,da7a", ""), "final x", ("line 2: 20 cells where 22 are needed",)),
+    "newer table": (changed(TRIALS, "\n2,", "\n3,"), "final x", ("line 2: schema '3'", "reads schema 2")),
+    "row cut short": (changed(TRIALS, ",c0ffee,da7a", ""), "final x", ("line 2: 28 cells where 30 are needed",)),
     "unknown outcome": (changed(TRIALS, ",done,", ",fine,"), "status x", ("line 2, column outcome: 'fine'",)),
     "unknown phase": (changed(TRIALS, ",search,", ",warmup,"), "status x", ("column phase: 'warmup'",)),
     "text as number": (changed(TRIALS, ",0.5,2,", ",half,2,"), "status x", ("column objective: 'half'",)),
@@ -137,8 +142,8 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     # best.yaml
     "no best.yaml": (searched, "final nope.yaml", ("nope.yaml cannot be read", "No such file")),
     "best.yaml is a directory": (lambda: Path("d.yaml").mkdir(), "final d.yaml", ("d.yaml cannot be read",)),
-    "newer best": (best_with("", "schema", 2), RETRAIN, (BEST, "schema 2", "reads schema 1", "newer version: update")),
-    "odd schema": (best_with("", "schema", "one"), RETRAIN, ("schema 'one'; this version reads schema 1",)),
+    "newer best": (best_with("", "schema", 3), RETRAIN, (BEST, "schema 3", "reads schema 2", "newer version: update")),
+    "odd schema": (best_with("", "schema", "one"), RETRAIN, ("schema 'one'; this version reads schema 2",)),
     "not YAML": (put(BEST, "a: [1"), RETRAIN, (BEST, "cannot be read as YAML")),
     "YAML with a tag": (put(BEST, TAG), RETRAIN, ("cannot be read as YAML", "could not determine a constructor")),
     "deep YAML": (put(BEST, 5000 * "["), RETRAIN, ("cannot be read as YAML", "recursion")),

@@ -23,6 +23,7 @@ from odenet.networks import NETWORKS
 from odenet.schemes import SCHEMES, TwoStep
 
 ONE = RefinementConfig(count=1)
+AT = RefinementConfig(at=[2, 4])
 RK = "euler, midpoint, heun, ralston, rk4, rk4_38"
 
 
@@ -208,6 +209,18 @@ def test_an_impossible_network_is_refused(model: ModelConfig, message: str) -> N
             r"refinement\.count=3 from model\.nodes=1024 ends, after 3, with 8192 nodes and 8192 steps per stage: "
             r"at most 4096 are possible; refine less often or start with fewer\.",
         ),
+        (of("resnet"), AT, r"model\.network=resnet with refinement\.at=\[2, 4\]: it is a ResNet, its depth cannot .*"),
+        (
+            of("continuous", nodes=2048),
+            AT,
+            r"refinement\.at=\[2, 4\] from model\.nodes=2048 ends, after 2, with 8192 .*",
+        ),
+        (of("continuous"), RefinementConfig(at=[30]), r"refinement\.at=\[30\]: training has 30 epochs, 0 to 29\."),
+        (
+            of("continuous"),
+            RefinementConfig(at=[2, 15], coarsen=0.5),
+            r"refinement\.coarsen=0\.5 falls on epoch 15 .*",
+        ),
         (
             of("continuous", substeps=2048),
             RefinementConfig(count=2, interval=0.1),
@@ -291,7 +304,8 @@ def test_what_the_message_recommends_is_accepted(scheme: Scheme, basis: Basis) -
 def test_the_depths_at_the_end_of_training_are_known_beforehand(network: Network, count: int) -> None:
     start = ModelConfig(network=network, width=4, nodes=2, substeps=2)
     config = ExperimentConfig(model=start, refinement=RefinementConfig(count=count))
+    named = ExperimentConfig(model=start, refinement=RefinementConfig(at=[2, 5, 6][:count] or None))
     model = build_model(start, channels=1, classes=2)
     for _ in range(count):
         refine(model)
-    assert depths_after(config) == model.depths()
+    assert depths_after(config) == depths_after(named) == model.depths()

@@ -61,7 +61,7 @@ def test_a_multiply_add_is_two_operations_and_backward_costs_twice_as_much(schem
 
 
 def of(network: Network, **more: Any) -> ModelConfig:
-    return ModelConfig(network=network, width=4, nodes=1 if network is Network.neural_ode else 3, **more)
+    return ModelConfig(network=network, width=4, **{"nodes": 1 if network is Network.neural_ode else 3, **more})
 
 
 # Where torch counts what we do: schemes that choose no steps, one group (see below), weights that are not mixed.

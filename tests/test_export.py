@@ -17,13 +17,13 @@ from sweep.export import (
     SCHEMA,
     CurveRow,
     EvaluationRow,
+    ManifestationRow,
     Phase,
     TrialRow,
     append_row,
     ranked,
     read_rows,
     write_rows,
-    write_text,
 )
 from sweep.outcome import Outcome
 
@@ -36,6 +36,9 @@ EVALUATION = EvaluationRow(
     severity=0.0, split="test", metric="accuracy", value=2 / 3, n=594, trained_scheme="euler", trained_steps=4,
     config_hash="c0ffee", data_hash="da7a",
 )  # fmt: skip
+MEASURED = ManifestationRow(
+    number=3, scheme="rk4", steps=4, trained=True, accuracy=2 / 3, loss=1 / 3, n=99, gflops=1e-9, rate_evaluations=16
+)
 REASONS = [
     "",
     " ",
@@ -55,7 +58,11 @@ TABLES = {
         trial(objective=0.1 + 0.2, gflops=5e-324, seconds=1e300),
         trial(parameters={"a": None, "b": True, "c": 1, "d": 1.0, "e": 'x"y,z', "f": 0.1 + 0.2, "π": []}),
         trial(parameters={}),
+        trial(proposed_by="tpe", ray="TERMINATED", legs=3, feasible=False, gpu_seconds=0.1 + 0.2),
+        trial(objectives={"gflops": 0.1 + 0.2, "accuracy": 1.0}, constraints={"latency_ms": 1 / 3, "parameters": 7}),
+        trial(schedule=[{"epoch": 2, "parameters": {"a": 0.1}, "parent": None}]),
     ],
+    ManifestationRow: [MEASURED, replace(MEASURED, trained=False)],
     CurveRow: [CURVE, replace(CURVE, val_loss=0.1, val_accuracy=1.0, objective=0.0)],
     EvaluationRow: [EVALUATION, replace(EVALUATION, per_class=20, metric="loss")],
 }
@@ -97,7 +104,10 @@ def test_a_table_of_one_kind_is_not_read_as_another(tmp_path):
         read_rows(tmp_path / "rows.csv", TrialRow)
 
 
-TYPED = ("phase", "number", "candidate", "outcome", "parameters", "objective", "epochs", "gflops", "per_class", "seed")
+TYPED = (
+    "phase", "number", "candidate", "outcome", "parameters", "objective", "epochs", "gflops", "per_class", "seed",
+    "legs", "objectives", "constraints", "feasible", "schedule", "gpu_seconds",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TYPED)
@@ -126,18 +136,8 @@ def test_only_done_trials_are_ranked_the_best_first_and_ties_by_number():
     assert [row.number for row in ranked(rows)] == [2, 3, 0]
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "deep" / "file"
-    write_text(path, "old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_text(path, "new")
-    assert path.read_text() == "old"
-    assert [file.name for file in path.parent.iterdir()] == ["file"]
+def test_a_trial_beyond_a_limit_is_not_ranked():
+    assert [row.number for row in ranked([trial(0, objective=0.9, feasible=False), trial(1, objective=0.1)])] == [1]
 
 
 # --- best.yaml --------------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_the_commit_is_forty_hex_digits_with_a_mark_where_files_differ():
 
 def test_what_a_best_yaml_leaves_out_keeps_its_default(tmp_path):
     path: Path = tmp_path / "best.yaml"
-    path.write_text("{schema: 1, experiment: {model: {scheme: rk4}, optim: {lr: 1}}, provenance: {}}")
+    path.write_text(f"{{schema: {SCHEMA}, experiment: {{model: {{scheme: rk4}}, optim: {{lr: 1}}}}, provenance: {{}}}}")
     best = read_best(path)
     assert best.experiment.model.scheme.value == "rk4"
     assert (best.experiment.optim.lr, type(best.experiment.optim.lr)) == (1.0, float)

@@ -1,12 +1,13 @@
-"""Confirming and retraining: who is crowned, on which seeds and data; the jobs are driven here instead of by Ray."""
+"""Confirming and retraining: who is crowned, on which seeds and data; the legs are run here instead of by Ray."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pretended import Sweep, Worker, history_in, opened
 from sweep_files import PARAMETERS, session_on, trial, write_sweep
 
 from odenet.config import ExperimentConfig, from_plain
@@ -14,33 +15,34 @@ from odenet.data import Portion
 from odenet.seeding import derive
 from sweep.best import read_best
 from sweep.errors import InputError, WorkError
-from sweep.export import Phase, TrialRow, write_rows
+from sweep.export import Phase
 from sweep.final import Candidate, Final, check_final, crown
+from sweep.legs import Leg
 from sweep.outcome import Outcome
-from sweep.recorder import Ended
-from sweep.searcher import ending
+from sweep.searcher import Job
 from sweep.tracking import OUTBOX
 
-Result = Callable[[dict[str, Any]], dict[str, Any]]  # of a job
+
+def drive(work: Final, worker: Worker) -> tuple[Sweep, list[Leg]]:
+    """Runs every leg, one after another."""
+    sweep = opened(work.batch.session, work.batch.source, work.batch.splits)
+    legs = sweep.drive(worker)
+    work.batch.book.rows = sweep.book.rows
+    return sweep, legs
 
 
-def done(objective: float) -> dict[str, Any]:
-    return {"outcome": "done", "objective": objective, "epoch": 2}
+class Diverging(Worker):
+    """Trials of these numbers diverge at once."""
 
+    def __init__(self, *numbers: int) -> None:
+        super().__init__()
+        self._numbers = numbers
 
-def drive(work: Final, result: Result) -> tuple[list[dict[str, Any]], list[Ended]]:
-    """Hands every job its result, one after another; returns the jobs, and how they ended."""
-    jobs: list[dict[str, Any]] = []
-    ended = []
-    while isinstance(job := work.batch.searcher.suggest(f"t{len(jobs)}"), dict):
-        jobs.append(job)
-        work.batch.searcher.on_trial_complete(f"t{len(jobs) - 1}", result(job))
-        checkpoint = work.batch.session.directory / f"checkpoint-{job['number']}"
-        checkpoint.write_text(f"network {job['number']}")
-        outcome, reason = ending(result(job), failed=False)
-        ended.append(Ended(trial(job["number"], phase=Phase[job["phase"]], outcome=outcome, reason=reason), checkpoint))
-    assert len(jobs) == work.batch.total
-    return jobs, ended
+    def results(self, leg: Leg) -> Iterator[dict[str, Any]]:
+        if leg.number in self._numbers:
+            yield {"outcome": "diverged", "reason": "the loss is nan", "done": True}
+        else:
+            yield from super().results(leg)
 
 
 def work_on(path: Path, **seeds: int) -> Final:
@@ -54,8 +56,8 @@ def with_lr(number: int) -> dict[str, Any]:
     return {**PARAMETERS, "optim.lr": 0.01 * (number + 1)}
 
 
-def prefer(candidate: int) -> Result:
-    return lambda job: done(0.9 if job["candidate"] == candidate else 0.2)
+def prefer(candidate: int) -> Worker:
+    return Worker(lambda leg, epoch: 0.9 if leg.candidate == candidate else 0.2)
 
 
 def outbox(path: Path) -> list[dict[str, Any]]:
@@ -64,8 +66,12 @@ def outbox(path: Path) -> list[dict[str, Any]]:
 
 # --- who is crowned ---------------------------------------------------------------------------------------------------
 
-CANDIDATES = [Candidate(number, with_lr(number), ExperimentConfig()) for number in (5, 3, 8)]
-TWICE = [{"candidate": candidate.number} for candidate in CANDIDATES for _ in range(2)]
+CANDIDATES = [Candidate(number, with_lr(number), ExperimentConfig(), []) for number in (5, 3, 8)]
+TWICE = [
+    Job(number=2 * n + k, phase=Phase.confirm, candidate=one.number, parameters={}, segments=[])
+    for n, one in enumerate(CANDIDATES)
+    for k in range(2)
+]
 OK, BAD = Outcome.done, Outcome.diverged
 
 
@@ -81,7 +87,8 @@ OK, BAD = Outcome.done, Outcome.diverged
     ],
 )
 def test_the_best_mean_over_the_confirming_seeds_is_crowned(ends, winner):
-    assert crown(CANDIDATES, TWICE, dict(enumerate(ends)), chance=0.1).number == winner
+    told = {n: trial(n, outcome=outcome, objective=objective) for n, (outcome, objective) in enumerate(ends)}
+    assert crown(CANDIDATES, TWICE, told, chance=0.1).number == winner
 
 
 def test_a_single_candidate_is_crowned_without_confirming():
@@ -111,50 +118,72 @@ def test_a_best_yaml_alone_is_its_own_only_candidate(tmp_path):
 
 
 def test_every_candidate_is_confirmed_on_the_same_seeds_and_the_crowned_one_trained_on_fresh_ones(tmp_path):
-    jobs, _ = drive(work_on(tmp_path, confirm_seeds=2, seeds=3), prefer(0))
-    assert [(job["number"], job["phase"], job["candidate"]) for job in jobs] == [
-        *((number, "confirm", (1, 1, 0, 0, 2, 2)[number]) for number in range(6)),
-        *((number, "final", 0) for number in range(6, 9)),
+    _, legs = drive(work_on(tmp_path, confirm_seeds=2, seeds=3), prefer(0))
+    assert [(leg.number, leg.phase, leg.candidate) for leg in legs] == [
+        *((number, Phase.confirm, (1, 1, 0, 0, 2, 2)[number]) for number in range(6)),
+        *((number, Phase.final, 0) for number in range(6, 9)),
     ]
-    experiments = [from_plain(ExperimentConfig, job["experiment"]) for job in jobs]
+    experiments = [from_plain(ExperimentConfig, leg.experiment) for leg in legs]
     seeds = [experiment.training.seed for experiment in experiments]
     assert seeds[:2] == seeds[2:4] == seeds[4:6]
-    assert seeds == [derive(0, job["phase"], n) % 2**31 for job, n in zip(jobs, [0, 1] * 3 + [0, 1, 2], strict=True)]
+    assert seeds == [derive(0, leg.phase.value, n) % 2**31 for leg, n in zip(legs, [0, 1] * 3 + [0, 1, 2], strict=True)]
     assert len(set(seeds)) == 5
     assert [experiment.data.portion for experiment in experiments] == [Portion.train] * 6 + [Portion.trainval] * 3
-    assert {experiment.training.epochs for experiment in experiments} == {2}
-    assert [job["parameters"] for job in jobs] == [with_lr(job["candidate"]) for job in jobs]
+    assert {(leg.epochs, leg.until) for leg in legs} == {(2, 2)}
+    assert [leg.parameters for leg in legs] == [with_lr(leg.candidate) for leg in legs]
     assert {round(experiment.optim.lr, 9) for experiment in experiments[6:]} == {0.01}
 
 
 def test_crowned_yaml_and_one_checkpoint_per_seed_are_kept_and_the_first_seed_is_registered(tmp_path):
     work = work_on(tmp_path, confirm_seeds=1, seeds=2)
-    work.conclude(drive(work, prefer(2))[1])
+    drive(work, prefer(2))
+    work.conclude()
     crowned = read_best(tmp_path / "x" / "final" / "crowned.yaml")
     assert crowned.experiment.optim.lr == with_lr(2)["optim.lr"]
     assert (crowned.provenance["trial"], crowned.provenance["phase"]) == (2, "confirm")
-    assert [(tmp_path / "x" / "final" / f"model-{n}.ckpt").read_text() for n in (3, 4)] == ["network 3", "network 4"]
+    assert [history_in(tmp_path / "x" / "final" / f"model-{n}.ckpt") for n in (3, 4)] == [[3, 3], [4, 4]]
+    assert not (tmp_path / "x" / "final" / "checkpoints").exists()
     (model,) = [line for line in outbox(tmp_path) if line["op"] == "model"]
     assert (model["key"], model["name"], Path(model["path"]).name) == ("x/final-3", "x", "model-3.ckpt")
-    assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end"] == ["FINISHED"]
+    assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end" and line["key"] == "x"] == ["FINISHED"]
+
+
+def test_a_schedule_is_followed_in_every_seed_and_crowned_with_its_parameters(tmp_path):
+    schedule = [{"epoch": epoch, "parameters": with_lr(9 * epoch), "parent": 0} for epoch in (0, 1)]
+    config = write_sweep(tmp_path, [trial(0, schedule=schedule)])
+    work = Final(session_on(replace(config, final=replace(config.final, seeds=2))))
+    sweep, legs = drive(work, Worker())
+    assert [(leg.number, leg.until, leg.experiment["optim"]["lr"]) for leg in legs] == [
+        (0, 1, 0.01), (0, 2, 0.1), (1, 1, 0.01), (1, 2, 0.1),
+    ]  # fmt: skip
+    assert {(row.outcome, row.legs) for row in sweep.book.in_order()} == {(Outcome.done, 2)}
+    assert read_best(tmp_path / "x" / "final" / "crowned.yaml").schedule == schedule
+
+
+def test_a_final_that_was_cut_short_goes_on_with_the_trials_that_have_not_ended(tmp_path):
+    work = work_on(tmp_path, confirm_seeds=1, seeds=2)
+    first = opened(work.batch.session, work.batch.source, work.batch.splits)
+    ids = [leg.trial_id for leg in first.drive(prefer(0), legs=4)]
+    again = Final(work.batch.session)
+    sweep, legs = drive(again, prefer(0))
+    assert [(leg.number, leg.candidate) for leg in legs] == [(4, 0)]
+    assert [row.trial_id for row in sweep.book.in_order()][:4] == ids
 
 
 def test_a_seed_that_fails_is_left_out_and_the_first_that_is_done_is_registered(tmp_path):
-    failing, work = {3: {"outcome": "diverged", "reason": "nan"}}, work_on(tmp_path, confirm_seeds=1, seeds=2)
-    work.conclude(drive(work, lambda job: failing.get(job["number"], done(0.5)))[1])
+    work = work_on(tmp_path, confirm_seeds=1, seeds=2)
+    drive(work, Diverging(3))
+    work.conclude()
     assert [path.name for path in (tmp_path / "x" / "final").glob("*.ckpt")] == ["model-4.ckpt"]
     assert [line["key"] for line in outbox(tmp_path) if line["op"] == "model"] == ["x/final-4"]
 
 
 def test_final_fails_with_reasons_where_no_seed_is_done(tmp_path):
-    def result(job: dict[str, Any]) -> dict[str, Any]:
-        return done(0.5) if job["phase"] == "confirm" else {"outcome": "diverged", "reason": "the loss is nan"}
-
-    work = work_on(tmp_path)
-    _, ended = drive(work, result)
+    work = work_on(tmp_path, confirm_seeds=1, seeds=2)
+    drive(work, Diverging(3, 4))
     with pytest.raises(WorkError, match=r"No final seed of x ended done \(diverged: the loss is nan\); .*csv lists"):
-        work.conclude(ended)
-    assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end"] == ["FAILED"]
+        work.conclude()
+    assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end" and line["key"] == "x"] == ["FAILED"]
 
 
 def test_final_that_is_stopped_says_so_to_mlflow(tmp_path):
@@ -163,7 +192,8 @@ def test_final_that_is_stopped_says_so_to_mlflow(tmp_path):
 
 
 def test_retraining_the_same_sweep_again_is_refused(tmp_path):
-    work = work_on(tmp_path)
-    write_rows(work.batch.files.trials, TrialRow, [])
+    work = work_on(tmp_path, confirm_seeds=1, seeds=1)
+    sweep, _ = drive(work, Worker())
+    sweep.conductor.finish("")
     with pytest.raises(InputError, match=r"x has final trials already; remove .*final to train again"):
         Final(work.batch.session)

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
-        *("grpc", "hydra", "jinja2", "mlflow", "omegaconf", "optuna", "plotly", "ray", "scipy"),
+        *("grpc", "hydra", "jinja2", "mlflow", "omegaconf", "optuna", "packaging", "plotly", "ray", "scipy"),
     },
 }
 # Behind which modules a dependency sits. MLflow's server and Optuna's dashboard are started by `ui` as processes.
@@ -35,11 +35,12 @@ ONLY_IN = {
     "omegaconf": {"sweep.config", "sweep.compose", "sweep.stages"},
     "jinja2": {"sweep.report"},
     "mlflow": {"sweep.delivery"},
-    "optuna": {"sweep.searcher"},
+    "optuna": {"sweep.samplers", "sweep.journal", "sweep.proposals", "sweep.verify"},
+    "packaging": {"sweep.doctor"},
     "plotly": {"sweep.report"},
     "ray": {
-        *("sweep.joining", "sweep.cluster", "sweep.trial", "sweep.runner"),
-        *("sweep.searcher", "sweep.schedulers", "sweep.evaluate", "sweep.recorder"),
+        *("sweep.joining", "sweep.cluster", "sweep.trial", "sweep.runner", "sweep.bridge"),
+        *("sweep.evaluate", "sweep.doctor"),
     },
     "scipy": {"sweep.intervals"},
 }

@@ -1,12 +1,10 @@
 """The one table of outcomes: total, and true in the words of Ray, Optuna and MLflow."""
 
-import pytest
 from mlflow.entities import RunStatus
 from optuna.trial import TrialState
 from ray.tune.experiment import Trial as TuneTrial
 
 from sweep.outcome import STATES, Outcome
-from sweep.searcher import ending
 
 
 def test_every_outcome_has_its_row_in_words_that_ray_optuna_and_mlflow_know():
@@ -14,24 +12,21 @@ def test_every_outcome_has_its_row_in_words_that_ray_optuna_and_mlflow_know():
     for outcome, states in STATES.items():
         assert states.ray in {TuneTrial.RUNNING, TuneTrial.TERMINATED, TuneTrial.ERROR}
         assert states.optuna in TrialState.__members__
-        ended = outcome is not Outcome.running
-        assert TrialState[states.optuna].is_finished() is ended
-        assert RunStatus.is_terminated(RunStatus.from_string(states.mlflow)) is ended
+        assert TrialState[states.optuna].is_finished() is outcome.ended
+        assert (states.ray == "RUNNING") is (outcome is Outcome.running)
         assert states.at_chance <= (states.optuna == "COMPLETE")
         assert (states.mlflow == "FINISHED") is (outcome is Outcome.done)
-        assert (states.ray == "ERROR") <= (states.optuna == "FAIL")
+        assert (states.ray == "ERROR") is (states.optuna == "FAIL")
 
 
-@pytest.mark.parametrize(
-    ("result", "failed", "outcome", "reason"),
-    [
-        ({"outcome": "done", "epoch": 9}, False, Outcome.done, ""),
-        ({"outcome": "diverged", "reason": "nan"}, False, Outcome.diverged, "nan"),
-        ({"outcome": "code", "reason": "KeyError: 1"}, True, Outcome.code, "KeyError: 1"),
-        ({"epoch": 3}, False, Outcome.pruned, "stopped by the scheduler after epoch 3"),
-        ({"epoch": 3}, True, Outcome.worker_lost, "its worker process ended, and the retries with it"),
-        ({}, True, Outcome.worker_lost, "its worker process ended, and the retries with it"),
-    ],
-)
-def test_how_a_trial_ended_is_read_from_its_last_result(result, failed, outcome, reason):
-    assert ending(result, failed) == (outcome, reason)
+def test_a_run_has_ended_in_mlflow_unless_its_trial_runs_or_waits():
+    for outcome, states in STATES.items():
+        terminated = RunStatus.is_terminated(RunStatus.from_string(states.mlflow))
+        assert terminated is (outcome not in (Outcome.running, Outcome.paused))
+
+
+def test_only_a_lost_machine_is_worth_another_attempt_and_what_has_not_ended_goes_on_anyway():
+    assert {outcome for outcome in Outcome if outcome.retried} == {Outcome.worker_lost, Outcome.node_lost}
+    assert {outcome for outcome in Outcome if not outcome.ended} == {
+        Outcome.running, Outcome.paused, Outcome.interrupted,
+    }  # fmt: skip

@@ -8,7 +8,7 @@ from rich.console import Console
 from sweep_files import trial
 
 from sweep.outcome import Outcome
-from sweep.progress import SHOWN, ProgressDisplay
+from sweep.progress import SHOWN, SILENT, ProgressDisplay
 
 
 def shown(rows: list, *, terminal: bool, total: int = 5) -> str:
@@ -35,13 +35,31 @@ def picture(rows: list, total: int = 5) -> str:
 RUNNING = trial(0, outcome=Outcome.running, objective=None, epochs=3, gflops=1.0)
 
 
-@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.running])
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome not in SILENT])
 def test_without_a_terminal_every_ended_trial_is_one_plain_line_with_its_reason(outcome):
     row = trial(2, outcome=outcome, reason="KeyError: [/red] '[b]'", objective=0.25, epochs=7)
     ended, summary = shown([RUNNING, row], terminal=False).splitlines()
     reason = "" if outcome is Outcome.pruned else " (KeyError: [/red] '[b]')"
     assert ended == f"  x search trial 2: {outcome.value} 25.0%, 7 epochs, 2.5 s{reason}"
     assert summary.startswith(f"search x: 1 running, 1 {outcome.value} of 5; ")
+
+
+@pytest.mark.parametrize("outcome", SILENT, ids=str)
+def test_a_trial_that_goes_on_or_waits_has_no_line_of_its_own(outcome):
+    assert len(shown([RUNNING, trial(0, outcome=outcome)], terminal=False).splitlines()) == 1
+
+
+def test_what_was_so_before_and_what_is_heard_again_has_no_line_but_counts():
+    file = io.StringIO()
+    with ProgressDisplay(Console(file=file, width=200), "search x", 5) as display:
+        display.update(trial(0), epochs=9, heard=False)
+        for _ in range(2):
+            display.update(trial(1), epochs=9)
+        display.say("trial 1: attempt 2 follows")
+    ended, said, summary = file.getvalue().splitlines()
+    assert ended.startswith("  x search trial 1: done")
+    assert said == "  trial 1: attempt 2 follows"
+    assert summary.startswith("search x: 2 done of 5")
 
 
 def test_a_trial_without_an_objective_has_a_dash():

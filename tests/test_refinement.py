@@ -1,6 +1,7 @@
 """Refinement in depth: the function is kept, the momentum carried, and learning goes on at the same pace."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -262,10 +263,14 @@ def test_a_network_whose_depth_is_fixed_is_not_refined(network: Network) -> None
         (RefinementConfig(count=3, first=0.25, interval=0.25), 8, [2, 4, 6]),
         (RefinementConfig(count=3, first=0.01, interval=0.01), 10, [1, 2, 3]),
         (RefinementConfig(count=2, first=0.5, interval=0.25), 100, [50, 75]),
+        (RefinementConfig(at=[1, 2, 9]), 10, [1, 2, 9]),
     ],
 )
-def test_refinements_are_due_at_fractions_of_the_epochs(config: RefinementConfig, epochs: int, due: list[int]) -> None:
+def test_refinements_are_due_at_fractions_of_the_epochs_or_at_those_named(
+    config: RefinementConfig, epochs: int, due: list[int]
+) -> None:
     assert config.due(epochs) == due
+    assert config.times == len(due)
 
 
 def test_a_schedule_that_does_not_fit_is_refused() -> None:
@@ -273,6 +278,8 @@ def test_a_schedule_that_does_not_fit_is_refused() -> None:
         RefinementConfig(count=5).due(10)
     with pytest.raises(ValueError, match=r"refine less often, earlier, or train longer\.$"):
         RefinementConfig(count=1).due(1)
+    with pytest.raises(ValueError, match=r"^refinement\.at=\[2, 10\]: training has 10 epochs, 0 to 9\.$"):
+        RefinementConfig(at=[2, 10]).due(10)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +291,11 @@ def test_a_schedule_that_does_not_fit_is_refused() -> None:
         ({"interval": 1.0}, r"refinement\.interval=1\.0: a fraction of the epochs, between 0 and 1\."),
         ({"first": float("nan")}, r"refinement\.first=nan: a fraction of the epochs, between 0 and 1\."),
         ({"coarsen": 1.0}, r"refinement\.coarsen=1\.0: a fraction of the epochs, between 0 and 1, or null\."),
+        ({"count": 1, "at": [1]}, r"refinement\.count=1 with refinement\.at=\[1\]: either says when; use one\."),
+        *(
+            ({"at": at}, rf"refinement\.at={re.escape(str(at))}: 1 to 10 epochs \(counted from 0\), above 0 and .*")
+            for at in ([], [0], [-1, 2], [2, 2], [3, 2], list(range(1, 12)))
+        ),
         ({"coarsen": 0.0}, r"refinement\.coarsen=0\.0: a fraction of the epochs, between 0 and 1, or null\."),
     ],
 )

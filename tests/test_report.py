@@ -168,8 +168,8 @@ def page(tmp_path_factory):
 
 def test_every_section_is_there_in_order_and_in_the_table_of_contents(page):
     titles = [
-        "summary", "families", "differences", "best-so-far", "curves", "importances", "parallel", "manifestations",
-        "configurations", "failures", "files",
+        "summary", "families", "differences", "search", "best-so-far", "curves", "importances", "parallel", "pareto",
+        "manifestations", "configurations", "failures", "files",
     ]  # fmt: skip
     assert re.findall(r'<section id="([^"]+)"', page.html) == titles
     assert [link for link in page.links if link.startswith("#")] == [f"#{title}" for title in titles]

@@ -298,6 +298,96 @@ def test_narrowing_a_stepped_range_keeps_its_grid():
         space.narrow({"a": [3, 4]})
 
 
+def finite_space() -> Space:
+    """Nested conditions: b is used where a is 1 or 2, c only where b is y; d always, as a has no other values."""
+    entries = {
+        "a": Int(0, 2),
+        "b": Choice(("x", "y")),
+        "c": Int(1, 5, step=2),
+        "d": Choice((False, True)),
+        "e": fixed(7),
+    }
+    conditions = {"b": When("a", (1, 2)), "c": When("b", ("y",)), "d": When("a", (0, 1, 2))}
+    return Space(entries, conditions)
+
+
+def test_a_grid_has_every_assignment_once():
+    grid = list(finite_space().grid())
+    expected = {(0, None, None)} | {(a, "x", None) for a in (1, 2)} | {(a, "y", c) for a in (1, 2) for c in (1, 3, 5)}
+    assert {(point["a"], point.get("b"), point.get("c")) for point in grid} == expected
+    assert len(grid) == 2 * len(expected) == len({str(point) for point in grid})
+    for point in grid:
+        finite_space().validate(point)
+        assert point["e"] == 7
+    assert list(Space({"e": fixed(7)}).grid()) == [{"e": 7}]
+
+
+def test_a_grid_of_numbers_from_a_range_names_each_of_them():
+    space = Space({"a.x": Float(0, 1), "b": Int(0, 1), "c.y": Float(0, 1)})
+    with pytest.raises(
+        ValueError,
+        match=re.escape("a.x, c.y: a number from a range has no grid. Fix each of them to one value."),
+    ):
+        space.grid()
+    assert list(space.fix({"a.x": 0, "c.y": 1}).grid()) == [{"a.x": 0.0, "b": b, "c.y": 1.0} for b in (0, 1)]
+
+
+TIMING = ["refinement.first", "refinement.interval"]
+
+# space -> what some trials do not use, what decides about it, what has no order
+KINDS_OF_KEYS: dict[str, tuple[Space, list[str], list[str], list[str]]] = {
+    "nested": (finite_space(), ["b", "c"], ["a", "b"], ["b", "d"]),
+    "decided": (finite_space().fix({"a": 1, "b": "y"}), [], [], ["d"]),
+    "decided above": (finite_space().fix({"b": "y"}), ["c"], ["a"], ["d"]),
+    "on a number": (Space({"x": Float(0, 1), "y": Int(0, 1)}, {"y": When("x", (0.5,))}), ["y"], ["x"], []),
+    "continuous": (
+        CONTINUOUS.fix({"model.scheme": "rk4"}), TIMING, ["refinement.count"],
+        [key for key in CONTINUOUS.categorical if key != "model.scheme"],
+    ),
+    "refined once": (CONTINUOUS.fix({"refinement.count": 1}), [], [], CONTINUOUS.categorical),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("space", "conditional", "decisive", "categorical"), KINDS_OF_KEYS.values(), ids=KINDS_OF_KEYS)
+def test_a_space_knows_which_keys_some_trials_lack_and_which_have_no_order(space, conditional, decisive, categorical):
+    assert (space.conditional, space.decisive, space.categorical) == (conditional, decisive, categorical)
+
+
+@spaces
+def test_conditional_keys_are_those_that_some_suggestions_lack(space):
+    suggestions = [space.suggest(trial) for trial in ask(ASKS)]
+    assert space.conditional == [key for key in space.parameters if any(key not in params for params in suggestions)]
+
+
+def test_a_space_without_refinement_searches_the_rest():
+    space = CONTINUOUS.without([key for key in CONTINUOUS.entries if key.startswith("refinement.")])
+    assert list(space.entries) == [key for key in CONTINUOUS.entries if key not in REFINEMENT]
+    assert (space.conditions, space.conditional) == ({}, [])
+    assert CONTINUOUS.without([]) == CONTINUOUS
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["a", "b"], "b cannot be removed alone: c is used only when b is 'y'."),
+        (["b"], "b cannot be removed alone: c is used only when b is 'y'."),
+        (["aa"], "aa is not in this space. Did you mean a?"),
+        (["a", "b", "c"], "A space needs at least one parameter"),
+    ],
+)
+def test_what_others_depend_on_cannot_be_removed_alone(keys, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        a_space().without(keys)
+
+
+def test_values_from_elsewhere_are_completed_in_the_types_of_the_space():
+    space = Space({"a.x": Float(0, 2), "b": Choice((1, 2)), "c": fixed("z")}, {"c": When("b", (2,))})
+    assert list(map(repr, space.complete({"b": 2, "a.x": 1}).items())) == ["('a.x', 1.0)", "('b', 2)", "('c', 'z')"]
+    assert space.complete({"a.x": 1, "b": 1}) == {"a.x": 1.0, "b": 1}
+    with pytest.raises(ValueError, match=re.escape("b is missing: it must be one of 1, 2.")):
+        space.complete({"a.x": 1})
+
+
 UNKNOWN = "optim.lt is not in this space. Did you mean optim.lr? Searched are: optim.lr, optim.weight_decay,"
 FAMILY = "model.network cannot be changed: 'continuous' is part of this family. Searched are: optim.lr,"
 

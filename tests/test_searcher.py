@@ -1,283 +1,251 @@
-"""The searchers against a real study in a journal file: reproducible asking, truthful telling, nothing left running."""
+"""Sources of legs: what a search, a population and a list of jobs run next, asked without Ray and without training."""
 
-import json
-import pickle
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
 
-import optuna
 import pytest
-from optuna.trial import TrialState
-from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import FIFOScheduler
-from ray.tune.search import Searcher
-from sweep_files import PARAMETERS, TINY, session_on, trial
+from pretended import (
+    Worker,
+    begun,
+    configured,
+    curves_of,
+    next_leg,
+    opened,
+    outcomes,
+    reported,
+    source_of,
+    stands,
+)
+from sweep_files import trial
 
 from odenet.config import ExperimentConfig, from_plain
 from search_spaces import SPACES
-from sweep.best import read_best
-from sweep.compose import load
-from sweep.config import SamplerKind, SchedulerKind, SearchConfig, override
-from sweep.errors import WorkError
-from sweep.export import TrialRow, write_rows
-from sweep.outcome import STATES, Outcome
-from sweep.progress import ProgressDisplay
-from sweep.recorder import Book, Ended, Recorder
-from sweep.schedulers import RoutedScheduler, build_scheduler
-from sweep.search import Search
-from sweep.searcher import ChainSearcher, ListSearcher, OptunaSearcher, open_study, trial_seed
-from sweep.tracking import OUTBOX
+from sweep.config import override
+from sweep.export import CurveRow, Phase, TrialRow, read_rows
+from sweep.legs import Leg
+from sweep.outcome import Outcome
+from sweep.pbt import PopulationSource
+from sweep.search_config import SearchConfig
+from sweep.searcher import FINISHED, Job, ListSource, SearchSource, Told, trial_seed
 
-CHANCE = 0.1
-SPACE = SPACES["continuous"]
+HALVING = ("search.grace=0.34", "search.reduction=2", "training.epochs=4")  # rungs at 1 and 2 of 4 epochs
+DEPTH = ("search.scheduler=depth_asha", *HALVING)
+POPULATION = ("search.scheduler=pbt", "search.pbt.interval=0.34", "training.epochs=6")
 
 
-def searcher(directory: Path, name: str = "x", **config: object) -> OptunaSearcher:
-    study = open_study(directory, name)
-    return OptunaSearcher(study, SPACE, ExperimentConfig(), SearchConfig(**config), chance=CHANCE)
+# --- a search ---------------------------------------------------------------------------------------------------------
 
 
-def told(directory: Path, name: str = "x") -> list[optuna.trial.FrozenTrial]:
-    """The study as another process reads it from the file."""
-    return open_study(directory, name).trials
-
-
-def epochs(*objectives: float) -> list[dict]:
-    return [{"objective": value, "epoch": epoch} for epoch, value in enumerate(objectives, start=1)]
-
-
-def drive(one: OptunaSearcher, trial_id: str, results: list[dict], *, error: bool = False) -> None:
-    """As Ray does: all results but the last are reported, the last comes with the end, and none with an error."""
-    one.suggest(trial_id)
-    for result in results if error else results[:-1]:
-        one.on_trial_result(trial_id, result)
-    one.on_trial_complete(trial_id, **({"error": True} if error else {"result": results[-1]}))
-
-
-# --- asking -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_proposal_is_a_complete_experiment_of_the_space_with_a_seed_of_its_own(tmp_path):
-    one = searcher(tmp_path, seed=5)
-    for number in range(6):
-        job = one.suggest(f"t{number}")
-        experiment = from_plain(ExperimentConfig, job["experiment"])
-        SPACE.validate(job["parameters"])
-        expected = override(ExperimentConfig(), {**job["parameters"], "training.seed": trial_seed(5, number)})
-        assert (job["number"], experiment) == (number, expected)
-    assert [frozen.user_attrs["trial_id"] for frozen in told(tmp_path)] == [f"t{n}" for n in range(6)]
+def test_a_leg_is_a_complete_experiment_of_the_space_with_a_seed_of_its_own(tmp_path):
+    source, space = source_of(tmp_path, "search.seed=5"), SPACES["smoke"]
+    base = configured("search.seed=5").experiment
+    for number in range(4):
+        leg = next_leg(source)
+        space.validate(leg.parameters)
+        expected = override(base, {**leg.parameters, "training.seed": trial_seed(5, number)})
+        assert (leg.number, leg.candidate, from_plain(ExperimentConfig, leg.experiment)) == (number, number, expected)
+        assert (leg.epochs, leg.until, leg.phase, leg.proposed_by, leg.start) == (2, 2, Phase.search, "random", "")
+        assert Path(leg.folder) == tmp_path / "x" / "checkpoints" / f"00000{number}"
     assert len({trial_seed(seed, number) for seed in range(9) for number in range(9)}) == 81
 
 
-def test_as_many_proposals_are_made_as_asked_for(tmp_path):
-    one = searcher(tmp_path, trials=2)
-    assert [isinstance(one.suggest(str(n)), dict) for n in range(2)] == [True, True]
-    assert one.suggest("2") == one.suggest("3") == Searcher.FINISHED
+def test_a_leg_travels_to_its_worker_as_plain_data(tmp_path):
+    leg = next_leg(source_of(tmp_path))
+    assert Leg.from_plain(leg.plain()) == leg
+    assert leg.plain()["phase"] == "search"
 
 
-def test_random_proposals_depend_on_seed_and_number_only(tmp_path):
-    together = searcher(tmp_path, "together", sampler=SamplerKind.random, seed=3)
-    asked = [together.suggest(f"t{number}")["parameters"] for number in range(6)]
-    in_turn = []
-    for number in range(6):  # each by a process of its own, after other results
-        one = searcher(tmp_path, "in turn", sampler=SamplerKind.random, seed=3)
-        in_turn.append(one.suggest(f"t{number}")["parameters"])
-        one.on_trial_complete(f"t{number}", {"outcome": "done", **epochs(0.1 * number)[0]})
-    other_seed = searcher(tmp_path, "other", sampler=SamplerKind.random, seed=4).suggest("t0")["parameters"]
-    assert in_turn == asked
-    assert len({str(parameters) for parameters in [*asked, other_seed]}) == 7
+def test_as_many_trials_are_begun_as_asked_for_and_the_source_waits_for_those_that_run(tmp_path):
+    source = source_of(tmp_path, "search.trials=2")
+    legs = [next_leg(source), next_leg(source)]
+    assert source.next(may_begin=True) is None
+    for leg in legs:
+        stands(source, leg, Outcome.done)
+    assert source.next(may_begin=True) is FINISHED
+    assert source.leftover() == []
 
 
-def test_tpe_learns_from_what_it_is_told(tmp_path):
-    """Told that Euler is worthless and RK4 perfect, it proposes RK4 more often than not."""
-    study, space = open_study(tmp_path, "x"), SPACE.fix({"refinement.count": 0})
-    one = OptunaSearcher(study, space, ExperimentConfig(), SearchConfig(trials=60), chance=CHANCE)
-    schemes = []
-    for number in range(60):
-        scheme = one.suggest(str(number))["parameters"]["model.scheme"]
-        schemes.append(scheme)
-        one.on_trial_complete(str(number), {"outcome": "done", **epochs(float(scheme == "rk4"))[0]})
-    assert schemes[30:].count("rk4") > 15
+def test_a_grid_that_is_used_up_ends_the_search_before_its_number_of_trials(tmp_path):
+    words = ("search.sampler=grid", "space.fix.optim.lr=0.1", "search.trials=9")
+    sweep = begun(tmp_path, *words)
+    assert len(sweep.drive()) == 2
+    assert {row.parameters["model.scheme"] for row in sweep.book.in_order()} == {"euler", "midpoint"}
 
 
-# --- telling ----------------------------------------------------------------------------------------------------------
+def test_when_none_may_begin_only_trials_under_way_go_on(tmp_path):
+    source = source_of(tmp_path)
+    leg = next_leg(source)
+    assert source.next(may_begin=False) is None
+    source.again(leg)
+    assert source.next(may_begin=False) == leg
+    stands(source, leg, Outcome.done)
+    assert source.next(may_begin=False) is FINISHED
 
 
-def test_a_done_trial_is_complete_at_its_objective_with_every_epoch(tmp_path):
-    drive(searcher(tmp_path), "a", [*epochs(0.2, 0.3), {"objective": 0.4, "epoch": 3, "outcome": "done"}])
-    (trial,) = told(tmp_path)
-    assert (trial.state, trial.value, trial.user_attrs["outcome"]) == (TrialState.COMPLETE, 0.4, "done")
-    assert trial.intermediate_values == {1: 0.2, 2: 0.3, 3: 0.4}
+def test_a_trial_whose_worker_was_lost_comes_before_new_ones(tmp_path):
+    source = source_of(tmp_path)
+    lost, _ = next_leg(source), next_leg(source)
+    source.again(lost)
+    assert [next_leg(source).number for _ in range(2)] == [0, 2]
 
 
-def test_a_pruned_trial_has_every_intermediate_value_and_the_last_as_its_own(tmp_path):
-    drive(searcher(tmp_path), "a", epochs(0.2, 0.5, 0.3))
-    (trial,) = told(tmp_path)
-    assert (trial.state, trial.value, trial.user_attrs["outcome"]) == (TrialState.PRUNED, 0.3, "pruned")
-    assert trial.intermediate_values == {1: 0.2, 2: 0.5, 3: 0.3}
+def test_trials_that_a_rung_stops_are_pruned_and_those_of_the_random_share_never(tmp_path):
+    words = ("search.trials=8", "search.scheduler=asha", *HALVING)
+    falling = Worker(lambda leg, epoch: 0.9 - 0.1 * leg.number)
+    alone = begun(tmp_path / "a", *words)
+    alone.drive(falling)
+    assert outcomes(alone) == [Outcome.done, *[Outcome.pruned] * 7]
+    assert {row.reason for row in alone.book.in_order()[1:]} == {"stopped by the scheduler after epoch 1"}
+    half = begun(tmp_path / "h", *words, "search.random_share=0.5")
+    half.drive(falling)
+    shared = [SearchConfig(random_share=0.5).is_random(number) for number in range(8)]
+    assert [row.epochs == 4 for row in half.book.in_order()] == [True, *shared[1:]]
 
 
-@pytest.mark.parametrize("outcome", [outcome for outcome, states in STATES.items() if states.at_chance])
-def test_a_diverged_trial_is_complete_at_chance_and_keeps_what_it_reported(tmp_path, outcome):
-    drive(searcher(tmp_path), "a", [*epochs(0.8, 0.9), {"outcome": outcome.value, "reason": "nan", "done": True}])
-    (trial,) = told(tmp_path)
-    assert (trial.state, trial.value, trial.user_attrs["outcome"]) == (TrialState.COMPLETE, CHANCE, outcome.value)
-    assert trial.intermediate_values == {1: 0.8, 2: 0.9}
+def test_a_trial_that_was_to_stop_when_its_driver_died_stops_when_its_epoch_comes_again(tmp_path):
+    words = ("search.trials=2", "search.scheduler=asha", *HALVING)
+    sweep = begun(tmp_path, *words)
+    sweep.drive(legs=1)
+    leg = sweep.conductor.next_leg()
+    assert isinstance(leg, Leg)
+    assert sweep.conductor.result(leg, reported(1, 0.0)) is False
+    again = begun(tmp_path, *words)
+    (leg,) = again.drive(Worker(lambda leg, epoch: 0.0))
+    assert (leg.number, again.book.rows[1].outcome, curves_of(again)[1]) == (1, Outcome.pruned, [1])
 
 
-@pytest.mark.parametrize(
-    ("results", "outcome"),
-    [
-        ([*epochs(0.8), {"outcome": "code", "reason": "KeyError: 1"}], "code"),
-        (epochs(0.8), "worker_lost"),
-        ([], "worker_lost"),
-    ],
-)
-def test_a_defect_and_a_lost_worker_are_failures(tmp_path, results, outcome):
-    drive(searcher(tmp_path), "a", results, error=True)
-    (trial,) = told(tmp_path)
-    assert (trial.state, trial.value, trial.user_attrs["outcome"]) == (TrialState.FAIL, None, outcome)
+# --- rungs at which trials wait ---------------------------------------------------------------------------------------
 
 
-def test_epochs_that_come_again_after_a_lost_worker_count_once(tmp_path):
-    drive(searcher(tmp_path), "a", [*epochs(0.1, 0.2, 0.3), *epochs(0.1, 0.2, 0.3, 0.4)[1:]])
-    assert told(tmp_path)[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+def test_trials_wait_at_rungs_and_the_best_of_them_go_on_deeper(tmp_path):
+    sweep = begun(tmp_path, "search.trials=8", *DEPTH)
+    legs = sweep.drive()
+    assert {(leg.until, leg.epochs) for leg in legs} == {(1, 4), (2, 4), (4, 4)}
+    assert {tuple(leg.experiment["refinement"]["at"]) for leg in legs} == {(1, 2)}
+    reached = Counter(row.epochs for row in sweep.book.in_order())
+    assert reached[2] + reached[4] in (4, 5)  # half of eight, and at most one whom better ones overtook
+    assert reached[4] >= 1
+    best = max(sweep.book.in_order(), key=lambda row: row.number * 7 % 11)
+    assert (best.epochs, best.outcome) == (4, Outcome.done)
+    assert {row.reason for row in sweep.book.in_order() if row.outcome is Outcome.pruned} == {
+        "not promoted from the rung at epoch 1",
+        *({"not promoted from the rung at epoch 2"} if reached[2] else ()),
+    }
 
 
-def test_nothing_stays_running_and_what_has_ended_stays_as_it_is(tmp_path):
-    one = searcher(tmp_path)
-    drive(one, "a", [{"objective": 0.4, "epoch": 1, "outcome": "done"}])
-    for trial_id in "bc":
-        one.suggest(trial_id)
-    one.end_running(Outcome.interrupted)
-    one.tell("a", Outcome.interrupted, None)
-    assert [trial.state for trial in told(tmp_path)] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
-    assert [trial.user_attrs["outcome"] for trial in told(tmp_path)][1:] == ["interrupted", "interrupted"]
+@pytest.mark.parametrize("stopped", [False, True], ids=["killed", "stopped"])
+def test_a_trial_cut_short_at_a_rung_and_not_promoted_ends_there(tmp_path, stopped):
+    """It waits like those that came to the rung before, although its last word is that it was interrupted."""
+    words = ("search.trials=2", "search.scheduler=depth_asha", "search.grace=0.5", "search.reduction=2")
+    sweep = begun(tmp_path, *words)
+    sweep.drive(legs=1)
+    leg = sweep.conductor.next_leg()
+    assert isinstance(leg, Leg)
+    sweep.conductor.result(leg, reported(1, 0.0))
+    if stopped:
+        sweep.conductor.leg_ended(leg, {"epoch": 1, "outcome": "interrupted", "reason": "stopped"}, "TERMINATED")
+    again = begun(tmp_path, *words)
+    assert {leg.number for leg in again.drive()} == {0}
+    assert outcomes(again) == [Outcome.done, Outcome.pruned]
+    assert again.conductor.finish("") == 0
 
 
-@pytest.mark.parametrize("status", ["KILLED", "FAILED"])
-def test_a_sweep_that_breaks_off_leaves_nothing_running_and_keeps_its_best(tmp_path, status):
-    work = searching(tmp_path, [trial(0), trial(1, outcome=Outcome.interrupted)])
-    work.stopped(status)
-    assert [one.state for one in told(tmp_path / "x")] == [TrialState.COMPLETE, TrialState.FAIL]
-    assert read_best(tmp_path / "x" / "best.yaml").provenance["trial"] == 0
-    assert last_line(tmp_path)["status"] == status
-
-
-def test_a_sweep_without_a_done_trial_failed_and_says_where_the_reasons_are(tmp_path):
-    row = trial(0, outcome=Outcome.diverged)
-    with pytest.raises(WorkError, match="None of the 1 trials of x ended done; `sweep status x` says why"):
-        searching(tmp_path, [row]).conclude([Ended(row, None)])
-    assert not (tmp_path / "x" / "best.yaml").exists()
-    assert last_line(tmp_path)["status"] == "FAILED"
-
-
-def test_a_sweep_with_a_done_trial_ends_finished_with_the_best_of_them_complete(tmp_path):
-    rows = [trial(0, objective=0.5), trial(1, objective=0.8, seed=11), trial(2, outcome=Outcome.diverged)]
-    work = searching(tmp_path, rows)
-    work.conclude([Ended(row, None) for row in rows])
-    best = read_best(tmp_path / "x" / "best.yaml")
-    assert best.experiment == override(work.batch.session.config.experiment, {**PARAMETERS, "training.seed": 11})
-    assert last_line(tmp_path)["status"] == "FINISHED"
-
-
-def searching(runs: Path, rows: list[TrialRow]) -> Search:
-    """A search with one trial told done, one asked and still running, and these rows written."""
-    work = Search(session_on(load([*TINY, f"runtime.runs_dir={runs}"])))
-    assert isinstance(work.batch.searcher, OptunaSearcher)
-    drive(work.batch.searcher, "a", [{"objective": 0.4, "epoch": 1, "outcome": "done"}])
-    work.batch.searcher.suggest("b")
-    write_rows(work.batch.files.trials, TrialRow, rows)
-    return work
-
-
-def last_line(runs: Path) -> dict:
-    line = json.loads((runs / "x" / OUTBOX).read_text().splitlines()[-1])
-    assert (line["op"], line["key"]) == ("end", "x")
-    return line
+def test_more_trials_of_a_sweep_with_rungs_go_on_from_what_was_seen_there(tmp_path):
+    begun(tmp_path, "search.trials=4", *DEPTH).drive()
+    sweep = begun(tmp_path, "search.trials=8", *DEPTH)
+    before = sweep.book.in_order()
+    legs = sweep.drive()
+    assert {leg.number for leg in legs} == {4, 5, 6, 7}
+    assert sweep.book.in_order()[:4] == before
+    assert len(legs) < 4 * 3  # not each of them goes to the end
 
 
 # --- a list of jobs ---------------------------------------------------------------------------------------------------
 
 
-def test_a_list_is_run_first_and_followed_up_once_all_of_it_has_ended():
-    seen = []
+def jobs(*numbers: int, phase: Phase = Phase.confirm) -> list[Job]:
+    parts = [(0, ExperimentConfig())]
+    return [Job(number=n, phase=phase, candidate=n, parameters={}, segments=parts) for n in numbers]
 
-    def follow_up(told: dict) -> list[dict]:
+
+def listed(tmp_path: Path, seen: list[Told]) -> ListSource:
+    def follow_up(told: Told) -> list[Job]:
         seen.append(dict(told))
-        return [{"number": 2}, {"number": 3}]
+        return jobs(2, 3, phase=Phase.final)
 
-    one = ListSearcher([{"number": 0}, {"number": 1}], follow_up)
-    assert [one.suggest("a"), one.suggest("b")] == [{"number": 0}, {"number": 1}]
-    assert one.suggest("c") is None
-    one.on_trial_complete("b", {"outcome": "done", "objective": 0.7})
-    assert (one.suggest("c"), seen) == (None, [])
-    one.on_trial_complete("a", error=True)
-    assert one.suggest("c") == {"number": 2}
-    assert seen == [{0: (Outcome.worker_lost, None), 1: (Outcome.done, 0.7)}]
-    assert [one.suggest("d"), one.suggest("e")] == [{"number": 3}, Searcher.FINISHED]
+    return ListSource(jobs(0, 1), follow_up, 4, tmp_path)
+
+
+def test_a_list_is_run_first_and_followed_up_once_all_of_it_has_ended(tmp_path):
+    seen: list[Told] = []
+    source = listed(tmp_path, seen)
+    first = [next_leg(source), next_leg(source)]
+    assert [leg.number for leg in first] == [0, 1]
+    assert source.next(may_begin=True) is None
+    stands(source, first[1], Outcome.done)
+    assert (source.next(may_begin=True), seen) == (None, [])
+    stands(source, first[0], Outcome.worker_lost)
+    later = [next_leg(source)]
+    assert [{number: row.outcome for number, row in told.items()} for told in seen] == [
+        {0: Outcome.worker_lost, 1: Outcome.done}
+    ]
+    later.append(next_leg(source))
+    assert [(leg.number, leg.phase) for leg in later] == [(2, Phase.final), (3, Phase.final)]
+    for leg in later:
+        stands(source, leg, Outcome.done)
+    assert source.next(may_begin=True) is FINISHED
     assert len(seen) == 1
 
 
-def test_an_empty_list_is_followed_up_at_once():
-    one = ListSearcher([], lambda told: [{"number": 0}])
-    assert [one.suggest("a"), one.suggest("b")] == [{"number": 0}, Searcher.FINISHED]
+def test_an_empty_list_is_followed_up_at_once(tmp_path):
+    source = ListSource([], lambda told: jobs(0), 1, tmp_path)
+    assert next_leg(source).number == 0
 
 
-def test_searchers_in_a_chain_are_asked_in_turn_and_each_hears_of_its_own_trials():
-    heard: dict[str, dict] = {}
-
-    def keep(name: str, number: int) -> ListSearcher:
-        return ListSearcher([{"number": 0}], lambda told: heard.setdefault(name, told) and [{"number": number}])
-
-    chain = ChainSearcher([keep("first", 1), keep("second", 2)])
-    assert chain.suggest("a") == {"number": 0, "batch": 0}
-    assert chain.suggest("b") == {"number": 0, "batch": 1}  # the first waits for its trial
-    assert chain.suggest("c") is None
-    chain.on_trial_result("b", {"objective": 0.1, "epoch": 1})
-    chain.on_trial_complete("b", {"outcome": "done", "objective": 0.2})
-    assert chain.suggest("c") == {"number": 2, "batch": 1}
-    chain.on_trial_complete("a", error=True)
-    assert heard == {"second": {0: (Outcome.done, 0.2)}}
-    assert [chain.suggest("d"), chain.suggest("e")] == [{"number": 1, "batch": 0}, Searcher.FINISHED]
-    assert heard["first"] == {0: (Outcome.worker_lost, None)}
+def test_a_budget_does_not_shorten_a_list(tmp_path):
+    source = listed(tmp_path, [])
+    assert isinstance(source.next(may_begin=False), Leg)
 
 
-# --- what Ray's snapshots and schedulers get --------------------------------------------------------------------------
+def test_a_lost_worker_is_followed_by_the_same_trial_again(tmp_path):
+    source = listed(tmp_path, [])
+    leg = next_leg(source)
+    source.again(leg)
+    assert next_leg(source) == leg
 
 
-def test_ray_snapshots_keep_nothing_of_searchers_and_recorder(tmp_path):
-    session = session_on(load([f"runtime.runs_dir={tmp_path}"]))
-    recorder = Recorder([Book(session, session.files, {})], ProgressDisplay(session.console, "search x", 1))
-    optuna_searcher, list_searcher = searcher(tmp_path), ListSearcher([{"number": 0}], lambda told: [])
-    for one in (optuna_searcher, list_searcher, ChainSearcher([list_searcher]), recorder):
-        assert vars(pickle.loads(pickle.dumps(one))) == {}
-        assert len(pickle.dumps(one)) < 100
-    for one in (optuna_searcher, list_searcher):
-        one.save(str(tmp_path / "snapshot"))
-        one.restore(str(tmp_path / "snapshot"))
-    assert not (tmp_path / "snapshot").exists()
+def test_a_schedule_is_followed_leg_by_leg(tmp_path):
+    parts = [
+        (epoch, override(ExperimentConfig(), {"optim.lr": rate})) for epoch, rate in ((0, 0.1), (2, 0.2), (5, 0.3))
+    ]
+    job = Job(number=0, phase=Phase.final, candidate=4, parameters={}, segments=parts)
+    legs = [job.leg(done, "id", tmp_path) for done in (0, 1, 2, 4, 5, 29, 30)]
+    assert [(leg.until, leg.experiment["optim"]["lr"]) for leg in legs] == [
+        (2, 0.1), (2, 0.1), (5, 0.2), (5, 0.2), (30, 0.3), (30, 0.3), (30, 0.3),
+    ]  # fmt: skip
+    assert {leg.epochs for leg in legs} == {30}
 
 
-def test_asha_compares_objectives_by_epochs_after_the_grace_period():
-    config = SearchConfig(scheduler=SchedulerKind.asha, grace=0.25, reduction=4)
-    asha = build_scheduler(config, epochs=40)
-    assert (asha._time_attr, asha._metric, asha._mode, asha._max_t, asha._reduction_factor) == (
-        "epoch", "objective", "max", 40, 4,
+def test_trials_of_a_list_that_ended_are_not_run_again_and_the_others_keep_their_ids(tmp_path):
+    source = listed(tmp_path, [])
+    rows = [trial(0, objective=0.5), trial(1, outcome=Outcome.interrupted)]
+    curve = CurveRow(
+        number=1, epoch=3, train_loss=1, val_loss=1, val_accuracy=1, objective=1, cost_train_gflops=1, cost_seconds=1,
+        cost_rate_evaluations=1, depth_steps=1, depth_nodes=1,
     )  # fmt: skip
-    assert min(rung for rung, _ in asha._brackets[0]._rungs) == 10
-    assert min(rung for rung, _ in build_scheduler(replace(config, grace=0.001), epochs=3)._brackets[0]._rungs) == 1
-    assert type(build_scheduler(SearchConfig(), epochs=40)) is FIFOScheduler
+    source.restore(rows, [curve])
+    leg = next_leg(source)
+    assert (leg.number, leg.trial_id) == (1, "t1")
 
 
-def test_trials_of_a_study_are_compared_within_their_own_sweep(tmp_path):
-    """The second sweep's trials are all worse than the first's; asha keeps the best of each nevertheless."""
-    config = SearchConfig(scheduler=SchedulerKind.asha, grace=0.1, reduction=2)
-    routed, kept = RoutedScheduler([build_scheduler(config, 10) for _ in range(2)]), []
-    for number, (batch, value) in enumerate([(0, 0.9), (1, 0.2), (0, 0.8), (1, 0.1), (1, 0.3)]):
-        one = TuneTrial("stub", config={"batch": batch}, stub=True, trial_id=str(number))
-        routed.on_trial_add(None, one)
-        kept.append(routed.on_trial_result(None, one, {"epoch": 1, "objective": value}))
-        routed.on_trial_remove(None, one)
-    go, stop = RoutedScheduler.CONTINUE, RoutedScheduler.STOP
-    assert kept == [go, go, stop, stop, go]
+def test_sources_take_up_what_is_recorded_and_nothing_else(tmp_path):
+    """A source restored from the files of a finished sweep has nothing left to do."""
+    for words in (("search.trials=3",), ("search.trials=3", *DEPTH), ("search.trials=3", *POPULATION)):
+        sweep = begun(tmp_path / str(len(words)), *words)
+        sweep.drive()
+        files, again = sweep.book.files, opened(sweep.session)
+        assert again.source.next(may_begin=True) is FINISHED
+        assert again.source.leftover() == []
+        assert again.book.in_order() == sweep.book.in_order()
+        assert len(read_rows(files.ledger, TrialRow)) >= 6
+        assert isinstance(again.source, SearchSource | PopulationSource)

@@ -1,6 +1,6 @@
 """The configuration: each shipped YAML composes, names meet types in one place, and what is saved is what was meant."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,10 @@ from odenet.config import ExperimentConfig, RuntimeConfig, to_plain
 from odenet.data import DataSet
 from odenet.terms import Device, Scheme
 from search_spaces import SPACES
-from sweep.compose import check_how_it_runs, groups, known_keys, load
+from sweep.compose import FOLLOWS, GOES_ON, check_possible, groups, known_keys, load
 from sweep.config import AppConfig, SpaceConfig, override, save
 from sweep.errors import InputError
+from sweep.search_config import Budget
 from sweep.study import members
 
 
@@ -121,20 +122,25 @@ def test_what_is_saved_is_what_was_meant(tmp_path):
         )
 
 
-def test_of_something_trained_only_how_it_runs_can_be_set():
-    settable = {key for key in known_keys() if "." in key and not _refused(f"{key}=1")}
-    assert {key.split(".")[0] for key in settable} == {"runtime", "final", "evaluate", "cluster", "tracking", "search"}
-    assert {key for key in settable if key.startswith("search")} == {
-        "search.seed", "search.concurrency", "search.retries", "search.checkpoint_every",
+@pytest.mark.parametrize(("possible", "parts"), [(GOES_ON, set()), (FOLLOWS, {"final", "evaluate"})])
+def test_of_work_that_was_begun_only_how_it_goes_on_can_be_set_and_of_what_is_done_what_follows(possible, parts):
+    settable = {key for key in known_keys() if "." in key and not _refused(f"{key}=1", possible)}
+    assert {key.split(".")[0] for key in settable} == {"runtime", "cluster", "tracking", "search", *parts}
+    of_the_search = {key.removeprefix("search.") for key in settable if key.startswith("search.")}
+    assert {key for key in of_the_search if not key.startswith("budget")} == {
+        "concurrency", "retries", "checkpoint_every", "timeout_minutes", "accept_changes", "more",
+        *({"seed"} if parts else ()),
     }  # fmt: skip
-    assert all(map(_refused, ["data=mnist", "cluster=address", "+model.width=4", "space.fix.model.scheme=rk4"]))
+    assert {f"budget.{field.name}" for field in fields(Budget)} <= of_the_search
+    learned = ["data=mnist", "cluster=address", "+model.width=4", "space.fix.model.scheme=rk4", "search.sampler=gp"]
+    assert all(_refused(word, possible) for word in learned)
 
 
-def _refused(word: str) -> bool:
+def _refused(word: str, possible: tuple[str, ...]) -> bool:
     try:
-        check_how_it_runs([word], Path("config.yaml"))
+        check_possible([word], Path("config.yaml"), possible)
     except InputError as error:
-        assert str(error).startswith(f"{word}: what is learned is fixed by config.yaml; only runtime.*, final.*")
+        assert str(error).startswith(f"{word}: what is learned is fixed by config.yaml; only runtime.*, cluster.*")
         return True
     return False
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import optuna
 import pytest
 from mlflow import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from odenet.checkpoint import load_checkpoint
 from odenet.config import identity
@@ -22,7 +24,7 @@ from sweep.__main__ import run as sweep_here
 from sweep.best import read_best
 from sweep.export import CurveRow, EvaluationRow, Phase, TrialRow, ranked, read_rows
 from sweep.outcome import STATES, Outcome
-from sweep.searcher import open_study
+from sweep.proposals import STUDY_FILE
 from sweep.session import SweepFiles
 
 QUICK = ["training.epochs=3", "model.width=4", "cluster.cpus=2"]
@@ -69,7 +71,7 @@ def member(study: Path, request: pytest.FixtureRequest) -> SweepFiles:
 
 def test_every_trial_has_one_row_one_study_trial_and_one_mlflow_run_that_agree(member: SweepFiles) -> None:
     rows = read_rows(member.trials, TrialRow)
-    trials = open_study(member.directory, f"tiny/{member.directory.name}").trials
+    trials = study_trials(member.directory)
     runs = mlflow_runs(member.directory.parent, "tags.phase = 'search'", family=member.directory.name.split("-")[0])
     assert [row.number for row in rows] == [trial.number for trial in trials] == [0, 1, 2]
     assert Counter(row.trial_id for row in rows) == Counter(run.data.tags["trial_id"] for run in runs)
@@ -197,7 +199,7 @@ def test_diverged_trials_end_as_such_and_the_sweep_goes_on(tmp_path: Path, monke
     assert sweep_here(["search", "wild", "space=smoke", "search.trials=8", "search.sampler=random", *QUICK]) == 0
     rows = read_rows(tmp_path / "runs/wild/trials.csv", TrialRow)
     assert len(rows) == 8
-    for row, trial in zip(rows, open_study(tmp_path / "runs/wild", "wild").trials, strict=True):
+    for row, trial in zip(rows, study_trials(tmp_path / "runs/wild"), strict=True):
         diverged = row.parameters["optim.lr"] == 1e30
         assert row.outcome is (Outcome.diverged if diverged else Outcome.done)
         assert (trial.state.name, trial.value) == ("COMPLETE", 0.1 if diverged else row.objective)
@@ -219,7 +221,7 @@ def test_asha_prunes_and_pruned_trials_keep_their_intermediate_values(
     ]
     assert sweep_here(["search", "short", "space=smoke", "model.width=4", "cluster.cpus=2", *options]) == 0
     rows = read_rows(tmp_path / "runs/short/trials.csv", TrialRow)
-    trials = open_study(tmp_path / "runs/short", "short").trials
+    trials = study_trials(tmp_path / "runs/short")
     pruned = [number for number, row in enumerate(rows) if row.outcome is Outcome.pruned]
     assert 0 < len(pruned) < 8
     for number in pruned:
@@ -283,15 +285,21 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "kept in" in errors
+    assert "`sweep resume cut` goes on" in errors
     rows = read_rows(trials, TrialRow)
     outcomes = Counter(row.outcome for row in rows)
     assert outcomes[Outcome.done] >= 2
     assert outcomes.keys() <= {Outcome.done, Outcome.interrupted}
-    states = {trial.state.name for trial in open_study(tmp_path / "runs/cut", "cut").trials}
+    states = {trial.state.name for trial in study_trials(tmp_path / "runs/cut")}
     assert "RUNNING" not in states
     assert {run.info.status for run in mlflow_runs(tmp_path / "runs/cut", "")} <= {"FINISHED", "KILLED"}
     assert read_best(tmp_path / "runs/cut/best.yaml").provenance["objective"] == ranked(rows)[0].objective
+
+
+def study_trials(directory: Path) -> list[optuna.trial.FrozenTrial]:
+    """As Optuna alone reads the sweep's journal."""
+    storage = JournalStorage(JournalFileBackend(str(directory / STUDY_FILE)))
+    return optuna.load_study(study_name=None, storage=storage).trials
 
 
 def client_of(store: Path) -> MlflowClient:

@@ -10,7 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest.mock import Mock, call
+from unittest.mock import Mock
 
 import mlflow.pytorch
 import pytest
@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+from small_disk import make_read_only, mounted
 
 from odenet.checkpoint import load_checkpoint
 from odenet.config import ExperimentConfig, RuntimeConfig
@@ -27,9 +28,9 @@ from odenet.training import Training
 from sweep import delivery, tracking
 from sweep.config import override
 from sweep.delivery import LONGEST_PARAM, main
-from sweep.errors import WorkError
+from sweep.errors import StorageError, WorkError
 from sweep.recorder import METRICS
-from sweep.tracking import DELIVERED, LOCK, OUTBOX, Run, Tracker, delivering, store_uri
+from sweep.tracking import DELIVERED, LOCK, OUTBOX, Lag, Run, Tracker, delivering, lag, store_uri
 
 PATIENCE = 120.0
 NO_PARENT = -1  # the process id of a driver that is gone
@@ -181,7 +182,7 @@ def test_a_delivery_ends_with_its_own_tracker_and_no_other(tmp_path, uri, monkey
 def test_while_a_line_is_delivered_no_other_process_can_deliver(tmp_path):
     Tracker(tmp_path / OUTBOX).metrics("x", {}, 1)
 
-    def deliver_one(line: dict, runs: dict) -> None:
+    def deliver_one(line: dict, runs: dict, doubtful: bool) -> None:
         with (tmp_path / LOCK).open("w") as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -247,14 +248,78 @@ def until(holds: Callable[[], bool]) -> None:
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-def test_a_store_that_is_away_is_asked_again_and_what_it_refuses_is_not(monkeypatch):
-    ask = Mock(side_effect=[*3 * [MlflowException("away", TEMPORARILY_UNAVAILABLE)], "there"])
+def test_a_store_that_is_away_is_asked_again_which_is_said_meanwhile_and_what_it_refuses_is_not(tmp_path, monkeypatch):
+    away = MlflowException("it is away\nfor a while", TEMPORARILY_UNAVAILABLE)
+    ask = Mock(side_effect=[*3 * [away], "there"])
     refuse = Mock(side_effect=MlflowException("no such parameter", INVALID_PARAMETER_VALUE))
-    monkeypatch.setattr(time, "sleep", waited := Mock())
-    assert delivery._persistently(ask) == "there"
-    assert waited.call_args_list == [call(delivery.RETRY_SECONDS)] * 3
+    waited = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: waited.append((seconds, lag(tmp_path))))
+    before = time.time()
+    assert delivery._persistently(tmp_path, ask) == "there"
+    assert [told.args for told in ask.call_args_list] == [(False,), (True,), (True,), (True,)]
+    assert [seconds for seconds, _ in waited] == [delivery.RETRY_SECONDS] * 3
+    (state,) = {state for _, state in waited}
+    assert before <= state.away_since <= time.time()
+    assert state.reason == "it is away"
+    assert lag(tmp_path) == Lag(0, frozenset())
     with pytest.raises(MlflowException, match="no such parameter"):
-        delivery._persistently(refuse)
+        delivery._persistently(tmp_path, refuse)
+
+
+def test_what_was_not_delivered_is_counted_and_named_without_mlflow(tmp_path, uri):
+    assert lag(tmp_path) == Lag(0, frozenset())
+    deliver(tmp_path, uri, a_small_sweep(tmp_path))
+    assert lag(tmp_path) == Lag(0, frozenset())
+    tracker = Tracker(tmp_path / OUTBOX)
+    tracker.metrics("x/search-0", {"m": 1.0}, 4)
+    tracker.metrics("x/search-0", {"m": 1.0}, 5)
+    tracker.end("x", "FINISHED")
+    tracker.close()
+    assert lag(tmp_path) == Lag(3, frozenset({"x", "x/search-0"}))
+
+
+def test_a_tracker_knows_what_it_and_earlier_ones_have_told_delivered_or_not(tmp_path):
+    earlier = Tracker(tmp_path / OUTBOX)
+    earlier.start(Run("a", "a"), tags={}, params={})
+    for step in (1, 2, 3):
+        earlier.metrics("a", {"m": 0.0}, step)
+    earlier.end("a", "SCHEDULED")
+    earlier.start(Run("b", "b"), tags={}, params={})
+    earlier.end("b", "KILLED")
+    with (tmp_path / OUTBOX).open("a") as file:
+        file.write('{"op": "metrics", "key": "a", "step"')
+    later = Tracker(tmp_path / OUTBOX)
+    later.start(Run("b", "b"), tags={}, params={})
+    told = later.told()
+    assert ("a" in told, "b" in told, "c" in told) == (True, True, False)
+    assert (told.step("a"), told.step("b"), told.step("c")) == (3, 0, 0)
+    assert (told.status("a"), told.status("b"), told.status("c")) == ("SCHEDULED", "RUNNING", None)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    with mounted(tmp_path / "disk") as disk:
+        yield disk
+
+
+def test_an_outbox_on_a_full_disk_is_said_ends_the_delivery_and_keeps_its_whole_lines(small_disk, monkeypatch):
+    started = stand_in(monkeypatch, small_disk.parent, "exec sleep 1000")
+    with pytest.raises(StorageError, match=r"outbox\.jsonl could not be written, .* bytes .* No space left on device"):  # noqa: SIM117
+        with delivering(small_disk, None) as tracker:
+            for step in range(10_000):
+                tracker.metrics("x", {"m": 1.0}, step)
+    assert started[0].returncode == -signal.SIGTERM
+    *_, last = [json.loads(line) for line in (small_disk / OUTBOX).read_text().splitlines()]
+    assert Tracker(small_disk / OUTBOX).told().step("x") == last["step"] > 100
+
+
+def test_a_run_directory_that_is_read_only_is_said_before_anything_is_started(small_disk, monkeypatch):
+    make_read_only(small_disk)
+    started = stand_in(monkeypatch, small_disk.parent, "exit 0")
+    refused = pytest.raises(StorageError, match=r"disk could not be written.* Read-only file system")
+    with refused, delivering(small_disk, None):
+        pass
+    assert started == []
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, directory: Path, script: str) -> list[subprocess.Popen]:

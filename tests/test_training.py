@@ -107,10 +107,25 @@ def test_resumed_equals_uninterrupted_bit_for_bit(uninterrupted: Uninterrupted, 
     torch.rand(epoch)
     resumed = Training(uninterrupted.config, CPU, checkpoint=load_checkpoint(uninterrupted.checkpoints[epoch]))
     assert resumed.epoch == epoch
+    assert (resumed.last and comparable(resumed.last)) == (uninterrupted.reports[epoch - 1] if epoch else None)
     assert [comparable(report) for report in resumed] == uninterrupted.reports[epoch:]
     mine = weights(resumed)
     assert list(mine) == list(uninterrupted.weights)
     assert all(torch.equal(mine[name], uninterrupted.weights[name]) for name in mine)
+
+
+def test_the_last_report_is_kept_and_comes_back_from_a_checkpoint_as_it_was(tmp_path: Path) -> None:
+    training = Training(SGD, CPU)
+    assert training.last is None
+    report = next(training)
+    assert training.last == report
+    training.save(tmp_path / "checkpoint")
+    read = load_checkpoint(tmp_path / "checkpoint")
+    assert Training(SGD, CPU, checkpoint=read).last == report  # the seconds, too
+    older = replace(read, progress={key: value for key, value in read.progress.items() if key != "last"})
+    resumed = Training(SGD, CPU, checkpoint=older)
+    assert resumed.last is None
+    assert [comparable(one) for one in resumed] == [comparable(one) for one in training]
 
 
 def test_the_reports_say_what_was_done(uninterrupted: Uninterrupted) -> None:

@@ -131,8 +131,8 @@ def percent(value: float | None, digits: int = 1) -> str:
     return NONE if value is None else f"{100 * value:.{digits}f}"
 
 
-def percent_interval(interval: Interval) -> str:
-    return f"{percent(interval.low)} to {percent(interval.high)}"
+def percent_interval(interval: Interval | None) -> str:
+    return NONE if interval is None else f"{percent(interval.low)} to {percent(interval.high)}"
 
 
 def points(value: float) -> str:
@@ -141,8 +141,8 @@ def points(value: float) -> str:
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
 
 
-def points_interval(interval: Interval) -> str:
-    return f"{points(interval.low)} to {points(interval.high)}"
+def points_interval(interval: Interval | None) -> str:
+    return NONE if interval is None else f"{points(interval.low)} to {points(interval.high)}"
 
 
 def count(value: float | None) -> str:

@@ -1,17 +1,16 @@
-"""Runs as dots, differences to the baseline, best-so-far and learning curves."""
+"""Runs as dots, differences to the baseline and learning curves."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from sweep.export import CurveRow, Phase, TrialRow
-from sweep.intervals import EQUIVALENCE
+from sweep.intervals import EQUIVALENCE, Interval
 from sweep.outcome import Outcome
 from sweep.report.blocks import GREY, INK, PALETTE, Figure, figure, label, plural
-from sweep.report.load import Sweep
-from sweep.report.results import FAILED, Family, Study, TaskResults
+from sweep.report.results import FAILED, UNFINISHED, Family, Study, TaskResults
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "pentagon", "hexagon", "triangle-down")
 
@@ -30,10 +29,9 @@ def runs_as_dots(study: Study, results: TaskResults, name: str) -> Figure:
             chart.add_trace(
                 _dots(family, draw, place - 0.22 + 0.3 * rank / max(1, len(draws) - 1), colour(study, family.name))
             )
-        mean, interval = 100 * family.mean, family.interval
-        whiskers = {"array": [100 * interval.high - mean], "arrayminus": [mean - 100 * interval.low], "thickness": 2}
+        mean = 100 * family.mean
         chart.add_scatter(
-            x=[place + 0.25], y=[mean], mode="markers", error_y=whiskers,
+            x=[place + 0.25], y=[mean], mode="markers", error_y=_whiskers(mean, family.interval),
             hovertemplate="mean %{y:.1f} %<extra></extra>",
             marker={"color": INK, "symbol": "line-ew-open", "size": 18, "line": {"width": 2}},
         )  # fmt: skip
@@ -42,8 +40,8 @@ def runs_as_dots(study: Study, results: TaskResults, name: str) -> Figure:
     chart.update_yaxes(title="test accuracy, %")
     caption = (
         f"{results.task}: every final run as a dot, one symbol and column per draw; × marks a failed run, counted as "
-        "chance. The bar is the mean over draws, the whiskers its 95 % interval. Look for families whose dots separate "
-        "in every draw."
+        "chance. The bar is the mean over draws, the whiskers its 95 % interval (none for n = 1). Look for "
+        "families whose dots separate in every draw."
     )
     return figure(name, caption, chart)
 
@@ -62,24 +60,25 @@ def _dots(family: Family, draw: int, x: float, tint: str) -> go.Scatter:
     )
 
 
+def _whiskers(centre: float, interval: Interval | None) -> dict[str, Any] | None:
+    if interval is None:
+        return None
+    return {"array": [100 * interval.high - centre], "arrayminus": [centre - 100 * interval.low], "thickness": 2}
+
+
 def differences(study: Study, results: TaskResults, name: str) -> Figure:
     chart = go.Figure()
     names = [label(difference.family.name) for difference in results.differences]
     for title, difference in zip(names, results.differences, strict=True):
         tint, found = colour(study, difference.family.name), difference.comparison
-        centre, interval = 100 * found.delta, found.delta_interval
+        centre = 100 * found.delta
         chart.add_scatter(
             x=[100 * value for value in difference.by_draw.values()], y=[title] * len(difference.by_draw),
             mode="markers", marker={"color": tint, "symbol": "circle-open", "size": 9},
             customdata=list(difference.by_draw), hovertemplate="draw %{customdata}: %{x:+.1f} points<extra></extra>",
         )  # fmt: skip
-        whiskers = {
-            "array": [100 * interval.high - centre],
-            "arrayminus": [centre - 100 * interval.low],
-            "thickness": 2,
-        }
         chart.add_scatter(
-            x=[centre], y=[title], mode="markers", error_x=whiskers,
+            x=[centre], y=[title], mode="markers", error_x=_whiskers(centre, difference.delta_interval),
             marker={"color": tint, "symbol": "square", "size": 10},
             hovertemplate="mean %{x:+.1f} points<extra></extra>",
         )  # fmt: skip
@@ -88,68 +87,11 @@ def differences(study: Study, results: TaskResults, name: str) -> Figure:
     chart.update_xaxes(title=f"test accuracy minus that of {label(results.baseline.name)}, percentage points")
     chart.update_yaxes(range=[len(names) - 0.5, -0.5], type="category")
     caption = (
-        f"{results.task}: difference to {results.baseline.name}; squares are means with their paired 95 % interval, "
-        "circles the mean of each draw. The grey band is ±1 point, within which families count as equivalent."
+        f"{results.task}: difference to {results.baseline.name}; squares are means with their paired 95 % interval "
+        "(none for n = 1), circles the mean of each draw. The grey band is ±1 point, within which families count as "
+        "equivalent."
     )
     return figure(name, caption, chart, 170 + 60 * len(names))
-
-
-def best_so_far(study: Study, results: TaskResults, name: str) -> Figure:
-    """Left against the number of trials, right against what they cost."""
-    chart = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04)
-    axes: list[Callable[[Sweep], list[float]]] = [_trial_numbers, _spent_gflops]
-    for column, axis in enumerate(axes, start=1):
-        for family in results.families:
-            lines = [(np.array(axis(sweep)), _running_best(sweep)) for sweep in family.sweeps]
-            tint, title = colour(study, family.name), label(family.name)
-            for sweep, (x, best) in zip(family.sweeps, lines, strict=True):
-                chart.add_trace(_steps(x, best, tint, f"{title}, draw {sweep.draw}", thin=True), 1, column)
-            trace = _steps(*_mean_line(lines), tint, title, thin=False)
-            chart.add_trace(trace.update(showlegend=column == 1), 1, column)
-    chart.update_xaxes(title="trials of the sweep", row=1, col=1)
-    chart.update_xaxes(title="training GFLOP of the sweep", rangemode="tozero", row=1, col=2)
-    chart.update_yaxes(title="best validation objective, %", row=1, col=1)
-    n = ", ".join(f"{family.name} {plural(len(family.sweeps), 'draw')}" for family in results.families)
-    caption = (
-        f"{results.task}: best objective so far among done trials, in the order in which trials were proposed; failed "
-        f"and pruned trials use up budget. Thick: mean over draws, where every draw has a value; thin: each draw ({n})."
-    )
-    return figure(name, caption, chart, 400, legend=True)
-
-
-def _trial_numbers(sweep: Sweep) -> list[float]:
-    return [float(number) for number in range(1, len(sweep.trials) + 1)]
-
-
-def _spent_gflops(sweep: Sweep) -> list[float]:
-    return np.cumsum([row.gflops for row in sweep.trials]).tolist()
-
-
-def _running_best(sweep: Sweep) -> np.ndarray:
-    """Percent, NaN before the first trial that is done."""
-    done = [row.objective if row.outcome is Outcome.done else None for row in sweep.trials]
-    values = np.array([-np.inf if value is None else 100 * value for value in done])
-    best = np.maximum.accumulate(values)
-    return np.where(np.isfinite(best), best, np.nan)
-
-
-def _mean_line(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of step functions over the range in which all of them have a value."""
-    known = [(x[np.isfinite(best)], best[np.isfinite(best)]) for x, best in lines]
-    if any(len(x) == 0 for x, _ in known):
-        return np.array([]), np.array([])
-    low, high = max(x[0] for x, _ in known), min(x[-1] for x, _ in known)
-    grid = np.unique(np.concatenate([x for x, _ in known]))
-    grid = grid[(low <= grid) & (grid <= high)]
-    values = [best[np.searchsorted(x, grid, side="right") - 1] for x, best in known]
-    return grid, np.mean(values, axis=0)
-
-
-def _steps(x: np.ndarray, y: np.ndarray, tint: str, title: str, *, thin: bool) -> go.Scatter:
-    return go.Scatter(
-        x=x.tolist(), y=y.tolist(), name=title, mode="lines", opacity=0.35 if thin else 1.0, showlegend=not thin,
-        line={"color": tint, "width": 1 if thin else 3, "shape": "hv"}, hovertemplate="%{y:.1f} %",
-    )  # fmt: skip
 
 
 def search_curves(study: Study, results: TaskResults, name: str) -> Figure:
@@ -161,16 +103,19 @@ def search_curves(study: Study, results: TaskResults, name: str) -> Figure:
             ("done", (Outcome.done,), {"color": colour(study, family.name), "width": 1}, None),
             ("pruned", (Outcome.pruned,), {"color": GREY, "width": 1}, "circle"),
             ("failed", FAILED, {"color": INK, "width": 1, "dash": "dot"}, "x"),
+            ("not ended", UNFINISHED, {"color": GREY, "width": 1, "dash": "dash"}, None),
         )
         for title, ended, line, symbol in groups:
             curves = [c for s in family.sweeps for c in _curves(s.trials, s.curves, ended)]
-            chart.add_trace(_bundle(curves, _validation, title, line, symbol), 1, column)
+            if curves:
+                chart.add_trace(_bundle(curves, _validation, title, line, symbol), 1, column)
     chart.update_xaxes(title="epoch")
     chart.update_yaxes(title="validation accuracy, %", row=1, col=1)
     n = sum(1 for family in results.families for s in family.sweeps for _ in {row.number for row in s.curves})
     caption = (
         f"{results.task}: {plural(n, 'search trial')} with at least one epoch. Coloured: done; grey, ending in a dot: "
-        "pruned; dotted, ending in ×: failed. Look for curves that still rise at the end (too few epochs)."
+        "pruned; dotted, ending in ×: failed; dashed: not ended. Look for curves that still rise at the "
+        "end (too few epochs)."
     )
     return figure(name, caption, chart, 400)
 

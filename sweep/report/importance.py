@@ -17,7 +17,8 @@ MEASURE = (
     "Importance is the adjusted share of the variance of the objective's ranks that one parameter explains by itself:"
     " numbers through a parabola in their rank (so that an optimum in the middle is seen), choices through their group"
     " means. It does not see interactions. Objectives are ranked within each draw and pooled over draws; failures count"
-    " as chance, pruned trials by their last value, which is lower than what they would have reached."
+    " as chance, pruned trials and those that ran out of time by their last value, which is lower than what they would"
+    " have reached."
 )
 
 

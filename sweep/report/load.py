@@ -1,13 +1,19 @@
 """Reads run directories. All but one table of trials may be absent; what is absent is named, with what makes it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from odenet.config import from_plain
 from odenet.data import DataSet
 from sweep.best import Best, read_best
 from sweep.errors import InputError
-from sweep.export import CurveRow, EvaluationRow, Row, TrialRow, read_rows
+from sweep.export import CurveRow, EvaluationRow, ManifestationRow, Row, TrialRow, read_rows
+from sweep.search_config import Objective, SearchConfig
 
 # Each file of a run directory, and the stage that writes it.
 FILES = {
@@ -19,6 +25,7 @@ FILES = {
     "final/crowned.yaml": "final",
     "rows.csv": "evaluate",
 }
+OPTIONAL = ("config.yaml", "manifestations.csv")  # nothing is said where these are absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,9 @@ class Sweep:
     final_curves: list[CurveRow]
     crowned: Best | None  # final/crowned.yaml
     evaluations: list[EvaluationRow]
-    missing: tuple[str, ...]  # names of FILES
+    manifestations: list[ManifestationRow]  # of search trials that are done, on validation images
+    search: SearchConfig | None  # of config.yaml
+    missing: tuple[str, ...]  # names of FILES and OPTIONAL
 
     @property
     def crowned_candidate(self) -> int | None:
@@ -85,11 +94,12 @@ def _check_counted_once(sweeps: Sequence[Sweep]) -> None:
 
 
 def _load(directory: Path) -> Sweep | None:
-    missing = tuple(name for name in FILES if not (directory / name).is_file())
+    missing = tuple(name for name in (*FILES, *OPTIONAL) if not (directory / name).is_file())
     if {"trials.csv", "final/trials.csv"} <= set(missing):
+        named = ", ".join(name for name in FILES if name in missing)
         raise InputError(
-            f"{directory} holds no sweep: {', '.join(missing)} are missing there, and a report needs at least "
-            "trials.csv, which `sweep search` writes. `sweep status` lists the sweeps."
+            f"{directory} holds no sweep: {named} are missing there, and a report needs at least trials.csv, which "
+            "`sweep search` writes. `sweep status` lists the sweeps."
         )
     trials = _rows(directory / "trials.csv", TrialRow)
     final_trials = _rows(directory / "final/trials.csv", TrialRow)
@@ -98,6 +108,8 @@ def _load(directory: Path) -> Sweep | None:
     if first is None:
         return None
     _check_one_cell(directory, [*trials, *final_trials, *evaluations])
+    for row in trials:
+        _check_cells(directory / "trials.csv", row)
     return Sweep(
         directory=directory,
         name=first.sweep,
@@ -111,6 +123,8 @@ def _load(directory: Path) -> Sweep | None:
         final_curves=_rows(directory / "final/curves.csv", CurveRow),
         crowned=_best(directory / "final/crowned.yaml"),
         evaluations=evaluations,
+        manifestations=_manifestations(directory / "manifestations.csv"),
+        search=_search(directory / "config.yaml"),
         missing=missing,
     )
 
@@ -124,6 +138,51 @@ def _check_one_cell(directory: Path, rows: Sequence[TrialRow | EvaluationRow]) -
     if dataset not in DataSet.__members__:
         possible = ", ".join(DataSet.__members__)
         raise InputError(f"{directory}: dataset {dataset!r} is unknown here; this version knows {possible}.")
+
+
+def _manifestations(path: Path) -> list[ManifestationRow]:
+    """Each once: a trial whose end was lost with its driver is measured again."""
+    rows = {(row.number, row.scheme, row.steps): row for row in _rows(path, ManifestationRow)}
+    return list(rows.values())
+
+
+def _check_cells(path: Path, row: TrialRow) -> None:
+    """The cells that hold JSON, as far as the report reads into them."""
+    where = f"{path}, trial {row.number}"
+    for name in row.objectives:
+        if name not in Objective.__members__:
+            possible = ", ".join(Objective.__members__)
+            raise InputError(f"{where}: {name!r} is no objective; possible are {possible}.")
+    if row.objectives and Objective.accuracy.value not in row.objectives:
+        raise InputError(f"{where}, column objectives: accuracy is not among {', '.join(row.objectives)}.")
+    for column, values in (("objectives", row.objectives), ("constraints", row.constraints)):
+        for name, value in values.items():
+            if not _is_number(value):
+                raise InputError(f"{where}, column {column}: {name}={value!r}: must be a finite number.")
+    for entry in row.schedule:
+        if not (isinstance(entry, dict) and _is_number(entry.get("epoch")) and _is_mapping(entry.get("parameters"))):
+            raise InputError(
+                f"{where}, column schedule: {entry!r}: must have epoch, a number, parameters, a mapping, and parent."
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _search(path: Path) -> SearchConfig | None:
+    """How the sweep was searched; InputError: config.yaml does not say it."""
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return from_plain(SearchConfig, content.get("search") if isinstance(content, dict) else None, "search")
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def _rows(path: Path, row_type: type[Row]) -> list[Row]:

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from sweep.export import write_text
-from sweep.report import figures, landscape, tables, words
+from sweep.report import figures, landscape, pareto, search, tables, tuning, words
 from sweep.report.blocks import Block, Commands, Details, Heading, Notice, Section, Text
 from sweep.report.importance import FEW, MEASURE, importances, varied_parameters
 from sweep.report.load import FILES, load_sweeps
@@ -42,10 +42,12 @@ def sections(study: Study) -> list[Section]:
         Section("summary", "Summary", _summary(study)),
         Section("families", "Families", _families(study)),
         Section("differences", "Difference to the baseline", _differences(study)),
-        Section("best-so-far", "Best so far", _best_so_far(study)),
+        Section("search", "The search", search.blocks(study)),
+        Section("best-so-far", "Best objective against budget", _best_so_far(study)),
         Section("curves", "Learning curves", _curves(study)),
         Section("importances", "Parameter importances", _importances(study)),
         Section("parallel", "Parallel coordinates", _parallel(study)),
+        Section("pareto", "Pareto fronts", _pareto(study)),
         Section("manifestations", "Manifestations", _manifestations(study)),
         Section("configurations", "Best configurations", _configurations(study)),
         Section("failures", "Failures", _failures(study)),
@@ -87,7 +89,16 @@ def _differences(study: Study) -> list[Block]:
 
 
 def _best_so_far(study: Study) -> list[Block]:
-    return [figures.best_so_far(study, results, f"best-{i}") for i, results in enumerate(study.tasks)]
+    blocks: list[Block] = []
+    for index, results in enumerate(study.tasks):
+        told = tuning.without_expectation(results)
+        blocks += [Notice(told)] if told else []
+        charts = (
+            tuning.tuning_curves(study, results, f"tuning-{index}"),
+            tuning.histories(study, results, f"best-{index}"),
+        )
+        blocks += [chart for chart in charts if chart is not None]
+    return blocks
 
 
 def _curves(study: Study) -> list[Block]:
@@ -128,6 +139,21 @@ def _parallel(study: Study) -> list[Block]:
     return blocks
 
 
+def _pareto(study: Study) -> list[Block]:
+    blocks: list[Block] = []
+    for index, results in enumerate(study.tasks):
+        chart = pareto.inference(study, results, f"pareto-{index}")
+        if chart is not None:
+            blocks += [chart, pareto.inference_table(results)]
+        for place, names in enumerate(pareto.objectives_of(results)):
+            blocks.append(pareto.objectives(study, results, names, f"objectives-{index}-{place}"))
+            blocks.append(pareto.objectives_table(results, names))
+    if blocks:
+        return [Text(pareto.BIAS), *blocks]
+    told = "No sweep recorded what its trials reach under other integrators (manifestations.csv)"
+    return [Text(f"{told}, and none had several objectives.")]
+
+
 def _manifestations(study: Study) -> list[Block]:
     blocks = _missing(study, "rows.csv")
     for index, (results, family) in enumerate(_every_family(study)):
@@ -165,7 +191,7 @@ def _files(study: Study) -> list[Block]:
     return [
         *blocks,
         Heading("Commands"),
-        Text("Open MLflow on a sweep; confirm and retrain its best."),
+        Text(COMMANDS),
         Commands(lines),
     ]
 

@@ -18,7 +18,7 @@ from sweep.outcome import Outcome
 from sweep.report.load import Sweep, Task
 
 BASELINE = "resnet"
-UNFINISHED = (Outcome.running, Outcome.interrupted)
+UNFINISHED = tuple(o for o in Outcome if not o.ended)
 # Ended without a result. They count as chance accuracy in statistics of configurations and are never dropped.
 FAILED = tuple(o for o in Outcome if o not in (Outcome.done, Outcome.pruned, *UNFINISHED))
 
@@ -50,7 +50,10 @@ class Family:
         return intervals.grand_mean(self.by_draw())
 
     @property
-    def interval(self) -> Interval:
+    def interval(self) -> Interval | None:
+        """Of the mean; None below two runs, which have no spread. With one draw it is over its seeds only."""
+        if len(self.runs) < 2:
+            return None
         return intervals.bootstrap(self.by_draw(), np.random.default_rng(0))
 
     def final_mean(self, value: Callable[[TrialRow], float]) -> float | None:
@@ -76,6 +79,16 @@ class Difference:
     by_draw: dict[int, float]
     unmatched: int  # runs of either side without a partner of the same draw and seed
     p_holm: float
+
+    @property
+    def delta_interval(self) -> Interval | None:
+        """None for a single pair, which has no spread."""
+        return self.comparison.delta_interval if self.comparison.pairs > 1 else None
+
+    @property
+    def improvement_interval(self) -> Interval | None:
+        """None for a single pair."""
+        return self.comparison.improvement_interval if self.comparison.pairs > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +146,14 @@ def best_objective(sweep: Sweep) -> float | None:
 
 
 def configuration_value(row: TrialRow) -> float | None:
-    """The objective as statistics of configurations use it: failures at chance, None for what has not ended."""
+    """The objective as statistics of configurations use it: failures at chance, None for what has not ended.
+
+    A search trial that ran out of time counts by its last value, as a pruned one does and as its sampler was told.
+    """
     if row.outcome in UNFINISHED:
         return None
+    if row.outcome is Outcome.timeout and row.phase is Phase.search and row.objective is not None:
+        return row.objective
     return chance(Task(row.dataset, row.per_class)) if row.outcome in FAILED else row.objective
 
 

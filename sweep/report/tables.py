@@ -21,7 +21,7 @@ from sweep.report.blocks import (
     points,
     points_interval,
 )
-from sweep.report.load import FILES, Sweep
+from sweep.report.load import FILES, OPTIONAL, Sweep
 from sweep.report.results import (
     Family,
     Study,
@@ -49,9 +49,9 @@ def trials_by_outcome(study: Study) -> Table:
 def families(results: TaskResults) -> Table:
     caption = (
         f"{results.task}: final networks on the test set at the manifestation they were trained with, in percent. Mean "
-        "over draws of the mean over seeds; interval: two-level bootstrap (draws, then seeds; 10,000 resamples); sd: "
-        "over all n runs, and between the means of draws. Validation objectives: of the crowned configuration when "
-        "confirmed, and of the best search trial. Parameters and cost are means per final training."
+        "over draws of the mean over seeds; interval: two-level bootstrap (draws, then seeds; 10,000 resamples; none "
+        "for n = 1); sd: over all n runs, and between the means of draws. Validation objectives: of the crowned "
+        "configuration when confirmed, and of the best search trial. Parameters and cost are means per final training."
     )
     columns = [
         "family", "draws", "n runs", "test accuracy", "95 % interval", "sd runs", "sd draws", "val confirmed",
@@ -84,15 +84,15 @@ def differences(results: TaskResults) -> Table:
     rows = []
     for difference in results.differences:
         found = difference.comparison
-        improvement = found.improvement_interval
+        improvement = difference.improvement_interval
         rows.append([
             difference.family.name,
             str(found.draws),
             str(found.pairs),
             points(found.delta),
-            points_interval(found.delta_interval),
+            points_interval(difference.delta_interval),
             f"{found.improvement:.2f}",
-            f"{improvement.low:.2f} to {improvement.high:.2f}",
+            NONE if improvement is None else f"{improvement.low:.2f} to {improvement.high:.2f}",
             f"{found.p:.3g}",
             f"{difference.p_holm:.3g}",
             found.verdict.value,
@@ -101,8 +101,8 @@ def differences(results: TaskResults) -> Table:
     draws = sorted({difference.comparison.draws for difference in results.differences})
     caption = (
         f"{results.task}: against {base}, over runs of the same draw and seed ({unmatched} runs without a partner left "
-        f"out). Δ in points; both intervals 95 %, by the paired two-level bootstrap. p: exact sign-flip test "
-        f"on the draws' mean differences, two-sided; Holm: adjusted over the families of this table. "
+        f"out). Δ in points; both intervals 95 %, by the paired two-level bootstrap (none for one pair). p: exact "
+        f"sign-flip test on the draws' mean differences, two-sided; Holm: adjusted over the families of this table. "
         f"{' '.join(map(words.smallest_p, draws))}"
     )
     columns = ["family", "draws", "pairs", "Δ", "Δ interval", f"P(> {base})", "P interval", "p", "p Holm", "verdict"]
@@ -158,20 +158,22 @@ def failures(study: Study) -> Table:
     ]
     columns = ["sweep", "family", "phase", "trial", "epochs", "outcome", "reason"]
     caption = (
-        f"Trials that ended without a result (n = {len(rows)}); statistics of configurations count them as chance."
+        f"Trials that ended without a result (n = {len(rows)}); statistics of configurations count them as chance, "
+        "a search trial that ran out of time by its last value."
     )
     return Table(caption, columns, rows, ("sweep", "family", "phase", "outcome", "reason"))
 
 
 def files(study: Study) -> Table:
     """Links relative to the report, so that both can be moved together."""
+    names = [*FILES, *OPTIONAL]
     rows: list[list[str | Link]] = []
     for sweep in study.sweeps:
         home = _relative(sweep.directory, study.home)
-        links = ["–" if name in sweep.missing else Link(name, f"{home}/{name}") for name in FILES]
+        links = ["–" if name in sweep.missing else Link(name, f"{home}/{name}") for name in names]
         rows.append([sweep.name, Link(home, home), *links])
     caption = "Files of each sweep, relative to this report; the files are the source, MLflow mirrors them."
-    columns = ["sweep", "directory", *FILES]
+    columns = ["sweep", "directory", *names]
     return Table(caption, columns, rows, columns)
 
 

@@ -11,6 +11,7 @@ from sweep.report.blocks import count, listing, percent, percent_interval, plura
 from sweep.report.load import FILES, Sweep
 from sweep.report.results import BASELINE, FAILED, UNFINISHED, Difference, Family, Study, TaskResults
 
+SINGLE = "n = 1: no interval"
 RULES = (
     "Rules fixed before the final runs: a family is better than the baseline when P(family > baseline) over matched"
     " pairs is at least 0.75 and the lower bound of its interval exceeds 0.5, worse in the mirror case; equivalent when"
@@ -86,13 +87,14 @@ def conclusions(results: TaskResults) -> list[str]:
 
 def conclusion(difference: Difference, results: TaskResults) -> str:
     own, base, found = difference.family, results.baseline, difference.comparison
+    delta, ahead = difference.delta_interval, difference.improvement_interval
     return (
-        f"On {results.task}: {_accuracy(own)}, {_accuracy(base)}; the two intervals "
-        f"{'overlap' if own.interval.overlaps(base.interval) else 'do not overlap'}. Paired over "
+        f"On {results.task}: {_accuracy(own)}, {_accuracy(base)}{_overlap(own, base)}. Paired over "
         f"{plural(found.draws, 'draw')} and {plural(found.pairs, 'run')} each, the difference {own.name} − {base.name} "
-        f"is {points(found.delta)} points ({points_interval(found.delta_interval)}) and P({own.name} > {base.name}) = "
-        f"{found.improvement:.2f} ({found.improvement_interval.low:.2f} to {found.improvement_interval.high:.2f}). "
-        f"{_decision(difference)} {_caution(found.draws)}"
+        f"is {points(found.delta)} points ({points_interval(delta) if delta else SINGLE}) and "
+        f"P({own.name} > {base.name}) = {found.improvement:.2f} "
+        f"({f'{ahead.low:.2f} to {ahead.high:.2f}' if ahead else SINGLE}). "
+        f"{_decision(difference)} {_caution(difference)}"
     ).strip()
 
 
@@ -142,8 +144,18 @@ def failures(study: Study) -> list[tuple[Sweep, TrialRow]]:
 
 
 def _accuracy(family: Family) -> str:
-    interval = percent_interval(family.interval)
-    return f"{family.name} reaches {percent(family.mean)} % test accuracy (95 % interval {interval})"
+    interval = family.interval
+    scope = " over the seeds of one draw" if len(family.by_draw()) == 1 else ""
+    told = f"95 % interval {percent_interval(interval)}{scope}" if interval else SINGLE
+    return f"{family.name} reaches {percent(family.mean)} % test accuracy ({told})"
+
+
+def _overlap(own: Family, base: Family) -> str:
+    """Nothing where an interval is missing or says nothing about other draws."""
+    one, other = own.interval, base.interval
+    if one is None or other is None or min(len(own.by_draw()), len(base.by_draw())) < 2:
+        return ""
+    return f"; the two intervals {'overlap' if one.overlaps(other) else 'do not overlap'}"
 
 
 def _decision(difference: Difference) -> str:
@@ -157,9 +169,12 @@ def _decision(difference: Difference) -> str:
     return f"Verdict: {name} is {found.verdict.value}{small}{scope}."
 
 
-def _caution(draws: int) -> str:
+def _caution(difference: Difference) -> str:
+    draws = difference.comparison.draws
     if draws >= CLAIM:
         return ""
+    if difference.delta_interval is None:
+        return "One pair of runs: it says nothing about other seeds or other draws of the data."
     if draws == 1:
         return "One draw: the interval is over seeds only and says nothing about other draws of the data."
     return (

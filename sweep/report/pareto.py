@@ -1,0 +1,217 @@
+"""Pareto fronts on validation images: of accuracy against inference cost, and of what a sweep was asked to optimize."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+from plotly.subplots import make_subplots  # type: ignore[import-untyped]
+
+from sweep.export import ManifestationRow, TrialRow, ranked
+from sweep.report.blocks import Figure, Table, count, figure, label, listing, parameter_value, percent, plural
+from sweep.report.figures import colour
+from sweep.report.load import Sweep
+from sweep.report.results import Family, Study, TaskResults
+from sweep.search_config import Objective
+
+DECADE = 10.0  # a cost axis that spans this is logarithmic
+BIAS = (
+    "Points on a front were chosen among many measured on the same validation images, so their accuracies are biased"
+    " upwards; only the final networks on the test set tell what they are worth."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One network, done and within all limits, in one manifestation."""
+
+    sweep: Sweep
+    row: ManifestationRow
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One trial of a sweep with several objectives, done and within all limits."""
+
+    sweep: Sweep
+    row: TrialRow
+
+
+def front(costs: Sequence[tuple[float, ...]]) -> list[int]:
+    """Places of the points that no other equals or undercuts in all costs, by rising first cost; ties: the earlier."""
+    found: list[int] = []
+    for place in sorted(range(len(costs)), key=lambda one: (costs[one], one)):
+        point = costs[place]
+        if not any(all(a <= b for a, b in zip(costs[other], point, strict=True)) for other in found):
+            found.append(place)
+    return found
+
+
+def points(family: Family) -> list[Point]:
+    return [
+        Point(sweep, row)
+        for sweep in family.sweeps
+        for chosen in [{trial.number for trial in ranked(sweep.trials)}]
+        for row in sweep.manifestations
+        if row.number in chosen
+    ]
+
+
+def point_front(found: Sequence[Point]) -> list[Point]:
+    """By rising GFLOP."""
+    return [found[place] for place in front([(point.row.gflops, -point.row.accuracy) for point in found])]
+
+
+def inference(study: Study, results: TaskResults, name: str) -> Figure | None:
+    """Every manifestation of every done trial; None where none was measured."""
+    chart = go.Figure()
+    costs: list[float] = []
+    for family in results.families:
+        found = points(family)
+        if found:
+            costs += [point.row.gflops for point in found]
+            tint, title = colour(study, family.name), label(family.name)
+            chart.add_trace(_cloud(found, tint, title))
+            chart.add_trace(_line(point_front(found), tint, f"{title}, front"))
+    if not costs:
+        return None
+    chart.update_xaxes(title="GFLOP of one image's forward pass", type=_scale(costs))
+    chart.update_yaxes(title="validation accuracy, %")
+    caption = (
+        f"{results.task}: accuracy on validation images against inference cost, for every scheme and number of steps "
+        f"under which a search trial was measured when it was done (n = {plural(len(costs), 'point')}); filled: as it "
+        "was trained. Lines: the front of each family, over all its trials and draws. Look for a front that lies above "
+        "and to the left of another's."
+    )
+    return figure(name, caption, chart, 420, legend=True)
+
+
+def _scale(costs: Sequence[float]) -> str:
+    return "log" if min(costs) > 0 and max(costs) >= DECADE * min(costs) else "linear"
+
+
+def _cloud(found: Sequence[Point], tint: str, title: str) -> go.Scatter:
+    symbols = ["circle" if point.row.trained else "circle-open" for point in found]
+    return go.Scatter(
+        x=[point.row.gflops for point in found], y=[100 * point.row.accuracy for point in found], mode="markers",
+        name=title, marker={"color": tint, "symbol": symbols, "size": 6, "opacity": 0.5},
+        text=[f"{label(p.sweep.name)}, trial {p.row.number}, {p.row.scheme}, {p.row.steps} steps" for p in found],
+        hovertemplate="%{text}: %{y:.1f} %, %{x:.3g} GFLOP",
+    )  # fmt: skip
+
+
+def _line(best: Sequence[Point], tint: str, title: str) -> go.Scatter:
+    return go.Scatter(
+        x=[point.row.gflops for point in best], y=[100 * point.row.accuracy for point in best], mode="lines",
+        name=title, line={"color": tint, "width": 2.5, "shape": "hv"}, hoverinfo="skip",
+    )  # fmt: skip
+
+
+def inference_table(results: TaskResults) -> Table:
+    body = []
+    for family in results.families:
+        for point in point_front(points(family)):
+            row = point.row
+            body.append([
+                family.name,
+                point.sweep.name,
+                str(row.number),
+                row.scheme,
+                str(row.steps),
+                "yes" if row.trained else "no",
+                percent(row.accuracy),
+                str(row.n),
+                count(row.gflops),
+                count(row.rate_evaluations),
+            ])  # fmt: skip
+    columns = [
+        "family", "sweep", "trial", "scheme", "steps", "trained", "val accuracy", "n images", "GFLOP",
+        "rate evaluations",
+    ]  # fmt: skip
+    draws = max(len(family.sweeps) for family in results.families)
+    caution = " Draws have validation images of their own: accuracies of different sweeps compare roughly." * (
+        draws > 1
+    )
+    caption = (
+        f"{results.task}: the front of each family, by rising GFLOP of one image's forward pass; rate evaluations are "
+        f"of the same pass, accuracy in percent.{caution}"
+    )
+    return Table(caption, columns, body, ("family", "sweep", "scheme", "trained"))
+
+
+def objectives_of(results: TaskResults) -> list[tuple[str, ...]]:
+    """The sets of objectives of the task's sweeps that had several, each in the order of `Objective`."""
+    found = {tuple(row.objectives) for f in results.families for s in f.sweeps for row in ranked(s.trials)}
+    ordered = {tuple(one.value for one in Objective if one.value in names) for names in found}
+    return sorted(names for names in ordered if len(names) > 1)
+
+
+def choices(sweep: Sweep, names: tuple[str, ...]) -> list[Choice]:
+    return [Choice(sweep, row) for row in ranked(sweep.trials) if set(row.objectives) == set(names)]
+
+
+def choice_front(found: Sequence[Choice], names: tuple[str, ...]) -> list[Choice]:
+    """Best accuracy first."""
+    signs = [1 if Objective[name].minimized else -1 for name in names]
+    costs = [tuple(s * one.row.objectives[name] for s, name in zip(signs, names, strict=True)) for one in found]
+    return [found[place] for place in front(costs)]
+
+
+def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name: str) -> Figure:
+    """One panel per objective besides accuracy; filled: on the front of its sweep."""
+    others = [other for other in names if other != Objective.accuracy.value]
+    chart = make_subplots(1, len(others), shared_yaxes=True, horizontal_spacing=0.04)
+    everything: list[Choice] = []
+    for family in results.families:
+        found = [one for sweep in family.sweeps for one in choices(sweep, names)]
+        best = [one for sweep in family.sweeps for one in choice_front(choices(sweep, names), names)]
+        everything += found
+        for column, other in enumerate(others, start=1):
+            trace = _trials(found, best, other).update(name=label(family.name), showlegend=column == 1)
+            chart.add_trace(trace.update(marker_color=colour(study, family.name)), 1, column)
+    for column, other in enumerate(others, start=1):
+        values = [one.row.objectives[other] for one in everything]
+        kind = _scale(values) if Objective[other].minimized else "linear"
+        chart.update_xaxes(title=_axis(other), type=kind, row=1, col=column)
+    chart.update_yaxes(title="accuracy, %", row=1, col=1)
+    caption = (
+        f"{results.task}: done trials within all limits of the sweeps that optimized {listing(names)} together "
+        f"(n = {len(everything)}), measured on validation images; filled: on the front of its sweep."
+    )
+    return figure(name, caption, chart, 400, legend=True)
+
+
+def _trials(found: Sequence[Choice], best: Sequence[Choice], other: str) -> go.Scatter:
+    chosen = {id(one.row) for one in best}
+    return go.Scatter(
+        x=[_shown(other, one.row.objectives[other]) for one in found],
+        y=[100 * one.row.objectives[Objective.accuracy.value] for one in found], mode="markers",
+        marker={"size": 9, "symbol": ["circle" if id(one.row) in chosen else "circle-open" for one in found]},
+        text=[f"{label(one.sweep.name)}, trial {one.row.number}" for one in found],
+        hovertemplate="%{text}: %{y:.1f} %, %{x:.3g}<extra></extra>",
+    )  # fmt: skip
+
+
+def _axis(name: str) -> str:
+    told = {"gflops": "GFLOP of one image's forward pass", "rate_evaluations": "rate evaluations of one forward pass"}
+    return told.get(name, f"{name}, %")
+
+
+def _shown(name: str, value: float) -> float:
+    return value if Objective[name].minimized else 100 * value
+
+
+def objectives_table(results: TaskResults, names: tuple[str, ...]) -> Table:
+    body = []
+    for sweep in [sweep for family in results.families for sweep in family.sweeps]:
+        for one in choice_front(choices(sweep, names), names):
+            values = one.row.objectives
+            told = [count(values[n]) if Objective[n].minimized else percent(values[n]) for n in names]
+            parameters = sorted(one.row.parameters.items())
+            text = ", ".join(f"{name} = {parameter_value(value)}" for name, value in parameters)
+            body.append([sweep.name, str(one.row.number), *told, text])
+    columns = ["sweep", "trial", *(name.replace("_", " ") for name in names), "parameters"]
+    caption = (
+        f"{results.task}: the front of each sweep over {listing(names)}, best accuracy first; accuracy and robustness "
+        "in percent."
+    )
+    return Table(caption, columns, body, ("sweep", "parameters"))

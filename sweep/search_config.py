@@ -1,0 +1,198 @@
+"""What a sweep can be told about searching: who proposes, who stops trials, what is optimized, when it ends."""
+
+import math
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import PurePath
+
+
+class SamplerKind(Enum):
+    """Who proposes configurations."""
+
+    tpe = "tpe"
+    random = "random"
+    gp = "gp"
+    cmaes = "cmaes"
+    nsga2 = "nsga2"
+    grid = "grid"
+
+
+class SchedulerKind(Enum):
+    """Who stops, pauses or changes trials before their last epoch."""
+
+    none = "none"
+    asha = "asha"
+    hyperband = "hyperband"
+    median = "median"
+    depth_asha = "depth_asha"
+    pbt = "pbt"
+
+
+class Objective(Enum):
+    """What is optimized. All but accuracy and robustness are costs, and minimized."""
+
+    accuracy = "accuracy"  # mean val/accuracy of the last 5 epochs
+    gflops = "gflops"  # of one image's forward pass
+    rate_evaluations = "rate_evaluations"  # of one forward pass
+    robustness = "robustness"  # mean val accuracy over the manifestations that were not trained
+
+    @property
+    def minimized(self) -> bool:
+        return self in (Objective.gflops, Objective.rate_evaluations)
+
+
+@dataclass(kw_only=True, slots=True)
+class Constraints:
+    """What a configuration must not exceed to be chosen; None: no limit. Measured when a trial is done."""
+
+    parameters: int | None = None
+    memory_mib: float | None = None  # weights, gradients, momentum and what one batch saves for the backward pass
+    latency_ms: float | None = None  # of a forward pass of one batch of 32
+
+    def __post_init__(self) -> None:
+        for name, limit in self.limits().items():
+            if not (limit > 0 and math.isfinite(limit)):
+                raise ValueError(f"search.constraints.{name}={limit}: must be above 0, or null for no limit.")
+
+    def limits(self) -> dict[str, float]:
+        """Those that are set."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: limit for name, limit in given.items() if limit is not None}
+
+
+@dataclass(kw_only=True, slots=True)
+class Budget:
+    """When no further trial is begun, besides search.trials; None: no limit. What is spent survives a restart."""
+
+    hours: float | None = None  # of wall clock, in all sessions
+    gflops: float | None = None  # of training
+    gpu_hours: float | None = None
+    money: float | None = None
+    gpu_hour_price: float | None = None  # what money is counted with
+    plateau: int | None = None  # trials done without a new best objective
+    target: float | None = None  # an objective that is good enough
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"search.budget.{f.name}={value}: must be above 0, or null for no limit.")
+        if self.money is not None and self.gpu_hour_price is None:
+            raise ValueError(f"search.budget.money={self.money} needs search.budget.gpu_hour_price.")
+        if self.target is not None and self.target > 1:
+            raise ValueError(f"search.budget.target={self.target}: an accuracy, at most 1.")
+
+
+@dataclass(kw_only=True, slots=True)
+class PopulationConfig:
+    """Population-based training: the trials are its members."""
+
+    interval: float = 0.2  # of the epochs between two exchanges
+    quantile: float = 0.25  # so many of the worst copy one of as many of the best
+    integrator: bool = True  # scheme, steps and nodes change, too, where the network allows it
+
+    def __post_init__(self) -> None:
+        if not 0 < self.interval < 1:
+            raise ValueError(f"search.pbt.interval={self.interval}: a fraction of the epochs, between 0 and 1.")
+        if not 0 < self.quantile <= 0.5:
+            raise ValueError(f"search.pbt.quantile={self.quantile}: above 0 and at most 0.5.")
+
+
+@dataclass(kw_only=True, slots=True)
+class SearchConfig:
+    """One sweep."""
+
+    trials: int = 12
+    more: int = 0  # of `sweep extend`
+    seed: int = 0
+    sampler: SamplerKind = SamplerKind.tpe
+    random_share: float = 0.0  # of the trials, proposed at random and never stopped early: tuning curves need them
+    scheduler: SchedulerKind = SchedulerKind.none
+    grace: float = 0.2  # fraction of the epochs that every trial gets
+    reduction: int = 3  # asha, hyperband, depth_asha: one in so many goes on at a rung
+    pbt: PopulationConfig = field(default_factory=PopulationConfig)
+    objectives: list[Objective] = field(default_factory=lambda: [Objective.accuracy])
+    constraints: Constraints = field(default_factory=Constraints)
+    budget: Budget = field(default_factory=Budget)
+    enqueue: list[str] = field(default_factory=list)  # best.yaml or trials.csv files, tried first
+    timeout_minutes: float | None = None  # of one trial
+    concurrency: int | None = None  # trials at once; None: as many as fit
+    retries: int = 2  # after a lost worker or node; nothing else is retried
+    checkpoint_every: int = 5  # epochs
+    accept_changes: bool = False  # resume although space or code differ from what the sweep began with
+
+    def __post_init__(self) -> None:
+        self._check_ranges()
+        if len(set(self.objectives)) != len(self.objectives) or Objective.accuracy not in self.objectives:
+            raise ValueError(
+                f"search.objectives={[one.value for one in self.objectives]}: accuracy and, each once, any of "
+                f"{', '.join(one.value for one in Objective if one is not Objective.accuracy)}."
+            )
+        self._check_several_objectives()
+        self._check_enqueue()
+        if self.scheduler is SchedulerKind.pbt and self.random_share:
+            raise ValueError(
+                f"search.random_share={self.random_share} with search.scheduler=pbt: all members of a population "
+                "exchange; use search.sampler=random, or another scheduler."
+            )
+
+    def _check_enqueue(self) -> None:
+        for name in self.enqueue:
+            check_path("search.enqueue", name)
+            if PurePath(name).suffix not in ENQUEUED_FROM:
+                raise ValueError(
+                    f"search.enqueue={name}: the name of a best.yaml or of a trials.csv is needed, which ends in "
+                    f"{', '.join(ENQUEUED_FROM)}."
+                )
+
+    def _check_ranges(self) -> None:
+        for name, low, high in (
+            ("trials", 1, 1_000_000), ("more", 0, 1_000_000), ("seed", 0, 2**31 - 1), ("reduction", 2, 100),
+            ("retries", 0, 100), ("checkpoint_every", 1, 100_000), ("concurrency", 1, 100_000),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"search.{name}={value}: must be from {low} to {high}.")
+        if not 0 < self.grace <= 1:
+            raise ValueError(f"search.grace={self.grace}: a fraction of the epochs, above 0 and at most 1.")
+        if not 0 <= self.random_share <= 1:
+            raise ValueError(f"search.random_share={self.random_share}: a fraction of the trials, from 0 to 1.")
+        if self.timeout_minutes is not None and not 0 < self.timeout_minutes < math.inf:
+            raise ValueError(f"search.timeout_minutes={self.timeout_minutes}: must be above 0, or null.")
+
+    def _check_several_objectives(self) -> None:
+        if len(self.objectives) == 1:
+            return
+        if self.scheduler is not SchedulerKind.none:
+            raise ValueError(
+                f"search.scheduler={self.scheduler.value} with {len(self.objectives)} objectives: trials are stopped "
+                "early by one value; use none."
+            )
+        possible = (SamplerKind.random, SamplerKind.tpe, SamplerKind.nsga2)
+        if self.sampler not in possible:
+            raise ValueError(
+                f"search.sampler={self.sampler.value} with {len(self.objectives)} objectives: "
+                f"{', '.join(kind.value for kind in possible)} can be used."
+            )
+        if self.budget.plateau is not None or self.budget.target is not None:
+            raise ValueError("search.budget.plateau and search.budget.target need one objective.")
+
+    def is_random(self, number: int) -> bool:
+        """Whether trial `number` belongs to the share that is proposed at random and never stopped early."""
+        return math.floor((number + 1) * self.random_share) > math.floor(number * self.random_share)
+
+
+ENQUEUED_FROM = (".yaml", ".yml", ".csv")
+LONGEST_PATH = 1000  # bytes: of 4095 on Linux and 1023 on macOS
+LONGEST_NAME = 255
+
+
+def check_path(key: str, path: str) -> None:
+    """Raises ValueError where `path` could not be the name of a file or directory, or would garble a message."""
+    if not path or not path.isprintable():
+        raise ValueError(f"{key}={path!r} is {'no path: it has control characters' if path else 'empty'}.")
+    parts = [len(part.encode()) for part in PurePath(path).parts]
+    if len(path.encode()) > LONGEST_PATH or max(parts, default=0) > LONGEST_NAME:
+        raise ValueError(
+            f"{key}={path[:40]}... is too long: at most {LONGEST_PATH} bytes, each name in it {LONGEST_NAME}."
+        )
