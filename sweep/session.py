@@ -13,6 +13,7 @@ from sweep.config import AppConfig
 from sweep.errors import InputError
 from sweep.tracking import Tracker
 
+CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -70,11 +71,11 @@ class SweepFiles:
 
     @property
     def best(self) -> Path:
-        return self.directory / "best.yaml"
+        return self.directory / BEST
 
     @property
     def config(self) -> Path:
-        return self.directory / "config.yaml"
+        return self.directory / CONFIG
 
     @property
     def final(self) -> "SweepFiles":
@@ -92,7 +93,7 @@ class SweepFiles:
     @property
     def study(self) -> Path:
         """What a study was begun with; only a study's directory has it."""
-        return self.directory / "study.yaml"
+        return self.directory / STUDY
 
     @property
     def rows(self) -> Path:

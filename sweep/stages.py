@@ -26,7 +26,10 @@ from sweep.plan import plan
 from sweep.replay import POSSIBLE, read_recording, replay
 from sweep.search import check, claim_directory, extended, search
 from sweep.session import (
+    BEST,
+    CONFIG,
     LOCK,
+    STUDY,
     Session,
     SweepFiles,
     alone,
@@ -58,7 +61,7 @@ def _doctor(command: Command, console: Console) -> None:
 def _search(command: Command, console: Console) -> None:
     config, name = load(command.overrides), command.names[0]
     check(config)
-    with _new_session(config, name, console) as session:
+    with _new_session(config, name, console, {CONFIG: save(config)}) as session:
         search(session)
     _say_next(name, console)
 
@@ -75,13 +78,14 @@ def _resume(command: Command, console: Console) -> None:
             check_begun(member, f"{name}/{part}")
         with _working(config, name, console) as session:
             _say_report(study(session), name, console)
-    elif not Progress.read(files.progress).finished and files.config.exists() and not files.final.ledger.exists():
+    elif _searches(files) and not Progress.read(files.progress).finished and not files.final.ledger.exists():
         check_begun(config, name)
         with _working(config, name, console) as session:
             search(session)
         _say_next(name, console)
-    elif files.final.config.exists() and not Progress.read(files.final.progress).finished:
-        config = load(command.overrides, files.final.config, GOES_ON)
+    elif _retrains(files) and not Progress.read(files.final.progress).finished:
+        if files.final.config.exists():
+            config = load(command.overrides, files.final.config, GOES_ON)
         check_final(config, name)
         check_records(files.final)
         with _working(config, name, console) as session:
@@ -92,6 +96,17 @@ def _resume(command: Command, console: Console) -> None:
             f"Nothing of {name} was cut short. `sweep extend {name} search.more=10` adds trials to its search, "
             f"`sweep final {name}`, `sweep evaluate {name}` and `sweep report {name}` follow it."
         )
+
+
+def _searches(files: SweepFiles) -> bool:
+    """Whether a search was begun; a retrained best.yaml has none."""
+    left = (files.ledger, files.curves, files.trials)
+    return any(file.exists() for file in left) or not files.best.exists()
+
+
+def _retrains(files: SweepFiles) -> bool:
+    """Whether final training was begun."""
+    return files.final.config.exists() or not _searches(files)
 
 
 def _extend(command: Command, console: Console) -> None:
@@ -109,7 +124,7 @@ def _extend(command: Command, console: Console) -> None:
 def _study(command: Command, console: Console) -> None:
     config, name = load(command.overrides), command.names[0]
     check_study(config, name)
-    with _new_session(config, name, console) as session:
+    with _new_session(config, name, console, {STUDY: save(config)}) as session:
         report = study(session)
     _say_report(report, name, console)
 
@@ -123,9 +138,8 @@ def _final(command: Command, console: Console) -> None:
     if command.names[0].endswith((".yaml", ".yml")):
         config, name = _from_best(Path(command.names[0]), command.overrides)
         load_splits(config)
-        with _new_session(config, name, console) as session:
-            write_text(session.files.config, save(config))
-            shutil.copyfile(command.names[0], session.files.best)
+        text = Path(command.names[0]).read_text(encoding="utf-8")
+        with _new_session(config, name, console, {CONFIG: save(config), BEST: text}) as session:
             final(session)
     else:
         config, name = _existing(command)
@@ -242,15 +256,18 @@ def _existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[Ap
 
 
 @contextmanager
-def _new_session(config: AppConfig, name: str, console: Console) -> Iterator[Session]:
-    """A session in a run directory of its own, which goes again if nothing could be started."""
+def _new_session(config: AppConfig, name: str, console: Console, begun: dict[str, str]) -> Iterator[Session]:
+    """A session in a run directory of its own, which goes again if nothing could be started. `begun`: texts of files
+    by which `sweep resume` knows from the first moment what it is."""
     directory = run_directory(config, name)
     claim_directory(directory)
+    for file, text in begun.items():
+        write_text(directory / file, text)
     try:
         with _working(config, name, console) as session:
             yield session
     except InputError:
-        if {path.name for path in directory.iterdir()} <= {LOCK}:
+        if {path.name for path in directory.iterdir()} <= {LOCK, *begun}:
             shutil.rmtree(directory)
         raise
 

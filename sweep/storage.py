@@ -17,7 +17,8 @@ def storing(path: Path, wanted: int) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"{path} could not be written, {wanted:,} bytes were wanted: {error.strerror or error}. What was there is "
-            "kept: make space, or make it writable, and run the same command again."
+            "kept: make space, or make it writable, and go on with `sweep resume`, or with the same command where that "
+            "has nothing to resume."
         ) from error
 
 

@@ -31,7 +31,7 @@ NAME = "letters, digits, '.', '_' and '-'"
 # command line: what its message says
 WRONG_WORDS: dict[str, tuple[str, ...]] = {
     # stages, names, options
-    "sarch x": ("no stage 'sarch'", "did you mean search?", "plan, search, status, final"),
+    "sarch x": ("no stage 'sarch'", "did you mean search?", "plan, doctor, search, resume"),
     "--cfg job": ("no stage '--cfg'", "Stages are plan"),
     "-sc install=tcsh": ("-sc install=tcsh", "bash, zsh, fish"),
     "search": ("`sweep search` needs a name", "sweep search NAME [KEY=VALUE ...]"),
@@ -84,7 +84,7 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search x model=5": ("model=5", "int is not a subclass of ModelConfig"),
     "search x model={foo:3}": ("model.foo", "Key 'foo' not in 'ModelConfig'"),
     "search x model.scheme=rk5": ("model.scheme=rk5", "expected one of [euler, midpoint, heun, ralston, rk4, rk4_38, "),
-    "search x search.sampler=gp": ("search.sampler=gp", "expected one of [tpe, random]"),
+    "search x search.sampler=gpp": ("search.sampler=gpp", "expected one of [tpe, random, gp, cmaes, nsga2, grid]"),
     "search x data.dataset=cifar11": ("data.dataset=cifar11", "expected one of [digits, cifar10"),
     "search x evaluate.schemes=[euler,leap]": ("evaluate.schemes[1]", "'leap'", "expected one of [euler"),
     "search x evaluate.schemes=euler": ("evaluate.schemes=euler", "not a ListConfig"),
