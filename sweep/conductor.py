@@ -31,8 +31,10 @@ class Conductor:
     def next_leg(self) -> Next:
         if self._finished or self._control.stopping:
             return None if self._under_way and not self._finished else FINISHED
-        if not self.spent:
+        if self._config.budget.limited and not self.spent:
             self.spent = exhausted(self._config.budget, self._book.in_order(), self._book.progress.wall_clock)
+            if self.spent:
+                self._book.say(f"{self.spent}: no further trial begins")
         found = self._source.next(may_begin=not self.spent)
         if isinstance(found, Leg):
             self._under_way.add(found.number)

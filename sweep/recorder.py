@@ -6,6 +6,7 @@ are the truth; trials.csv, the Optuna study and MLflow follow, and catch up when
 
 import shutil
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,14 @@ class Book:
         """MLflow hears what the killed driver had recorded and not yet passed on."""
         if not self.rows:
             return
-        told = self.session.tracker.told()
+        told, curves = self.session.tracker.told(), defaultdict(list)
+        for curve in self.curves:
+            curves[curve.number].append(curve)
         for row in self.in_order():
             key = mlflow_key(row)
             if key not in told:
                 self._tell_start(row)
-            for curve in [one for one in self.curves if one.number == row.number and one.epoch > told.step(key)]:
+            for curve in [curve for curve in curves[row.number] if curve.epoch > told.step(key)]:
                 self.session.tracker.metrics(key, curve_metrics(curve), curve.epoch)
             if told.status(key) != STATES[row.outcome].mlflow:
                 self._tell_state(row)

@@ -82,6 +82,11 @@ class Budget:
         if self.target is not None and self.target > 1:
             raise ValueError(f"search.budget.target={self.target}: an accuracy, at most 1.")
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return any(getattr(self, f.name) is not None for f in fields(self))
+
 
 @dataclass(kw_only=True, slots=True)
 class PopulationConfig:

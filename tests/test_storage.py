@@ -85,7 +85,9 @@ def test_read_only_storage_is_said_and_changes_nothing(small_disk):
         lambda: write_rows(table, TrialRow, [trial(1)]),
         lambda: write_text(small_disk / "new" / "file", "text"),
     ):
-        with pytest.raises(StorageError, match=r"could not be written.*Read-only file system\. .*go on with `sweep resume`"):
+        with pytest.raises(
+            StorageError, match=r"could not be written.*Read-only file system\. .*go on with `sweep resume`"
+        ):
             write()
     assert read_rows(table, TrialRow) == [trial(0)]
 
