@@ -12,7 +12,7 @@ sweep: .venv/ready
 	$(BIN)/sweep study $(NAME) $(ARGS)
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .
