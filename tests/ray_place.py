@@ -39,7 +39,7 @@ class Place:
             cwd=self.path / "elsewhere",
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=300,
             check=False,
         )
 

@@ -13,6 +13,8 @@ from sweep import cluster
 from sweep.cluster import ClusterConfig, ClusterKind, Node, Resources, connected, slots, trial_resources
 from sweep.errors import InputError, WorkError
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to start Ray
+
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:

@@ -18,6 +18,7 @@ from sweep.export import TrialRow, read_rows
 from sweep.joining import check_visible
 from sweep.outcome import Outcome
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to start Ray
 CHECKOUT = Path(joining.__file__).parent.parent
 as_root = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="a node that sees other files needs Linux and root"
@@ -45,7 +46,7 @@ with connected(ClusterConfig(kind=ClusterKind.address, address={address!r}), Pat
         return sweep.outcome.__file__
     nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
     tasks = [ray.remote(num_cpus=0, scheduling_strategy=node)(where).remote() for node in nodes]
-    print(json.dumps({{"where": ray.get(tasks, timeout=60), "slots": slots(trial_resources(Resources(gpus=0.5)))}}))
+    print(json.dumps({{"where": ray.get(tasks, timeout=200), "slots": slots(trial_resources(Resources(gpus=0.5)))}}))
 """
 
 
@@ -192,7 +193,7 @@ def search_on(place: Place, address: str, name: str, runs: str) -> subprocess.Co
         cwd=place.path / "elsewhere",
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=800,
         check=False,
     )
 

@@ -27,6 +27,8 @@ from sweep.outcome import STATES, Outcome
 from sweep.proposals import STUDY_FILE
 from sweep.session import SweepFiles
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to start Ray
+
 QUICK = ["training.epochs=3", "model.width=4", "cluster.cpus=2"]
 STUDY = [
     *QUICK,
@@ -49,7 +51,7 @@ def short_home() -> "pytest.FixtureRequest":
         yield
 
 
-def sweep(directory: Path, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+def sweep(directory: Path, *arguments: str, timeout: float = 800) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sweep", *arguments]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False)
 
@@ -283,7 +285,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
             break
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "`sweep resume cut` goes on" in errors
     rows = read_rows(trials, TrialRow)
