@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,10 +198,19 @@ def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Ite
     )  # fmt: skip
     try:
         yield tracker
+    except BaseException:
+        with suppress(WorkError):  # what went wrong inside is to be said, not what follows from it
+            _end(tracker, process, directory, patience)
+        raise
+    else:
+        _end(tracker, process, directory, patience)
     finally:
         log.close()
-        _close(tracker, process)
-        _await(process, directory, patience + LINE_SECONDS * lag(directory).lines)
+
+
+def _end(tracker: Tracker, process: subprocess.Popen[bytes], directory: Path, patience: float) -> None:
+    _close(tracker, process)
+    _await(process, directory, patience + LINE_SECONDS * lag(directory).lines)
 
 
 def _close(tracker: Tracker, process: subprocess.Popen[bytes]) -> None:

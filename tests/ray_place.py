@@ -26,7 +26,8 @@ class Place:
     def environment(self, **more: str) -> dict[str, str]:
         ours = ("RAY_", "TUNE_", "PYTHONPATH")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        return kept | {"HOME": str(self.path), "RAY_TMPDIR": str(self.path), **more}
+        own = {"HOME": str(self.path), "RAY_TMPDIR": str(self.path), "RAY_raylet_start_wait_time_s": "120"}
+        return kept | own | more
 
     def drive(self, body: str, prefix: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess:
         """Runs a script with what tests need of sweep imported; InputError is printed, as the command does."""

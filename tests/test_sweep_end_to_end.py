@@ -48,6 +48,7 @@ def short_home() -> "pytest.FixtureRequest":
     with tempfile.TemporaryDirectory(prefix="r") as home, pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", home)
         patch.setenv("RAY_TMPDIR", home)
+        patch.setenv("RAY_raylet_start_wait_time_s", "120")  # half a minute is too short on a busy machine
         yield
 
 
