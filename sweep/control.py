@@ -3,11 +3,13 @@
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sweep.storage import write_text
+from sweep.errors import StorageError
+from sweep.storage import storing, write_text
 
 
 class Interrupted(KeyboardInterrupt):
@@ -27,7 +29,8 @@ class Control:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Control":
-        self.file.unlink(missing_ok=True)
+        with storing(self.file, 0):
+            self.file.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._on_signal)
@@ -36,12 +39,16 @@ class Control:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self.file.unlink(missing_ok=True)
+        with suppress(OSError):  # storage that cannot be written was said already; the next session removes it
+            self.file.unlink(missing_ok=True)
 
     def stop(self, reason: str) -> None:
         """No further leg begins, and running trials end after their epoch."""
         self.stopping, self.reason = True, self.reason or reason
-        write_text(self.file, reason)
+        try:
+            write_text(self.file, reason)
+        except StorageError as error:  # workers will not see it: the run ends between two of Ray's steps
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         self.failure = self.failure or error
