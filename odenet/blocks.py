@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from odenet.bases import BASES
+from odenet.batch_norm import BatchNorm
 from odenet.gradients import Drift
 from odenet.integrate import integrate_stages
 from odenet.layers import Widths
@@ -124,8 +125,7 @@ class DepthStage(nn.Module):
         adaptive = isinstance(SCHEMES[course.scheme], Adaptive)
         h = integrate_stages(_noting(rate, calls) if adaptive else rate, x_BCHW, course, self.drift)
         self._evaluations = len(calls)  # before those of a backward pass
-        if self.training:
-            self.rate.commit(read)
+        self.rate.commit(read)
         return h
 
     @property
@@ -179,7 +179,7 @@ def layers_of(names: Sequence[str], change: Change, *, bias: bool) -> nn.Sequent
     width, stride, made = change.inputs, change.stride, list[nn.Module]()
     for name in names:
         if name == "norm":
-            made.append(nn.BatchNorm2d(width))
+            made.append(BatchNorm(width))
         elif name == "relu":
             made.append(nn.ReLU(inplace=True))  # what comes before it keeps its input only
         elif name == "reduce":

@@ -11,6 +11,7 @@ from itertools import chain
 from torch import Tensor, nn
 
 from odenet.bases import BASES
+from odenet.batch_norm import BatchNorm
 from odenet.blocks import Change, Depth, DepthStage, Head, Perturbation, PoolPad, Transition, convolution
 from odenet.layers import Widths
 from odenet.networks import NETWORKS, Stem, Wiring
@@ -168,7 +169,7 @@ def _stem(stem: Stem, channels: int, width: int) -> nn.Module:
         conv.padding = (1, 1)
     else:
         conv = convolution((channels, width), size=stem.size)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)) if stem.norm else conv
+    return nn.Sequential(conv, BatchNorm(width), nn.ReLU(inplace=True)) if stem.norm else conv
 
 
 def _rate(order: RateOrder, nodes: int, widths: Widths, config: ModelConfig) -> Rate:

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from odenet.bases import mix_nodes
+from odenet.batch_norm import EPS, MOMENTUM, batch_norm
 from odenet.readout import Readout
-
-BATCH_NORM_EPS = 1e-5
-BATCH_NORM_MOMENTUM = 0.1
 
 OpenLayer = Callable[[int, Tensor], Tensor]  # (slot, x) -> y
 Reads = list[tuple[Tensor, ...]]  # by tensor, then by slot: what a pass reads and gradients are wanted of
@@ -28,7 +26,7 @@ class NodeLayer(nn.Module, ABC):
         """The layer with its nodes taken apart for one forward pass; adds to `reads` what it has taken."""
 
     def commit(self, readout: Readout) -> None:
-        """Ends a forward pass in training mode; only layers with running state have something to do."""
+        """End a forward pass; only layers with running state that are in training mode have something to do."""
 
     def multiply_adds(self, pixels: int) -> int:  # noqa: ARG002
         """Of one evaluation for one image of so many pixels."""
@@ -46,8 +44,8 @@ class NodeBatchNorm(NodeLayer):
 
     Running statistics move once per forward pass: the statistics seen at all evaluations are fitted to the nodes by
     least squares around the present values (the mean per cell for piecewise constant weights), and the running ones go
-    a step of `BATCH_NORM_MOMENTUM` towards the fit. Nodes that no stage reads stay, and a fitted variance is never
-    below both the smallest one seen and its present value.
+    a step of `MOMENTUM` towards the fit. Nodes that no stage reads stay, and a fitted variance is never below both the
+    smallest one seen and its present value. In evaluation mode, of this layer alone too, it reads them and leaves them.
     """
 
     def __init__(self, nodes: int, channels: int) -> None:
@@ -56,7 +54,7 @@ class NodeBatchNorm(NodeLayer):
         self.bias = nn.Parameter(torch.zeros(nodes, channels))
         self.register_buffer("running_mean", torch.zeros(nodes, channels))
         self.register_buffer("running_var", torch.ones(nodes, channels))
-        self._seen: tuple[Tensor, Tensor] | None = None  # means and variances (E, C) of the pass under way
+        self._seen: list[tuple[Tensor, Tensor]] | None = None  # means and variances of the training pass under way
 
     running_mean: Tensor
     running_var: Tensor
@@ -64,33 +62,31 @@ class NodeBatchNorm(NodeLayer):
     def open(self, readout: Readout, reads: Reads) -> OpenLayer:
         weights, biases = take(readout, reads, self.weight), take(readout, reads, self.bias)
         if not self.training:
+            self._seen = None
             means, variances = readout.take(self.running_mean), readout.take(self.running_var, positive=True)
-            return lambda slot, x: F.batch_norm(
-                x, means[slot], variances[slot], weights[slot], biases[slot], eps=BATCH_NORM_EPS
-            )
-        shape = (len(readout.rows_EN), self.weight.shape[1])
-        self._seen = (self.weight.new_zeros(shape), self.weight.new_zeros(shape))
-        rows = iter(list(zip(*self._seen, strict=True)))
+            return lambda slot, x: F.batch_norm(x, means[slot], variances[slot], weights[slot], biases[slot], eps=EPS)
+        evaluations = len(readout.rows_EN)
+        self._seen = seen = []
 
         def normalise(slot: int, x: Tensor) -> Tensor:
-            # With momentum 1 the kernel writes this batch's own statistics, which it computes anyway. The evaluations
-            # of the forward pass use up the rows; recomputed ones find none and leave no trace.
-            mean, variance = next(rows, (None, None))
-            return F.batch_norm(
-                x, mean, variance, weights[slot], biases[slot], training=True, momentum=1.0, eps=BATCH_NORM_EPS
-            )
+            y, mean, variance = batch_norm(x, weights[slot], biases[slot])
+            if len(seen) < evaluations:  # those of the forward pass; recomputed ones leave no trace
+                seen.append((mean, variance))
+            return y
 
         return normalise
 
     @torch.no_grad()
     def commit(self, readout: Readout) -> None:
-        assert self._seen is not None, "commit ends a pass that open has begun"
-        (mean_EC, var_EC), self._seen = self._seen, None
+        if not self._seen:
+            return
+        mean_EC, var_EC = (torch.stack(each) for each in zip(*self._seen, strict=True))
+        self._seen = None
         fit = _fit(self.running_mean, mean_EC, readout.rows_EN, readout.fit_NE)
-        self.running_mean.lerp_(fit, BATCH_NORM_MOMENTUM)
+        self.running_mean.lerp_(fit, MOMENTUM)
         lowest_NC = self.running_var.minimum(var_EC.amin(0))
         fitted = _fit(self.running_var, var_EC, readout.positive_rows_EN, readout.positive_fit_NE).maximum(lowest_NC)
-        self.running_var.lerp_(fitted, BATCH_NORM_MOMENTUM)
+        self.running_var.lerp_(fitted, MOMENTUM)
 
 
 def _fit(running_NC: Tensor, seen_EC: Tensor, rows_EN: Tensor, fit_NE: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class Rate(nn.Module):
         return OpenRate(slope, lambda stage: [taken[readout.slot(stage)] for taken in reads], halves, memory)
 
     def commit(self, readout: Readout) -> None:
-        """Ends a forward pass in training mode."""
+        """End a forward pass: batch norms in training mode move their running statistics."""
         for layer in self.node_layers():
             layer.commit(readout)
 
