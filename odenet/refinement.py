@@ -144,7 +144,8 @@ def coarsen(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
     reset = set[str]()
     for stage in model.depth_stages():
         coarser = stage.depth.with_nodes(_merged(stage.depth))
-        reset |= _project_stage(stage, coarser, Projection.l2, optimizer)
+        if coarser != stage.depth:
+            reset |= _project_stage(stage, coarser, Projection.l2, optimizer)
     return sorted(reset)
 
 

@@ -186,6 +186,15 @@ def test_what_torch_does_not_name_is_reset_and_said(kind: type[Unknown]) -> None
         assert all(bool(p.isfinite().all()) for p in model.parameters())
 
 
+def test_a_stage_that_cannot_be_coarsened_keeps_all_that_is_known_of_it() -> None:
+    model, draws = continuous(nodes=1), torch.Generator().manual_seed(0)
+    optimizer = Unknown(model.parameters())
+    steps(model, optimizer, 2, draws)
+    known = copy.deepcopy(optimizer.state_dict())
+    assert coarsen(model, optimizer) == []
+    torch.testing.assert_close(optimizer.state_dict(), known, rtol=0, atol=0)
+
+
 def remembered_of(optimizer: Optimizer, parameter: nn.Parameter) -> list[Tensor]:
     return [value for value in optimizer.state.get(parameter, {}).values() if isinstance(value, Tensor)]
 
