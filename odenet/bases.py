@@ -19,7 +19,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from odenet.points import barycentric, gauss_legendre, lobatto
+from odenet.points import barycentric, lobatto, quadrature
 from odenet.terms import Basis, Stage
 
 Row = dict[int, Fraction]  # node -> weight
@@ -74,6 +74,12 @@ class DepthBasis(ABC):
 
         A jump counts as a slope over one cell of the initial grid, which is why refinement leaves the value unchanged.
         """
+
+    def mass_NN(self, nodes: int) -> Tensor:
+        """M (float64): the integrals of phi_a phi_b over [0, 1], exact; theta^T M theta is ||theta||^2 in L2."""
+        stages, scale = quadrature(_ends(self.pieces(nodes)), self.degree(nodes) + 1)
+        phi_QN = scale * self.values_SN(nodes, stages)
+        return phi_QN.T @ phi_QN
 
     def values_SN(self, nodes: int, stages: list[Stage], *, positive: bool = False) -> Tensor:
         """Node values to theta at the stages (float64)."""
@@ -227,7 +233,7 @@ class Polynomial(DepthBasis):
         slope_NN = weights / weights[:, None] / (points[:, None] - points).fill_diagonal_(1)
         slope_NN.fill_diagonal_(0)
         slope_NN -= slope_NN.sum(1).diag()  # so that constants have none
-        stages, scale = _quadrature([Fraction(0), ONE], nodes - 1)
+        stages, scale = quadrature(_ends(1), nodes - 1)
         return scale * self.values_SN(nodes, stages) @ slope_NN
 
 
@@ -245,10 +251,9 @@ def _differences(nodes: int) -> Tensor:
     return torch.eye(nodes, dtype=torch.float64).diff(dim=0) if nodes > 1 else torch.zeros(1, 1, dtype=torch.float64)
 
 
-def _quadrature(ends: list[Fraction], count: int) -> tuple[list[Stage], Tensor]:
-    """Gauss-Legendre between each two ends: where to read theta, and the square roots of the weights (Q, 1)."""
-    places, measure = gauss_legendre(ends, count)
-    return [Stage(0, 1, place) for place in places], torch.tensor(measure, dtype=torch.float64).sqrt()[:, None]
+def _ends(pieces: int) -> set[Fraction]:
+    """Of the equal parts of [0, 1]."""
+    return {Fraction(end, pieces) for end in range(pieces + 1)}
 
 
 BASES: dict[Basis, DepthBasis] = {
@@ -275,9 +280,8 @@ def projection_MN(source: Basis, nodes: int, target: Basis, target_nodes: int) -
     hats. Cost: one row for each point of the quadrature, of which each piece of the union has the larger degree plus 1.
     """
     given, wanted = BASES[source], BASES[target]
-    grids = {given.pieces(nodes), wanted.pieces(target_nodes)}
-    ends = sorted({Fraction(end, pieces) for pieces in grids for end in range(pieces + 1)})
-    stages, scale = _quadrature(ends, max(given.degree(nodes), wanted.degree(target_nodes)) + 1)
+    ends = _ends(given.pieces(nodes)) | _ends(wanted.pieces(target_nodes))
+    stages, scale = quadrature(ends, max(given.degree(nodes), wanted.degree(target_nodes)) + 1)
     given_QN, wanted_QM = given.values_SN(nodes, stages), wanted.values_SN(target_nodes, stages)
     return torch.linalg.lstsq(scale * wanted_QM, scale * given_QN).solution
 

@@ -5,7 +5,11 @@ from functools import lru_cache
 from itertools import pairwise
 from math import pi, sin
 
+import torch
 from numpy.polynomial.legendre import leggauss
+from torch import Tensor
+
+from odenet.terms import Stage
 
 
 @lru_cache(maxsize=256)
@@ -36,3 +40,9 @@ def gauss_legendre(ends: list[Fraction], count: int) -> tuple[list[Fraction], li
         places += [left + (right - left) * Fraction((1 + point) / 2) for point in points]
         measure += [float(right - left) / 2 * weight for weight in weights]
     return places, measure
+
+
+def quadrature(ends: set[Fraction], count: int) -> tuple[list[Stage], Tensor]:
+    """Gauss-Legendre between neighbouring ends: where to read theta, and the square roots of the weights (Q, 1)."""
+    places, measure = gauss_legendre(sorted(ends), count)
+    return [Stage(0, 1, place) for place in places], torch.tensor(measure, dtype=torch.float64).sqrt()[:, None]

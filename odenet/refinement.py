@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from odenet.bases import BASES, interpolation_MN, mix_nodes, projection_MN
 from odenet.blocks import Depth, DepthStage
 from odenet.models import DepthNet
+from odenet.moments import Matrices, move_state
 from odenet.networks import NETWORKS
 from odenet.terms import Basis
 
@@ -101,32 +102,51 @@ class Projection(Enum):
     interpolation = "interpolation"  # its values at the new nodes
 
 
-def refine(model: DepthNet, optimizer: Optimizer | None = None) -> None:
+def refine(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
     """Halves every cell of every stage in place; theta(t) stays what it was, and so does depth_time.
 
     Weights, biases, batch-norm parameters and statistics and the optimizer's state all move by matrices on the node
     axis, variances and second moments by one of non-negative rows, so that they stay positive. The authors (arXiv
     2008.02389) reset the momentum; without `optimizer` it is not looked at.
 
+    Args:
+        optimizer: any of torch's, or of your own, of all or some parameters; schedulers of its learning rate go on.
+            SGD, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, Adagrad, Adadelta, ASGD, Rprop and Muon keep all that they
+            know. Parameters of which an optimizer knows something that cannot be moved (Adafactor's rows and columns,
+            LBFGS's directions, names that torch does not have) start anew in it, as before its first step.
+
+    Returns:
+        the sorted names in the optimizer's state of what was reset, such as "row_var"; empty if all was kept.
+
     Raises:
         ValueError: the network cannot be refined.
     """
     _check_refines(model)
+    reset = set[str]()
     for stage in model.depth_stages():
         depth, basis = stage.depth, BASES[stage.depth.basis]
-        matrices = Matrices(basis.refinement_MN(depth.nodes), basis.refinement_MN(depth.nodes, positive=True))
-        _move(stage, matrices, depth.refined(), optimizer)
+        positive_MN = basis.refinement_MN(depth.nodes, positive=True)
+        matrices = Matrices(basis.refinement_MN(depth.nodes), positive_MN, positive_MN)
+        reset |= _move(stage, matrices, depth.refined(), optimizer)
+    return sorted(reset)
 
 
-def coarsen(model: DepthNet, optimizer: Optimizer | None = None) -> None:
+def coarsen(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
     """Merges the cells of every stage pairwise (L2 projection) and takes half the steps; a stage of one cell stays.
+
+    Returns:
+        the sorted names of what was reset in the optimizer's state, as `refine` does.
 
     Raises:
         ValueError: the network's depth cannot change.
     """
     _check_refines(model)
+    reset = set[str]()
     for stage in model.depth_stages():
-        _project_stage(stage, stage.depth.with_nodes(_merged(stage.depth)), Projection.l2, optimizer)
+        coarser = stage.depth.with_nodes(_merged(stage.depth))
+        if coarser != stage.depth:
+            reset |= _project_stage(stage, coarser, Projection.l2, optimizer)
+    return sorted(reset)
 
 
 def _merged(depth: Depth) -> int:
@@ -165,28 +185,20 @@ def _check_refines(model: DepthNet) -> None:
         raise ValueError(f"model.network={config.network.value} cannot be refined; {possible} can.")
 
 
-@dataclass(frozen=True, slots=True)
-class Matrices:
-    """From old nodes to new ones (float64); `positive` has non-negative rows."""
-
-    any_MN: Tensor
-    positive_MN: Tensor
-
-    def move(self, theta_N: Tensor, *, positive: bool = False) -> Tensor:
-        return mix_nodes(self.positive_MN if positive else self.any_MN, theta_N)
-
-
-def _project_stage(stage: DepthStage, target: Depth, how: Projection, optimizer: Optimizer | None) -> None:
+def _project_stage(stage: DepthStage, target: Depth, how: Projection, optimizer: Optimizer | None) -> set[str]:
     grids = (stage.depth.basis, stage.depth.nodes, target.basis, target.nodes)
     matrix_MN = projection_MN(*grids) if how is Projection.l2 else interpolation_MN(*grids)
-    _move(stage, Matrices(matrix_MN, interpolation_MN(*grids, positive=True)), target, optimizer)
+    # A second moment is the mean of those of all nodes that the momentum beside it comes from, by their shares: picked
+    # from one node, of weights that had no gradient there, it would be 0 under a momentum that is not.
+    shares_MN = matrix_MN.abs()
+    moments_MN = shares_MN / shares_MN.sum(1, keepdim=True)
+    return _move(stage, Matrices(matrix_MN, interpolation_MN(*grids, positive=True), moments_MN), target, optimizer)
 
 
-def _move(stage: DepthStage, matrices: Matrices, target: Depth, optimizer: Optimizer | None) -> None:
+def _move(stage: DepthStage, matrices: Matrices, target: Depth, optimizer: Optimizer | None) -> set[str]:
     moved = dict(_move_nodes(stage.rate, matrices))
-    if optimizer is not None:
-        _move_state(optimizer, moved, matrices)
     stage.depth = target
+    return set() if optimizer is None else move_state(optimizer, moved, matrices)
 
 
 @torch.no_grad()
@@ -194,25 +206,9 @@ def _move_nodes(rate: nn.Module, matrices: Matrices) -> Iterator[tuple[nn.Parame
     """Everything in a rate has a node axis. Yields (old, new) parameters."""
     for module in rate.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            moved = nn.Parameter(matrices.move(parameter), requires_grad=parameter.requires_grad)
+            moved = nn.Parameter(mix_nodes(matrices.any_MN, parameter), requires_grad=parameter.requires_grad)
             setattr(module, name, moved)
             yield parameter, moved
         for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, matrices.move(buffer, positive=name == "running_var"))
-
-
-@torch.no_grad()
-def _move_state(optimizer: Optimizer, moved: dict[nn.Parameter, nn.Parameter], matrices: Matrices) -> None:
-    for group in optimizer.param_groups:
-        group["params"] = [moved.get(parameter, parameter) for parameter in group["params"]]
-    for old, new in moved.items():
-        state = optimizer.state.pop(old, {})
-        optimizer.state[new] = {
-            name: matrices.move(value, positive=name == "exp_avg_sq") if _is_moment(value, old) else value
-            for name, value in state.items()
-        }
-
-
-def _is_moment(value: object, parameter: Tensor) -> bool:
-    """Momentum and second moments are shaped like the parameter; step counters are not."""
-    return isinstance(value, Tensor) and value.shape == parameter.shape
+            matrix_MN = matrices.variances_MN if name == "running_var" else matrices.any_MN
+            setattr(module, name, mix_nodes(matrix_MN, buffer))

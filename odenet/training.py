@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from odenet.checkpoint import Checkpoint, save_checkpoint
 from odenet.config import ExperimentConfig, RuntimeConfig
@@ -18,7 +19,7 @@ from odenet.cost import train_gflops
 from odenet.data import Batches, Splits, Statistics, load_data
 from odenet.evaluation import evaluate
 from odenet.gradients import Drift
-from odenet.models import build_model
+from odenet.models import DepthNet, build_model
 from odenet.optim import DepthMetric, build_optimizer, learning_rate, scale_depth_gradients
 from odenet.readout import readout
 from odenet.refinement import coarsen, refine
@@ -148,11 +149,9 @@ class Training:
             raise StopIteration
         started = time.perf_counter()
         if self.epoch in self._due:
-            refine(self.model, self.optimizer)
-            self._prepare()
+            self._change_depth(refine)
         if self.epoch == self._coarsens:
-            coarsen(self.model, self.optimizer)
-            self._prepare()
+            self._change_depth(coarsen)
         metrics = {"train/loss": self._train_epoch()}
         if self.val_batches is not None:
             metrics |= self._validate()
@@ -160,6 +159,11 @@ class Training:
         self._progress.seconds += time.perf_counter() - started
         self._progress.last = Report(self.epoch, metrics | self._costs())
         return self._progress.last
+
+    def _change_depth(self, change: Callable[[DepthNet, Optimizer], list[str]]) -> None:
+        reset = change(self.model, self.optimizer)
+        assert not reset, f"{reset}: the optimizers of build_optimizer keep all that they know"
+        self._prepare()
 
     @property
     def last(self) -> Report | None:

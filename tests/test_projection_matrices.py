@@ -196,6 +196,33 @@ def test_projected_variances_can_be_negative_and_interpolated_ones_cannot() -> N
     assert float((interpolation_MN(*grids, positive=True) @ positive_N).min()) > 0
 
 
+# The inner product
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_mass_matrix_holds_the_integrals_of_products_and_refinement_keeps_them(grid: Grid) -> None:
+    (basis, nodes), phi_TN = grid, reference(grid, T)
+    mass_NN = BASES[basis].mass_NN(nodes)
+    # The midpoint rule is off by its step squared over 24, times the second derivative of the product.
+    torch.testing.assert_close(mass_NN, phi_TN.T @ phi_TN / FINE, rtol=0, atol=1e-6)
+    refine_MN, fine_MM = BASES[basis].refinement_MN(nodes), BASES[basis].mass_NN(BASES[basis].refined(nodes))
+    torch.testing.assert_close(refine_MN.T @ fine_MM @ refine_MN, mass_NN, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        ((Basis.piecewise_constant, 2), [[1 / 2, 0], [0, 1 / 2]]),
+        ((Basis.hat, 3), [[1 / 6, 1 / 12, 0], [1 / 12, 1 / 3, 1 / 12], [0, 1 / 12, 1 / 6]]),
+        ((Basis.discontinuous_linear, 2), [[1 / 3, 1 / 6], [1 / 6, 1 / 3]]),
+        ((Basis.polynomial, 3), [[2 / 15, 1 / 15, -1 / 30], [1 / 15, 8 / 15, 1 / 15], [-1 / 30, 1 / 15, 2 / 15]]),
+    ],
+)
+def test_mass_matrices_are_those_of_the_textbook(grid: Grid, expected: list[list[float]]) -> None:
+    mass_NN = BASES[grid[0]].mass_NN(grid[1])
+    torch.testing.assert_close(mass_NN, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15)
+
+
 # Roughness
 
 

@@ -16,7 +16,7 @@ from odenet import Basis, ModelConfig, Network, RefinementConfig, Scheme, build_
 from odenet.bases import BASES, mix_nodes
 from odenet.models import DepthNet
 from odenet.networks import NETWORKS
-from odenet.optim import OptimConfig, OptimizerKind, build_optimizer, scale_depth_gradients
+from odenet.optim import OptimConfig, OptimizerKind, build_optimizer
 
 OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], Optimizer]] = {
     "sgd": lambda parameters: SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
@@ -212,36 +212,6 @@ def test_an_optimizer_that_has_not_stepped_yet_is_refined_too() -> None:
     learn(model)
     optimizer.step()
     assert set(optimizer.state) == set(model.parameters())
-
-
-@pytest.mark.parametrize("network", [Network.continuous, Network.hamiltonian])
-def test_in_l2_over_depth_a_step_changes_theta_as_much_after_refinement_as_before(network: Network) -> None:
-    model = trained(ModelConfig(network=network, width=4, nodes=2))
-    finer = copy.deepcopy(model)
-    refine(finer)
-    moved = []
-    for net in (model, finer):
-        fine = manifest(net, scheme=Scheme.rk4, steps=16)  # both integrate the same function of depth
-        optimizer = SGD(net.parameters(), lr=0.1, weight_decay=0.01)
-        learn(fine)
-        scale_depth_gradients(net)
-        optimizer.step()
-        moved.append([p.detach() for p, _, _ in node_tensors(net)])
-    for coarse, two in zip(*moved, strict=True):
-        torch.testing.assert_close(two.unflatten(0, (-1, 2)).mean(1), coarse, rtol=1e-10, atol=1e-12)
-
-
-def test_only_gradients_of_depth_are_scaled_and_only_once_it_is_refined() -> None:
-    model = continuous()
-    for factor in (1, 2, 4):  # nodes over initial nodes
-        learn(model)
-        named = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-        assert len(named) == len(list(model.parameters()))
-        before = {name: gradient.clone() for name, gradient in named.items()}
-        scale_depth_gradients(model)
-        for name, gradient in named.items():
-            assert torch.equal(gradient, before[name] * (factor if ".rate." in name else 1))
-        refine(model)
 
 
 # Refusals and the schedule
