@@ -81,12 +81,16 @@ class DepthBasis(ABC):
         phi_QN = scale * self.values_SN(nodes, stages)
         return phi_QN.T @ phi_QN
 
-    def values_SN(self, nodes: int, stages: list[Stage], *, positive: bool = False) -> Tensor:
-        """Node values to theta at the stages (float64)."""
+    def values(self, nodes: int, stages: list[Stage], *, positive: bool = False) -> list[list[float]]:
+        """The rows of `values_SN` as plain numbers."""
         read = self.positive_row if positive else self.row
         rows = [read(nodes, stage) for stage in stages]
-        entries = [[float(row.get(node, 0)) for node in range(nodes)] for row in rows]
-        return torch.tensor(entries, dtype=torch.float64).view(len(stages), nodes)
+        return [[float(row.get(node, 0)) for node in range(nodes)] for row in rows]
+
+    def values_SN(self, nodes: int, stages: list[Stage], *, positive: bool = False) -> Tensor:
+        """Node values to theta at the stages (float64)."""
+        rows = self.values(nodes, stages, positive=positive)
+        return torch.tensor(rows, dtype=torch.float64).view(len(stages), nodes)
 
     def refinement_MN(self, nodes: int, *, positive: bool = False) -> Tensor:
         """Node values to those after a refinement: theta(t) stays what it was (float64).

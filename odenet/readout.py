@@ -3,12 +3,11 @@
 Shapes: `N` nodes, `S` slots (rows of weights that stages read), `E` rate evaluations of a forward pass.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache, partial
-from typing import NamedTuple
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +16,6 @@ from odenet.schemes import SCHEMES
 from odenet.terms import Basis, Scheme, Stage
 
 Slots = dict[tuple[int, int, int], int]  # `Stage.key` to the number of its row
-
-
-class _Reading(NamedTuple):
-    matrix_SN: Tensor | None
-    rows_EN: Tensor
-    fit_NE: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +56,50 @@ def unread_nodes(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> list[i
 
 
 def readout(basis: Basis, nodes: int, scheme: Scheme, steps: int, device: torch.device) -> Readout:
-    """The readout of a manifestation; a constant, so computed once in a process."""
+    """Return the readout of a manifestation: a constant, so computed once in a process."""
+    if type(torch.empty(0)) is not Tensor:  # a network is traced: tensors made now stand for others, and must not stay
+        return _constants(basis, nodes, scheme, steps).on(device)
     # The cache stands one call below: torch.compile looks through a cached function and would trace what it computes.
     return _readout(basis, nodes, scheme, steps, device)
 
 
 @lru_cache(maxsize=1024)
 def _readout(basis: Basis, nodes: int, scheme: Scheme, steps: int, device: torch.device) -> Readout:
+    return _constants(basis, nodes, scheme, steps).on(device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    matrix_SN: np.ndarray | None
+    rows_EN: np.ndarray
+    fit_NE: np.ndarray
+
+    def on(self, device: torch.device) -> tuple[Tensor | None, Tensor, Tensor]:
+        matrix_SN = None if self.matrix_SN is None else torch.as_tensor(self.matrix_SN, device=device)
+        return matrix_SN, torch.as_tensor(self.rows_EN, device=device), torch.as_tensor(self.fit_NE, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Constants:
+    """A readout in numbers: found without torch, which may be tracing when they are asked for."""
+
+    slots: Slots
+    plain: _Reading
+    positive: _Reading
+
+    def on(self, device: torch.device) -> Readout:
+        plain = self.plain.on(device)
+        return Readout(self.slots, *plain, *(plain if self.positive is self.plain else self.positive.on(device)))
+
+
+@lru_cache(maxsize=1024)
+def _constants(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> _Constants:
     stages = SCHEMES[scheme].stages(steps)
     assert nodes == 1 or stages, "a scheme that chooses its own stages needs weights that are constant in depth"
     slots, shown = _slots(basis, nodes, stages) if nodes > 1 else ({}, None)
-    values = partial(BASES[basis].values_SN, nodes)
-    plain = _reading(values, stages, shown, device)
-    if shown is None or torch.equal(values(shown), values(shown, positive=True)):
-        return Readout(slots, *plain, *plain)
-    return Readout(slots, *plain, *_reading(partial(values, positive=True), stages, shown, device))
+    plain, positive = (_reading(basis, nodes, stages, shown, positive=positive) for positive in (False, True))
+    same = shown is None or np.array_equal(plain.matrix_SN, positive.matrix_SN)
+    return _Constants(slots, plain, plain if same else positive)
 
 
 def _slots(basis: Basis, nodes: int, stages: list[Stage]) -> tuple[Slots, list[Stage] | None]:
@@ -94,13 +116,12 @@ def _slots(basis: Basis, nodes: int, stages: list[Stage]) -> tuple[Slots, list[S
 
 
 def _reading(
-    values: Callable[[list[Stage]], Tensor], stages: list[Stage], shown: list[Stage] | None, device: torch.device
+    basis: Basis, nodes: int, stages: list[Stage], shown: list[Stage] | None, *, positive: bool
 ) -> _Reading:
+    def values(at: list[Stage]) -> np.ndarray:
+        return np.array(BASES[basis].values(nodes, at, positive=positive)).reshape(len(at), nodes)
+
     rows_EN = values(stages)
-    fit_NE = rows_EN.T / rows_EN.sum(0).clamp(min=1)[:, None] if _selects(rows_EN) else torch.linalg.pinv(rows_EN)
-    return _Reading(None if shown is None else values(shown).to(device), rows_EN.to(device), fit_NE.to(device))
-
-
-def _selects(rows_EN: Tensor) -> bool:
-    """Whether every row is a single node: then fitting is the mean of what each node has seen."""
-    return bool(((rows_EN != 0).sum(1) == 1).all())
+    selects = bool(((rows_EN != 0).sum(1) == 1).all())  # then fitting is the mean of what each node has seen
+    fit_NE = rows_EN.T / rows_EN.sum(0).clip(min=1)[:, None] if selects else np.linalg.pinv(rows_EN)
+    return _Reading(None if shown is None else values(shown), rows_EN, fit_NE)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from odenet import Basis, Scheme
 from odenet.layers import NodeActivation, NodeSymmetric, Widths
-from odenet.norms import BATCH_NORM_MOMENTUM, NodeBatchNorm
+from odenet.batch_norm import MOMENTUM
+from odenet.norms import NodeBatchNorm
 from odenet.rates import HAMILTONIAN, HAMILTONIAN_BARE, Rate, RateOrder
 from odenet.readout import Readout, readout
 from odenet.schemes import SCHEMES
@@ -65,8 +66,8 @@ def test_the_evaluations_of_a_cell_make_one_update_by_their_mean(scheme: Scheme)
     forward(norm, read, scheme, x_EBCHW)
     var_NC = x_EBCHW.var(dim=(1, 3, 4)).unflatten(0, (2, -1)).mean(1)
     mean_NC = x_EBCHW.mean(dim=(1, 3, 4)).unflatten(0, (2, -1)).mean(1)
-    torch.testing.assert_close(norm.running_mean, BATCH_NORM_MOMENTUM * mean_NC)
-    torch.testing.assert_close(norm.running_var, (1 - BATCH_NORM_MOMENTUM) + BATCH_NORM_MOMENTUM * var_NC)
+    torch.testing.assert_close(norm.running_mean, MOMENTUM * mean_NC)
+    torch.testing.assert_close(norm.running_var, (1 - MOMENTUM) + MOMENTUM * var_NC)
 
 
 @pytest.mark.parametrize("scheme", FIXED)
@@ -91,7 +92,7 @@ def test_variances_stay_positive_where_least_squares_alone_would_not() -> None:
     var_EC = x_EBCHW.var(dim=(1, 3, 4))
     norm.running_var.fill_(1e-6)
     fit_NC = norm.running_var + read.fit_NE @ (var_EC - read.rows_EN @ norm.running_var)
-    assert float(((1 - BATCH_NORM_MOMENTUM) * norm.running_var + BATCH_NORM_MOMENTUM * fit_NC).min()) < 0
+    assert float(((1 - MOMENTUM) * norm.running_var + MOMENTUM * fit_NC).min()) < 0
     for seed in range(20):
         forward(norm, read, Scheme.midpoint, x_EBCHW * (1 + seed))
         assert float(norm.running_var.min()) > 0
