@@ -21,7 +21,8 @@ from measure import Seconds, Spread, interleaved, ratio, saved_mib
 from torch.optim import SGD
 
 from odenet.cost import train_gflops
-from odenet.models import ModelConfig, build_model
+from odenet.model_config import ModelConfig
+from odenet.models import build_model
 from odenet.optim import OptimConfig, build_optimizer
 from odenet.terms import Network, Scheme
 
