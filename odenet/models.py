@@ -10,7 +10,9 @@ from itertools import chain
 
 from torch import Tensor, nn
 
-from odenet.blocks import Depth, DepthStage, Head, Perturbation, Transition, convolution
+from odenet.blocks import Depth, DepthStage, Perturbation, Transition
+from odenet.convolutions import convolution
+from odenet.heads import Head
 from odenet.layers import Widths
 from odenet.model_config import ModelConfig, check_model, stage_changes, stage_depths
 from odenet.networks import NETWORKS, Stem
