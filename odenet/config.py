@@ -79,6 +79,7 @@ class ExperimentConfig:
         self.refinement.due(self.training.epochs)
         self.refinement.coarsens(self.training.epochs)
         depths = stage_depths(self.model)
+        check_every_node_is_read(depths)
         for count in range(1, self.refinement.times + 1):
             depths = [depth.refined() for depth in depths]
             _check_depth(self, depths, count)

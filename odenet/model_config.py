@@ -109,10 +109,11 @@ def stage_changes(config: ModelConfig) -> list[Change]:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Refuse what a network cannot be: a scheme, basis or width it cannot have, nodes that would not be trained.
+    """Refuse what a network cannot be: a scheme, basis, number of nodes or width that it cannot have.
 
-    Whatever passes can be built, run and differentiated. Keys that would be ignored are refused, too: a search over
-    them would report noise as their effect.
+    Whatever passes can be built, run and differentiated; to be trained it must also read all its nodes, see
+    `check_every_node_is_read`. Keys that would be ignored are refused, too: a search over them would report noise as
+    their effect.
 
     Raises:
         ValueError: says what was asked, why it cannot be, and what can.
@@ -121,7 +122,7 @@ def check_model(config: ModelConfig) -> None:
     _check_widths(config)
     _check_integration(config)
     _check_no_effect(config)
-    check_every_node_is_read(stage_depths(config))
+    stage_depths(config)
 
 
 def _name(config: ModelConfig) -> str:
