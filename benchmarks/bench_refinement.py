@@ -13,7 +13,7 @@ from measure import Spread, parser, print_table, write
 
 from odenet.config import ExperimentConfig, RuntimeConfig, TrainingConfig, from_plain
 from odenet.data import DataConfig, DataSet, Images, Portion, Splits
-from odenet.models import ModelConfig
+from odenet.model_config import ModelConfig
 from odenet.optim import OptimConfig
 from odenet.refinement import RefinementConfig
 from odenet.terms import Device

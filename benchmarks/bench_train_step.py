@@ -25,7 +25,8 @@ from torchdiffeq import odeint  # type: ignore[import-untyped]
 
 from odenet.config import from_plain
 from odenet.cost import train_gflops
-from odenet.models import ModelConfig, build_model
+from odenet.model_config import ModelConfig
+from odenet.models import build_model
 from odenet.optim import OptimConfig, build_optimizer
 from odenet.terms import Scheme
 

@@ -8,7 +8,8 @@ from odenet.config import ExperimentConfig, RuntimeConfig, TrainingConfig
 from odenet.data import Augment, DataConfig, DataSet, Order, Portion, load_data, load_test
 from odenet.evaluation import Score, evaluate
 from odenet.integrate import integrate
-from odenet.models import ModelConfig, build_model, manifest
+from odenet.model_config import ModelConfig
+from odenet.models import build_model, manifest
 from odenet.optim import DepthMetric, OptimConfig, OptimizerKind, Schedule
 from odenet.refinement import Projection, RefinementConfig, coarsen, project, refine
 from odenet.regularization import RegularizationConfig

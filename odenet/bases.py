@@ -19,7 +19,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from odenet.points import barycentric, lobatto, quadrature
+from odenet.points import barycentric, lobatto, piece_ends, quadrature
 from odenet.terms import Basis, Stage
 
 Row = dict[int, Fraction]  # node -> weight
@@ -77,7 +77,7 @@ class DepthBasis(ABC):
 
     def mass_NN(self, nodes: int) -> Tensor:
         """M (float64): the integrals of phi_a phi_b over [0, 1], exact; theta^T M theta is ||theta||^2 in L2."""
-        stages, scale = quadrature(_ends(self.pieces(nodes)), self.degree(nodes) + 1)
+        stages, scale = quadrature(piece_ends(self.pieces(nodes)), self.degree(nodes) + 1)
         phi_QN = scale * self.values_SN(nodes, stages)
         return phi_QN.T @ phi_QN
 
@@ -237,7 +237,7 @@ class Polynomial(DepthBasis):
         slope_NN = weights / weights[:, None] / (points[:, None] - points).fill_diagonal_(1)
         slope_NN.fill_diagonal_(0)
         slope_NN -= slope_NN.sum(1).diag()  # so that constants have none
-        stages, scale = quadrature(_ends(1), nodes - 1)
+        stages, scale = quadrature(piece_ends(1), nodes - 1)
         return scale * self.values_SN(nodes, stages) @ slope_NN
 
 
@@ -255,39 +255,12 @@ def _differences(nodes: int) -> Tensor:
     return torch.eye(nodes, dtype=torch.float64).diff(dim=0) if nodes > 1 else torch.zeros(1, 1, dtype=torch.float64)
 
 
-def _ends(pieces: int) -> set[Fraction]:
-    """Of the equal parts of [0, 1]."""
-    return {Fraction(end, pieces) for end in range(pieces + 1)}
-
-
 BASES: dict[Basis, DepthBasis] = {
     Basis.piecewise_constant: PiecewiseConstant(),
     Basis.hat: Hat(),
     Basis.discontinuous_linear: DiscontinuousLinear(),
     Basis.polynomial: Polynomial(),
 }
-
-
-def interpolation_MN(source: Basis, nodes: int, target: Basis, target_nodes: int, *, positive: bool = False) -> Tensor:
-    """Node values of a source basis to those of a target basis: theta at the places of the target's nodes (float64).
-
-    Where theta jumps at such a place it is the limit from the right, except at the right end of [0, 1] and of an
-    element of a discontinuous target. `positive` gives the matrix of variances: no entry negative, rows sum to 1.
-    """
-    return BASES[source].values_SN(nodes, BASES[target].positions(target_nodes), positive=positive)
-
-
-def projection_MN(source: Basis, nodes: int, target: Basis, target_nodes: int) -> Tensor:
-    """Node values of a source basis to those of the target function nearest in L2 over depth (float64).
-
-    Exact: Gauss-Legendre on the union of both grids. Not for variances: eight positive constants may become negative
-    hats. Cost: one row for each point of the quadrature, of which each piece of the union has the larger degree plus 1.
-    """
-    given, wanted = BASES[source], BASES[target]
-    ends = _ends(given.pieces(nodes)) | _ends(wanted.pieces(target_nodes))
-    stages, scale = quadrature(ends, max(given.degree(nodes), wanted.degree(target_nodes)) + 1)
-    given_QN, wanted_QM = given.values_SN(nodes, stages), wanted.values_SN(target_nodes, stages)
-    return torch.linalg.lstsq(scale * wanted_QM, scale * given_QN).solution
 
 
 def mix_nodes(matrix_MN: Tensor, theta_N: Tensor) -> Tensor:

@@ -55,15 +55,15 @@ class BatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(var_C, share)
 
     @property
-    def num_features(self) -> int:  # type: ignore[override]
+    def num_features(self) -> int:
         """What SyncBatchNorm.convert_sync_batchnorm asks for first, so that it changes nothing before it is refused.
 
         Raises:
             TypeError: always.
         """
         raise TypeError(
-            "SyncBatchNorm cannot take the place of this network's batch norms, whose statistics depend on depth: train "
-            "it in one process. The number of channels is len(norm.weight)."
+            "SyncBatchNorm cannot take the place of this network's batch norms, whose statistics depend on depth: "
+            "train it in one process. The number of channels is len(norm.weight)."
         )
 
     @num_features.setter
@@ -128,7 +128,7 @@ class _BatchNorm(torch.autograd.Function):
         return tangent + _wide(weight_t) * direction + _wide(bias_t), None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Normalised, tuple[int, int, int]]:
+    def vmap(_: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Normalised, tuple[int, int, int]]:
         outputs = torch.vmap(_plain, in_dims, randomness="error")(*inputs)
         return outputs, (0, 0, 0)
 

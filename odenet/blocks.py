@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from odenet.bases import BASES
 from odenet.batch_norm import BatchNorm
+from odenet.convolutions import convolution
 from odenet.gradients import Drift
 from odenet.integrate import integrate_stages
 from odenet.layers import Widths
@@ -141,19 +142,6 @@ def _noting(rate: OpenRate, calls: list[Stage]) -> OpenRate:
         return rate.slope(stage, h)
 
     return replace(rate, slope=slope)
-
-
-def convolution(
-    channels: tuple[int, int], *, size: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
-) -> nn.Conv2d:
-    """Of (in, out) channels, with same padding, initialised N(0, sqrt(2 / (k k C_out))) as in the authors' code."""
-    inputs, outputs = channels
-    conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=bias)
-    nn.init.normal_(conv.weight, std=sqrt(2 / (size * size * outputs)))
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    conv.weight = nn.Parameter(conv.weight.detach().contiguous(memory_format=torch.channels_last))
-    return conv
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,16 +273,3 @@ class PoolPad(nn.Module):
         x = F.avg_pool2d(x_BCHW, self._stride) if self._stride > 1 else x_BCHW
         padded = [F.pad(half, (0, 0, 0, 0, self._side, self._side)) for half in x.chunk(self._halves, dim=1)]
         return torch.cat(padded, dim=1) if self._side else x
-
-
-class Head(nn.Module):
-    """layers - average pool to pool x pool - linear: (B, C, H, W) to logits (B, K)."""
-
-    def __init__(self, channels: int, classes: int, *, layers: tuple[str, ...] = (), pool: int = 1) -> None:
-        super().__init__()
-        self.norm = layers_of(layers, Change(channels, Widths(channels, channels), 1), bias=False)
-        self.linear = nn.Linear(channels * pool**2, classes)
-        self._pool = pool
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.linear(F.adaptive_avg_pool2d(self.norm(x_BCHW), self._pool).flatten(1))

@@ -11,16 +11,12 @@ import torch
 
 from odenet.blocks import Depth
 from odenet.data import DataConfig
-from odenet.integrate import refusal
-from odenet.models import MOST_STEPS, ModelConfig, check_widths, stage_depths
+from odenet.model_config import MOST_STEPS, ModelConfig, check_every_node_is_read, check_model, stage_depths
 from odenet.networks import NETWORKS
 from odenet.optim import OptimConfig
-from odenet.readout import unread_nodes
 from odenet.refinement import RefinementConfig
 from odenet.regularization import RegularizationConfig
-from odenet.schemes import SCHEMES, TwoStep
-from odenet.stepping import TOLERANCE
-from odenet.terms import Device, Gradient, Initialisation, Precision, Scheme, Start
+from odenet.terms import Device, Gradient, Precision, Scheme
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,72 +74,25 @@ class ExperimentConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        _check_capability(self.model, self.refinement)
-        check_widths(self.model)
-        _check_integration(self.model)
-        _check_no_effect(self.model)
+        check_model(self.model)
+        _check_refines(self.model, self.refinement)
         self.refinement.due(self.training.epochs)
         self.refinement.coarsens(self.training.epochs)
         depths = stage_depths(self.model)
-        _check_every_node_is_read(depths)
+        check_every_node_is_read(depths)
         for count in range(1, self.refinement.times + 1):
             depths = [depth.refined() for depth in depths]
             _check_depth(self, depths, count)
-            _check_every_node_is_read(depths, " after refinement")
+            check_every_node_is_read(depths, " after refinement")
 
 
-def _check_capability(model: ModelConfig, refinement: RefinementConfig) -> None:
-    wiring = NETWORKS[model.network]
-    can, name = wiring.capability, f"model.network={model.network.value}"
-    asked = (
-        ("scheme", model.scheme or wiring.scheme, can.schemes),
-        ("basis", model.basis or wiring.basis, can.bases),
-        ("initialisation", model.initialisation, can.initialisations),
-    )
-    for key, value, possible in asked:
-        if value not in possible:
-            choices = ", ".join(choice.value for choice in possible)
-            why = "a zero rate has no gradient here" if key == "initialisation" else can.because
-            raise ValueError(f"{name} with model.{key}={value.value}: only {choices} is possible, {why}.")
+def _check_refines(model: ModelConfig, refinement: RefinementConfig) -> None:
+    can = NETWORKS[model.network].capability
     if (refinement.times or refinement.coarsen is not None) and not can.refines:
         key = refinement.asked if refinement.times else f"coarsen={refinement.coarsen}"
-        raise ValueError(f"{name} with refinement.{key}: {can.because}, its depth cannot change.")
-    if model.substeps > 1 and not can.substeps:
-        raise ValueError(f"{name} with model.substeps={model.substeps}: {can.because}, its block is one step; use 1.")
-    if model.depth_time is not None and not can.depth_time:
-        raise ValueError(f"{name} with model.depth_time={model.depth_time}: {can.because}; use null.")
-    if can.most_nodes is not None and model.nodes > can.most_nodes:
-        raise ValueError(f"{name} with model.nodes={model.nodes}: {can.because}; use {can.most_nodes}.")
-
-
-def _check_integration(model: ModelConfig) -> None:
-    scheme = model.scheme or NETWORKS[model.network].scheme
-    reason = refusal(scheme, model.gradient)
-    if reason:
-        raise ValueError(f"model.scheme={scheme.value} with model.gradient={model.gradient.value}: {reason}")
-
-
-def _check_no_effect(model: ModelConfig) -> None:
-    """A key that would be ignored is refused: a search over it would report noise as its effect."""
-    scheme = model.scheme or NETWORKS[model.network].scheme
-    if model.start is not Start.consistent and not isinstance(SCHEMES[scheme], TwoStep):
         raise ValueError(
-            f"model.start={model.start.value} with model.scheme={scheme.value} has no effect: two_step_midpoint and "
-            "leapfrog take a start; use consistent."
+            f"model.network={model.network.value} with refinement.{key}: {can.because}, its depth cannot change."
         )
-    if model.tolerance != TOLERANCE and scheme is not Scheme.dopri5:
-        raise ValueError(
-            f"model.tolerance={model.tolerance} with model.scheme={scheme.value} has no effect: dopri5 takes a "
-            f"tolerance; use {TOLERANCE}."
-        )
-    grouped = [name.value for name, row in NETWORKS.items() if "grouped" in row.rate.layers]
-    if model.cardinality > 1 and model.network.value not in grouped:
-        raise ValueError(
-            f"model.cardinality={model.cardinality} with model.network={model.network.value} has no effect: only "
-            f"{', '.join(grouped)} have groups; use 1."
-        )
-    if model.skip_init and model.initialisation is Initialisation.zero:
-        raise ValueError("model.skip_init=true with model.initialisation=zero: either makes the rate zero; use one.")
 
 
 def _check_depth(config: ExperimentConfig, depths: list[Depth], count: int) -> None:
@@ -154,18 +103,6 @@ def _check_depth(config: ExperimentConfig, depths: list[Depth], count: int) -> N
             f"with {deepest.nodes} nodes and {deepest.course.steps} steps per stage: at most {MOST_STEPS} are "
             "possible; refine less often or start with fewer."
         )
-
-
-def _check_every_node_is_read(depths: list[Depth], when: str = "") -> None:
-    for depth in depths:
-        scheme, steps = depth.course.scheme, depth.course.steps
-        unread = unread_nodes(depth.basis, depth.nodes, scheme, steps)
-        if unread:
-            raise ValueError(
-                f"model.scheme={scheme.value} with model.basis={depth.basis.value}, {depth.nodes} nodes and "
-                f"{steps} steps{when} never reads node {unread[0]}, whose weights would stay untrained: "
-                "choose a scheme with a stage at the end of the step (heun, rk4, rk4_38), or model.substeps=2."
-            )
 
 
 # --- plain form ---------------------------------------------------------------------------------------------------

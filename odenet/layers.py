@@ -218,5 +218,6 @@ LAYERS: dict[str, Callable[[LayerSpec], NodeLayer]] = {
     "group_norm": lambda s: NodeGroupNorm(s.nodes, s.widths.outer),
     "relu": lambda _: NodeActivation(torch.relu_),  # in place: what comes before it keeps its input only
     "tanh": lambda _: NodeActivation(torch.tanh),  # smooth, for orders and spectra
+    "softplus": lambda _: NodeActivation(F.softplus),  # smooth, for adjoint equations
     "fractal": lambda s: NodeFractal(s.nodes, s.widths.outer),
 }

@@ -5,88 +5,21 @@ Shapes: `B` batch, `C` channels, `H W` space, `K` classes.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 from torch import Tensor, nn
 
-from odenet.bases import BASES
 from odenet.batch_norm import BatchNorm
-from odenet.blocks import Change, Depth, DepthStage, Head, Perturbation, PoolPad, Transition, convolution
+from odenet.blocks import Depth, DepthStage, Perturbation, Transition
+from odenet.convolutions import convolution
+from odenet.heads import Head
 from odenet.layers import Widths
-from odenet.networks import NETWORKS, Stem, Wiring
+from odenet.model_config import ModelConfig, check_model, stage_changes, stage_depths
+from odenet.networks import NETWORKS, Stem
 from odenet.rates import Rate, RateOrder
 from odenet.seeding import global_seed
-from odenet.stepping import TOLERANCE, Course
-from odenet.terms import Basis, Gradient, Initialisation, Network, Scheme, Start
-
-MOST_STEPS = 4096  # per stage; also the bound of what a width, a number of nodes or of substeps can be
-
-
-@dataclass(kw_only=True, slots=True)
-class ModelConfig:
-    """A network. Null stands for what was published with it. Stages have widths `width` * `widen` * (1, 2, 4)."""
-
-    network: Network = Network.continuous
-    width: int = 16  # of the stem
-    widen: int = 1  # stages over stem; 4 with the bottlenecks of ResNet-164 and ResNeXt-29
-    final_width: int | None = None  # of the last stage
-    cardinality: int = 1  # groups of a bottleneck, each `width` wide in the first stage
-    nodes: int = 2  # depth coefficients per stage at the start of training
-    basis: Basis | None = None
-    scheme: Scheme | None = None
-    substeps: int = 1  # integrator steps per cell
-    depth_time: float | None = None  # T of dx/dt = T R; null: mostly the nodes, so that a step of Euler is a ResNet's
-    gradient: Gradient = Gradient.direct
-    start: Start = Start.consistent  # of two-step schemes
-    initialisation: Initialisation = Initialisation.independent
-    skip_init: bool = False  # a learned factor of each residual function that starts at 0
-    tolerance: float = TOLERANCE  # of adaptive schemes
-
-    def __post_init__(self) -> None:
-        for name in ("width", "widen", "cardinality", "nodes", "substeps"):
-            if not 1 <= getattr(self, name) <= MOST_STEPS:
-                raise ValueError(f"model.{name}={getattr(self, name)}: must be from 1 to {MOST_STEPS}.")
-        if self.final_width is not None and not 1 <= self.final_width <= 4 * MOST_STEPS:
-            raise ValueError(f"model.final_width={self.final_width}: must be from 1 to {4 * MOST_STEPS}, or null.")
-        if self.depth_time is not None and not 0 < self.depth_time < float("inf"):
-            raise ValueError(
-                f"model.depth_time={self.depth_time}: must be positive and finite, or null for what was published."
-            )
-        if not 0 < self.tolerance < 1:
-            raise ValueError(f"model.tolerance={self.tolerance}: must be above 0 and below 1.")
-
-
-def stage_depths(config: ModelConfig) -> list[Depth]:
-    """The depth of each stage that integrates, in order, at the start of training.
-
-    Raises:
-        ValueError: a stage has no node, a number of nodes its basis cannot have, or too many steps.
-    """
-    wiring = NETWORKS[config.network]
-    extra = [0] * (len(wiring.strides) - 1) + [wiring.last_extra]
-    opening = [1] if wiring.opening else []
-    return [_depth(config, wiring, nodes) for nodes in (*opening, *(config.nodes + more for more in extra))]
-
-
-def _depth(config: ModelConfig, wiring: Wiring, nodes: int) -> Depth:
-    basis = config.basis or wiring.basis
-    if nodes < 1:
-        raise ValueError(
-            f"model.network={config.network.value} with model.nodes={config.nodes}: its last stage has "
-            f"{-wiring.last_extra} fewer, so at least {1 - wiring.last_extra} are needed."
-        )
-    BASES[basis].check(nodes)
-    steps = BASES[basis].cells(nodes) * config.substeps
-    if steps > MOST_STEPS:
-        raise ValueError(
-            f"model.nodes={config.nodes} with model.substeps={config.substeps} takes {steps} steps per stage: "
-            f"at most {MOST_STEPS} are possible."
-        )
-    # The same depth time to a node in every stage.
-    depth_time = wiring.depth_time(nodes) if config.depth_time is None else config.depth_time * nodes / config.nodes
-    course = Course(config.scheme or wiring.scheme, steps, depth_time, config.start, config.gradient, config.tolerance)
-    return Depth(basis, nodes, course, initial_nodes=nodes)
+from odenet.terms import Scheme
 
 
 class DepthNet(nn.Module):
@@ -95,8 +28,10 @@ class DepthNet(nn.Module):
     def __init__(
         self, config: ModelConfig, *, channels: int, classes: int, depths: Sequence[Depth] | None = None
     ) -> None:
+        """Raises ValueError where the network cannot be so: see `check_model`."""
         super().__init__()
-        wiring, changes = NETWORKS[config.network], _changes(config)
+        check_model(config)
+        wiring, changes = NETWORKS[config.network], stage_changes(config)
         rates, transitions = [wiring.rate] * len(changes), [wiring.transition] * len(changes)
         first = [transitions[0]] if wiring.first_transition else [None]
         if wiring.opening is not None:  # before the first stage, at its width
@@ -136,33 +71,6 @@ class DepthNet(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def _changes(config: ModelConfig) -> list[Change]:
-    wiring, changes = NETWORKS[config.network], list[Change]()
-    inputs = config.width * (1 if wiring.first_transition else config.widen)
-    for index, stride in enumerate(wiring.strides):
-        outputs = config.width * config.widen * 2**index
-        if index == len(wiring.strides) - 1 and config.final_width is not None:
-            outputs = config.final_width
-        inner = config.width * config.cardinality * 2**index
-        changes.append(Change(inputs, Widths(outputs, inner, config.cardinality), stride))
-        inputs = outputs
-    return changes
-
-
-def check_widths(config: ModelConfig) -> None:
-    """Raises ValueError where the rate or the transitions of a network cannot have such widths."""
-    wiring = NETWORKS[config.network]
-    try:
-        for index, change in enumerate(_changes(config)):
-            if wiring.rate.second:
-                change.widths.halved()
-            if index and wiring.transition.pool_pad_halves:
-                PoolPad.side(change, wiring.transition.pool_pad_halves)
-    except ValueError as error:
-        widths = f"model.width={config.width}, widen={config.widen}, final_width={config.final_width}"
-        raise ValueError(f"model.network={config.network.value} with {widths}: {error}") from error
-
-
 def _stem(stem: Stem, channels: int, width: int) -> nn.Module:
     if stem.stride > 1:  # padding 1, as published
         conv = convolution((channels, width), size=stem.size, stride=stem.stride)
@@ -187,6 +95,9 @@ def build_model(
         channels: of the images.
         classes: length of the logits.
         depths: of its stages where they are no longer those of the config: room for the weights of a refined network.
+
+    Raises:
+        ValueError: the network cannot be so: see `check_model`.
     """
     with global_seed(seed, "init"):
         return DepthNet(config, channels=channels, classes=classes, depths=depths)

@@ -39,6 +39,14 @@ class Stem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The average pool of a head, to size x size."""
+
+    size: int = 1
+    kernel: int | None = None  # as published, and as long its stride; what it leaves over is dropped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
     """One row: a stem, stages of a transition and an integration over depth, a head."""
 
@@ -51,7 +59,7 @@ class Wiring:
     strides: tuple[int, ...] = (1, 2, 2)  # one for each stage
     stem: Stem = Stem()
     head: tuple[str, ...] = ()  # layers before the pool
-    pool: int = 1
+    pool: Pool = Pool()
     last_extra: int = 0  # nodes of the last stage beyond `model.nodes`
     depth_time: Callable[[int], float] = float  # as published, of the number of nodes
     capability: Capability
@@ -118,7 +126,7 @@ _SCALED = Wiring(
     first_transition=False,
     strides=(1,),
     stem=Stem(size=5, stride=3),
-    pool=2,
+    pool=Pool(size=2, kernel=4),  # 10x10 at images of 32x32, of which it leaves out the last two rows and columns
     depth_time=_times_one,
     capability=_ODE,
     source="Sander et al. 2022, arXiv 2205.14612",

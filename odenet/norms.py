@@ -77,7 +77,8 @@ class NodeBatchNorm(NodeLayer):
             means, variances = readout.take(self.running_mean), readout.take(self.running_var, positive=True)
             return lambda slot, x: F.batch_norm(x, means[slot], variances[slot], weights[slot], biases[slot], eps=EPS)
         evaluations = len(readout.rows_EN)
-        self._seen = seen = []
+        seen: list[tuple[Tensor, Tensor]] = []
+        self._seen = seen
 
         def normalise(slot: int, x: Tensor) -> Tensor:
             y, mean, variance = batch_norm(x, weights[slot], biases[slot])

@@ -64,7 +64,11 @@ class OptimConfig:
 
 
 def build_optimizer(model: DepthNet, config: OptimConfig) -> Optimizer:
-    """SGD or AdamW; weight decay on all parameters, as in the papers' code, but the k_n of LM steps."""
+    """Build SGD or AdamW with weight decay on all parameters but the k_n of LM steps.
+
+    So decay Queiruga et al. (arXiv 2008.02389) and He et al.; the Hamiltonian networks' authors (arXiv 1709.03698)
+    decay kernels only. Here all networks have one rule, so that a study compares them on equal terms.
+    """
     memories = [stage.rate.memory for stage in model.depth_stages() if stage.rate.memory is not None]
     free = {id(memory) for memory in memories}
     decayed = [parameter for parameter in model.parameters() if id(parameter) not in free]

@@ -46,3 +46,8 @@ def quadrature(ends: set[Fraction], count: int) -> tuple[list[Stage], Tensor]:
     """Gauss-Legendre between neighbouring ends: where to read theta, and the square roots of the weights (Q, 1)."""
     places, measure = gauss_legendre(sorted(ends), count)
     return [Stage(0, 1, place) for place in places], torch.tensor(measure, dtype=torch.float64).sqrt()[:, None]
+
+
+def piece_ends(pieces: int) -> set[Fraction]:
+    """Return the ends of the equal parts of [0, 1]."""
+    return {Fraction(end, pieces) for end in range(pieces + 1)}

@@ -58,6 +58,8 @@ NORM_LAST = RateOrder(("conv", "norm", "relu", "conv", "norm"), bias=True)
 FRACTAL = RateOrder(("fractal",))
 # Chen et al. 2018 (arXiv 1806.07366), without the time channel: an adaptive scheme allows no batch norm.
 GROUP_NORM = RateOrder(("group_norm", "relu", "conv", "group_norm", "relu", "conv"), bias=True)
+# Smooth in x, as a reference must be whose adjoint equation is to be as exact as its tolerance: ReLU's kinks are not.
+GROUP_NORM_SMOOTH = RateOrder(("group_norm", "softplus", "conv", "group_norm", "softplus", "conv"), bias=True)
 
 
 class Rate(nn.Module):

@@ -98,7 +98,7 @@ def _constants(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> _Constan
     assert nodes == 1 or stages, "a scheme that chooses its own stages needs weights that are constant in depth"
     slots, shown = _slots(basis, nodes, stages) if nodes > 1 else ({}, None)
     plain, positive = (_reading(basis, nodes, stages, shown, positive=positive) for positive in (False, True))
-    same = shown is None or np.array_equal(plain.matrix_SN, positive.matrix_SN)
+    same = plain.matrix_SN is None or bool((plain.matrix_SN == positive.matrix_SN).all())
     return _Constants(slots, plain, plain if same else positive)
 
 
@@ -115,9 +115,7 @@ def _slots(basis: Basis, nodes: int, stages: list[Stage]) -> tuple[Slots, list[S
     return {stage.key: number[row] for stage, row in rows.items()}, list(shown.values())
 
 
-def _reading(
-    basis: Basis, nodes: int, stages: list[Stage], shown: list[Stage] | None, *, positive: bool
-) -> _Reading:
+def _reading(basis: Basis, nodes: int, stages: list[Stage], shown: list[Stage] | None, *, positive: bool) -> _Reading:
     def values(at: list[Stage]) -> np.ndarray:
         return np.array(BASES[basis].values(nodes, at, positive=positive)).reshape(len(at), nodes)
 

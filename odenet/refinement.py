@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from odenet.bases import BASES, interpolation_MN, mix_nodes, projection_MN
+from odenet.bases import BASES, mix_nodes
 from odenet.blocks import Depth, DepthStage
 from odenet.models import DepthNet
 from odenet.moments import Matrices, move_state
 from odenet.networks import NETWORKS
+from odenet.projection import interpolation_MN, projection_MN
 from odenet.terms import Basis
 
 

@@ -114,8 +114,13 @@ class Adaptive:
         """h(1); `reads` are differentiated by the adjoint equation if the gradient is not direct."""
         from torchdiffeq import odeint, odeint_adjoint  # type: ignore[import-untyped]
 
+        if torch.is_autocast_enabled(
+            h0.device.type
+        ):  # half precision would lose what short steps add, and depth itself
+            h0 = h0.to(torch.promote_types(h0.dtype, torch.float32))
+
         def func(t: Tensor, h: Tensor) -> Tensor:
-            return course.depth_time * slope(float(t.detach()), h)
+            return course.depth_time * slope(float(t.detach()), h).to(h.dtype)
 
         ends = torch.tensor([0.0, 1.0], device=h0.device, dtype=h0.dtype)
         tolerance = {"rtol": course.tolerance, "atol": course.tolerance, "method": "dopri5"}

@@ -81,7 +81,11 @@ class Initialisation(Enum):
 
 
 class Precision(Enum):
-    """Arithmetic of the forward pass. Weights, batch-norm statistics and the optimizer are always fp32."""
+    """Arithmetic of the forward pass. Weights, batch-norm statistics and the optimizer are always fp32.
+
+    On a GPU torch rounds what fp32 convolutions multiply to TF32, unless `torch.backends.cudnn.conv.fp32_precision` is
+    "ieee".
+    """
 
     fp32 = "fp32"
     bf16 = "bf16"

@@ -10,7 +10,8 @@ from odenet.bases import BASES
 from odenet.blocks import Depth
 from odenet.checkpoint import Checkpoint
 from odenet.config import ExperimentConfig, to_plain
-from odenet.models import DepthNet, stage_depths
+from odenet.model_config import stage_depths
+from odenet.models import DepthNet
 from odenet.optim import OptimConfig, build_optimizer
 from odenet.refinement import refine
 from odenet.regularization import RegularizationConfig

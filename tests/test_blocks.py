@@ -57,7 +57,7 @@ def test_what_cannot_be_padded_evenly_is_refused(inputs: int, outputs: int, halv
 
 
 def test_a_network_of_such_widths_is_refused_when_it_is_built() -> None:
-    with pytest.raises(ValueError, match=r"^from 8 to 18 channels"):
+    with pytest.raises(ValueError, match=r"^model\.network=hamiltonian with .*, final_width=18: from 8 to 18 ch"):
         build_model(ModelConfig(network=Network.hamiltonian, width=4, final_width=18), channels=2, classes=5)
 
 

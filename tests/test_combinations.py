@@ -1,8 +1,11 @@
 """What may be asked of which network: combinations that are refused with the reason, and those that are not."""
 
+import re
+from itertools import cycle, product
 from typing import Any
 
 import pytest
+import torch
 
 from odenet import (
     Basis,
@@ -19,6 +22,7 @@ from odenet import (
     refine,
 )
 from odenet.config import depths_after
+from odenet.model_config import check_model
 from odenet.networks import NETWORKS
 from odenet.schemes import SCHEMES, TwoStep
 
@@ -280,6 +284,25 @@ def test_a_network_is_possible_with_every_scheme_basis_and_initialisation_it_is_
             ExperimentConfig(model=ModelConfig(network=network, nodes=nodes, basis=basis, substeps=substeps(network)))
     for start in Start if isinstance(SCHEMES[row.scheme], TwoStep) else ():
         ExperimentConfig(model=ModelConfig(network=network, nodes=nodes, start=start))
+
+
+def test_whatever_is_built_runs_forward_and_backward_and_the_rest_is_refused_by_a_message_that_names_its_key() -> None:
+    """Every network, scheme and basis under one gradient after another, and no ExperimentConfig before it."""
+    x_BCHW, possible = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), 0
+    asked = product(Network, (None, *Scheme), (None, *Basis), (1, 2, 3, 4))
+    for (network, scheme, basis, nodes), gradient in zip(asked, cycle(Gradient), strict=False):
+        config = of(network.value, scheme=scheme, basis=basis, nodes=nodes, gradient=gradient, width=8)
+        try:
+            check_model(config)
+        except ValueError as refusal:
+            assert str(refusal).startswith("model."), config
+            with pytest.raises(ValueError, match=f"^{re.escape(str(refusal))}$"):
+                build_model(config, channels=1, classes=2)
+            continue
+        possible += 1
+        if possible % 5 == 0:
+            build_model(config, channels=1, classes=2)(x_BCHW).sum().backward()
+    assert possible > 500
 
 
 def substeps(network: Network) -> int:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from odenet import Basis, ModelConfig, Network, Scheme, build_model, coarsen, manifest, project, refine
-from odenet.bases import BASES, mix_nodes, projection_MN
+from odenet.bases import BASES, mix_nodes
 from odenet.models import DepthNet
 from odenet.networks import NETWORKS
 from odenet.optim import scale_depth_gradients
+from odenet.projection import projection_MN
 
 OPTIMIZERS = [
     {},

@@ -78,6 +78,36 @@ def test_networks_have_the_parameters_of_the_papers(config: ModelConfig, classes
     assert build_model(config, channels=3, classes=classes).parameter_count == parameters
 
 
+def authors_lm_resnet(blocks: int, expansion: int) -> int:
+    """Parameters of the authors' LM-ResNet for 10 classes, counted module by module, unused ones too."""
+
+    def block(inputs: int, planes: int) -> int:
+        if expansion == 1:
+            return 2 * inputs + 9 * inputs * planes + 2 * planes + 9 * planes**2
+        return 2 * inputs + inputs * planes + 2 * planes + 9 * planes**2 + 2 * planes + 4 * planes**2
+
+    def downsample(inputs: int, outputs: int) -> int:
+        return 2 * inputs + inputs * outputs
+
+    total, inputs = 3 * 16 * 9 + 2 * 16 + 3 * blocks + downsample(16, 64), 16
+    for planes in (16, 32, 64):
+        outputs = expansion * planes
+        total += block(inputs, planes) + (blocks - 1) * block(outputs, planes)
+        total += downsample(inputs, outputs) if planes > 16 else 0
+        inputs = outputs
+    return total + 2 * inputs + 10 * inputs + 10
+
+
+def test_the_authors_lm_networks_have_parameters_more_that_get_no_gradient() -> None:
+    """Three k, a batch norm of the stem, and the projection of bottlenecks in a network that has none."""
+    for nodes in (2, 5, 17):
+        basic = ModelConfig(network=Network.lm_resnet, nodes=nodes)
+        wide = ModelConfig(network=Network.lm_bottleneck, nodes=nodes, widen=4)
+        for config, expansion, unused in ((basic, 1, 3 + 32 + 1056), (wide, 4, 3 + 32)):
+            ours = build_model(config, channels=3, classes=10).parameter_count
+            assert authors_lm_resnet(nodes + 1, expansion) - ours == unused
+
+
 @pytest.mark.parametrize(("scheme", "evaluations"), [(Scheme.euler, 18), (Scheme.heun, 36), (Scheme.rk4, 72)])
 def test_a_forward_pass_costs_cells_times_substeps_times_stages(scheme: Scheme, evaluations: int) -> None:
     assert tiny(replace(CONTINUOUS, scheme=scheme, substeps=2)).rate_evaluations == evaluations

@@ -13,8 +13,10 @@ from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 
 from odenet import Basis, ModelConfig, Network, Scheme, build_model
 from odenet.blocks import Depth, DepthStage
+from odenet.convolutions import convolution
 from odenet.layers import Widths
 from odenet.models import DepthNet
+from odenet.networks import NETWORKS
 from odenet.rates import NORM_LAST, Rate
 from odenet.seeding import global_seed
 from odenet.stepping import Course
@@ -153,8 +155,8 @@ def tiny(config: ModelConfig) -> DepthNet:
     return model
 
 
-def images() -> Tensor:
-    return torch.randn(6, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+def images(side: int = 16) -> Tensor:
+    return torch.randn(6, 2, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
 
 def in_order(model: DepthNet, tensors: Callable[[nn.Module], list[Tensor]]) -> list[Tensor]:
@@ -230,6 +232,30 @@ def test_every_network_equals_its_equations_written_out(network: Network) -> Non
     assert_equal_networks(model, nn.Sequential(*write()).double())
 
 
+def test_the_head_of_a_scaled_network_pools_4x4_as_published_and_halves_other_maps() -> None:
+    """The stem takes 32 pixels to 10, whose last two the authors' pool drops; and 8, 16, 28, 96 to 2, 5, 9, 32."""
+    published, halves = nn.AvgPool2d(4), nn.AdaptiveAvgPool2d(2)
+    pools = {32: published, 28: published, 29: published, 8: halves, 16: halves, 96: halves, 6: halves, 3: halves}
+    for network, (side, pool) in product((Network.scaled_resnet, Network.heunnet), pools.items()):
+        model = tiny(replace(PLAIN, network=network)).eval()
+        state = model.stages[0](model.stem(images(side)))
+        assert_close([model(images(side))], [model.head.linear(pool(state).flatten(1))], 1e-12)
+    assert model.stem(images(32)).shape[2:] == (10, 10)
+
+
+def test_the_average_pool_8x8_of_the_papers_is_the_global_one_of_32_pixels() -> None:
+    for network in Network:
+        row = NETWORKS[network]
+        if row.pool.kernel is None and row.strides == (1, 2, 2):
+            model = tiny(replace(WRITTEN[network][0], network=network)).eval()
+            x_BCHW = model.stem(images(32))
+            for transition, stage in zip(model.transitions, model.stages, strict=True):
+                x_BCHW = stage(transition(x_BCHW))
+            assert_close(
+                [model(images(32))], [model.head.linear(F.avg_pool2d(model.head.norm(x_BCHW), 8).flatten(1))], 1e-12
+            )
+
+
 def test_without_memory_the_lm_network_is_the_resnet() -> None:
     model = tiny(replace(PLAIN, network=Network.lm_resnet))
     with torch.no_grad():
@@ -250,6 +276,17 @@ def test_the_history_of_an_lm_stage_restarts_with_the_downsampled_state() -> Non
         (first, alone) = stage((total, skip)), stage(total)
         assert float((first - alone).detach().abs().max()) > 1e-3
         x_BCHW = first
+
+
+def test_a_strided_projection_of_few_channels_is_that_of_torch() -> None:
+    for inputs, side in product((3, 7, 8), (8, 9)):
+        ours = convolution((inputs, 6), size=1, stride=2).double()
+        theirs = nn.Conv2d(inputs, 6, 1, stride=2, bias=False).double()
+        theirs.load_state_dict(ours.state_dict())
+        x_BCHW = torch.randn(2, inputs, side, side, dtype=torch.float64, requires_grad=True)
+        for out in (ours(x_BCHW), theirs(x_BCHW)):
+            out.square().sum().backward()
+        assert_close([ours(x_BCHW), *gradients(ours)], [theirs(x_BCHW), *gradients(theirs)], 1e-12)
 
 
 def test_a_stage_of_euler_steps_is_a_chain_of_basic_blocks_of_torchvision() -> None:

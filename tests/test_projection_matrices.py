@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from odenet.bases import BASES, interpolation_MN, mix_nodes, projection_MN
+from odenet.bases import BASES, mix_nodes
+from odenet.projection import interpolation_MN, projection_MN
 from odenet.terms import Basis, Stage
 
 GRIDS = [

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from odenet import Basis, Scheme
-from odenet.layers import NodeActivation, NodeSymmetric, Widths
 from odenet.batch_norm import MOMENTUM
+from odenet.layers import NodeActivation, NodeSymmetric, Widths
 from odenet.norms import NodeBatchNorm
 from odenet.rates import HAMILTONIAN, HAMILTONIAN_BARE, Rate, RateOrder
 from odenet.readout import Readout, readout

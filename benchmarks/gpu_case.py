@@ -1,0 +1,82 @@
+"""What the parts of `gpu.py` share: how large everything is, what a row is made from, and the arithmetics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Labels = dict[str, Any]  # what a row is about
+Result = dict[str, Any]  # what was found: figures, or why there are none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How large everything is, and where it runs."""
+
+    device: str
+    images: int  # of a comparison, square ones of `side` pixels
+    side: int
+    width: int
+    nodes: int
+    seeds: int
+    per_class: int  # digits to train on
+    batch_sizes: tuple[int, ...]  # that are timed, of images of `timed_side` pixels
+    timed_side: int
+    rounds: int
+    matrix: int  # rows of the matrices that are multiplied
+    copy_mib: int
+
+
+TOY = Size(
+    device="cpu",
+    images=4,
+    side=8,
+    width=8,
+    nodes=2,
+    seeds=1,
+    per_class=4,
+    batch_sizes=(2,),
+    timed_side=8,
+    rounds=1,
+    matrix=256,
+    copy_mib=8,
+)
+FULL = Size(
+    device="cuda",
+    images=16,
+    side=16,
+    width=16,
+    nodes=3,
+    seeds=3,
+    per_class=40,
+    batch_sizes=(128, 1024),
+    timed_side=32,
+    rounds=5,
+    matrix=8192,
+    copy_mib=2048,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row: its labels, and how to find the rest. `measure` may raise: the row then says what went wrong."""
+
+    labels: Labels
+    measure: Callable[[], Result]
+
+
+def arithmetics(device: str) -> tuple[str, ...]:
+    """fp32 is single precision throughout; tf32 rounds what convolutions and matrices multiply; bf16 is autocast."""
+    return ("fp32", "tf32", "bf16") if device == "cuda" else ("fp32", "bf16")
+
+
+def set_products(arithmetic: str) -> None:
+    """Says how a CUDA device multiplies what is fp32, also in backward passes; under bf16 that is little."""
+    products = "ieee" if arithmetic == "fp32" else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = products
+    torch.backends.cudnn.conv.fp32_precision = products
+
+
+def autocast(arithmetic: str, device: str) -> torch.autocast:
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=arithmetic == "bf16")

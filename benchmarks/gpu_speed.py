@@ -1,0 +1,129 @@
+"""Part b of `gpu.py`: how fast is a training step (forward, backward, SGD), and what does it reach of the card?
+
+The ceilings are measured first: the best of a large matrix product in each arithmetic, and of a large copy (bytes read
+and written). `of_matmul` is a step's arithmetic (`odenet.cost.train_gflops`) at the first, over the measured time;
+`of_copy` its traffic at the second, the traffic being an estimate: five times what a forward pass keeps for its
+backward pass, because an activation is written and read forward, read again backward, and its gradient written and
+read. Weights are not counted, and what a kernel reads twice is not either.
+
+ContinuousNets are timed in turns with the same net over torchdiffeq on the full grid (see bench_train_step.py), in the
+same arithmetic; ratios are taken within a turn.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from bench_train_step import CLASSES, WIDTH, Row, peer, training_step
+from gpu_case import Case, Result, Size, arithmetics, set_products
+from measure import Seconds, Spread, interleaved, ratio, saved_mib
+from torch.optim import SGD
+
+from odenet.cost import train_gflops
+from odenet.model_config import ModelConfig
+from odenet.models import build_model
+from odenet.optim import OptimConfig, build_optimizer
+from odenet.terms import Network, Scheme
+
+PASSES = 5  # over what a forward pass keeps
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A network that is timed, and the row of bench_train_step.py that is its peer."""
+
+    config: ModelConfig
+    peer: Row | None = None
+
+
+NETS = {
+    "continuous 2-2-2 euler": Timed(ModelConfig(width=WIDTH, scheme=Scheme.euler), Row(Scheme.euler, 2)),
+    "continuous 2-2-2 rk4": Timed(ModelConfig(width=WIDTH, scheme=Scheme.rk4), Row(Scheme.rk4, 2)),
+    "resnet-20": Timed(ModelConfig(network=Network.preact_resnet)),
+    "hamiltonian-74": Timed(ModelConfig(network=Network.hamiltonian, width=32, final_width=112, nodes=6)),
+    "lm-resnet-20": Timed(ModelConfig(network=Network.lm_resnet)),
+}
+
+
+@dataclass(slots=True)
+class Ceilings:
+    """What the card reaches; filled as it is measured."""
+
+    gflops: dict[str, float]  # per second, of each arithmetic
+    gib: float | None = None  # per second
+
+
+def speed(size: Size) -> Iterator[Case]:
+    """The ceilings, then every net at every batch size in every arithmetic."""
+    ceilings = Ceilings({})
+    for arithmetic in arithmetics(size.device):
+        yield Case({"what": "ceiling", "arithmetic": arithmetic}, partial(_matmul, size, arithmetic, ceilings))
+    yield Case({"what": "ceiling", "arithmetic": "copy"}, partial(_copy, size, ceilings))
+    for batch_size in size.batch_sizes:
+        for name, net in NETS.items():
+            for arithmetic in arithmetics(size.device):
+                labels = {"what": "step", "network": name, "batch_size": batch_size, "arithmetic": arithmetic}
+                yield Case(labels, partial(_step, size, net, batch_size, arithmetic, ceilings))
+
+
+def _matmul(size: Size, arithmetic: str, ceilings: Ceilings) -> Result:
+    dtype = torch.bfloat16 if arithmetic == "bf16" else torch.float32
+    a, b = (torch.randn(size.matrix, size.matrix, device=size.device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    set_products(arithmetic)
+    seconds = interleaved({"matmul": lambda: torch.mm(a, b, out=out)}, size.rounds, size.device)
+    ceilings.gflops[arithmetic] = 2e-9 * size.matrix**3 / min(seconds["matmul"])
+    return {"gflops_per_second": ceilings.gflops[arithmetic]}
+
+
+def _copy(size: Size, ceilings: Ceilings) -> Result:
+    source = torch.zeros(size.copy_mib, 2**20, dtype=torch.uint8, device=size.device)
+    target = torch.empty_like(source)
+    seconds = interleaved({"copy": lambda: target.copy_(source)}, size.rounds, size.device)
+    ceilings.gib = 2 * size.copy_mib / 2**10 / min(seconds["copy"])
+    return {"gib_per_second": ceilings.gib}
+
+
+def _step(size: Size, net: Timed, batch_size: int, arithmetic: str, ceilings: Ceilings) -> Result:
+    draws, shape = torch.Generator().manual_seed(0), (3, size.timed_side, size.timed_side)
+    x_BCHW = torch.randn(batch_size, *shape, generator=draws).to(size.device)
+    labels_B = torch.randint(CLASSES, (batch_size,), generator=draws).to(size.device)
+    last = x_BCHW.contiguous(memory_format=torch.channels_last)
+    bf16 = arithmetic == "bf16"
+    model = build_model(net.config, channels=shape[0], classes=CLASSES).to(size.device)
+    calls: dict[str, Step] = {
+        "ours": training_step(model, build_optimizer(model, OptimConfig()), (last, labels_B), bf16)
+    }
+    if net.peer is not None:
+        theirs = peer(net.peer, full_grid=True).to(size.device)
+        calls["torchdiffeq"] = training_step(theirs, SGD(theirs.parameters(), 0.1, 0.9), (x_BCHW, labels_B), bf16)
+    set_products(arithmetic)
+    seconds = interleaved(calls, size.rounds, size.device)
+    with torch.autocast(size.device, dtype=torch.bfloat16, enabled=bf16):
+        moved_gib = PASSES * saved_mib(lambda: model(last), model.parameters()) / 2**10
+    gflop = train_gflops(model, shape) * batch_size
+    return _figures(seconds, batch_size) | _shares(seconds, gflop, moved_gib, ceilings, arithmetic)
+
+
+def _figures(seconds: Seconds, batch_size: int) -> Result:
+    found: Result = {
+        "ms": Spread.of(1000 * s for s in seconds["ours"]),
+        "images_per_second": Spread.of(batch_size / s for s in seconds["ours"]),
+    }
+    if "torchdiffeq" in seconds:
+        found["torchdiffeq_ms"] = Spread.of(1000 * s for s in seconds["torchdiffeq"])
+        found["speed_up"] = ratio(seconds, "torchdiffeq", "ours")
+    return found
+
+
+def _shares(seconds: Seconds, gflop: float, moved_gib: float, ceilings: Ceilings, arithmetic: str) -> Result:
+    """Null where the ceiling could not be measured."""
+    took, gflops, gib = Spread.of(seconds["ours"]).median, ceilings.gflops.get(arithmetic), ceilings.gib
+    return {
+        "gflop": gflop,
+        "of_matmul": gflop / took / gflops if gflops else None,
+        "moved_gib": moved_gib,
+        "of_copy": moved_gib / took / gib if gib else None,
+    }
