@@ -59,8 +59,12 @@ def readout(basis: Basis, nodes: int, scheme: Scheme, steps: int, device: torch.
     """Return the readout of a manifestation: a constant, so computed once in a process."""
     if type(torch.empty(0)) is not Tensor:  # a network is traced: tensors made now stand for others, and must not stay
         return _constants(basis, nodes, scheme, steps).on(device)
-    # The cache stands one call below: torch.compile looks through a cached function and would trace what it computes.
+    # The cache stands one call below, so that what torch.compile takes for a constant is a function.
     return _readout(basis, nodes, scheme, steps, device)
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler for everybody.
+readout._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=1024)

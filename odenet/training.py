@@ -21,7 +21,6 @@ from odenet.evaluation import evaluate
 from odenet.gradients import Drift
 from odenet.models import DepthNet, build_model
 from odenet.optim import DepthMetric, build_optimizer, learning_rate, scale_depth_gradients
-from odenet.readout import readout
 from odenet.refinement import coarsen, refine
 from odenet.regularization import roughness
 from odenet.terms import Precision
@@ -132,8 +131,6 @@ class Training:
         self._gflops_per_image = train_gflops(self.model, self.train_batches.shape)
         self._forward: Callable[..., Tensor] = self.model
         if self._runtime.compile:
-            # Marked here, not where they stand: this imports the compiler.
-            torch.compiler.assume_constant_result(readout)
             self._forward = torch.compile(self.model)
 
     def __iter__(self) -> "Training":
