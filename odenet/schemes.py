@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from odenet.stepping import Course, ExplicitRungeKutta, OpenRate, PairScheme, Shear, State, Stepping, channel_dim
-from odenet.terms import Gradient, Scheme, Stage, Start
+from odenet.terms import Scheme, Stage, Start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,19 +109,23 @@ class Adaptive:
         return []
 
     def solve(
-        self, slope: Callable[[float, Tensor], Tensor], h0: Tensor, course: Course, reads: Sequence[Tensor]
+        self,
+        slope: Callable[[float, Tensor], Tensor],
+        h0: Tensor,
+        course: Course,
+        adjoint: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """h(1); `reads` are differentiated by the adjoint equation if the gradient is not direct."""
+        """h(1), differentiated by autograd; or by the adjoint equation, the tensors of `adjoint` and h0 only."""
         from torchdiffeq import odeint, odeint_adjoint  # type: ignore[import-untyped]
 
         def func(t: Tensor, h: Tensor) -> Tensor:
             return course.depth_time * slope(float(t.detach()), h)
 
-        ends = torch.tensor([0.0, 1.0], device=h0.device, dtype=h0.dtype)
+        ends = torch.tensor([0.0, 1.0], device=h0.device, dtype=h0.real.dtype)
         tolerance = {"rtol": course.tolerance, "atol": course.tolerance, "method": "dopri5"}
-        if course.gradient is Gradient.direct:
+        if adjoint is None:
             return odeint(func, h0, ends, **tolerance)[-1]
-        return odeint_adjoint(func, h0, ends, adjoint_params=tuple(reads), **tolerance)[-1]
+        return odeint_adjoint(func, h0, ends, adjoint_params=tuple(adjoint), **tolerance)[-1]
 
 
 def _tableau(name: str, order: int, a: list[list[str]], b: str, of_x: tuple[int, ...] = ()) -> ExplicitRungeKutta:
