@@ -204,7 +204,8 @@ class _Adjoint(Walk):
         self._first = state[0].detach().requires_grad_()
         with torch.enable_grad():
             self._last = self._method.solve(self._evaluated, self._first, self.course, self.known)
-        return (self._last.detach(),), []  # torchdiffeq's graph keeps what it needs
+        last = (self._last.detach(),)
+        return last, [*last]
 
     def backward(self, kept: list[Tensor], grads: State, sums: Sums) -> State:  # noqa: ARG002
         flow, *found = torch.autograd.grad(self._last, (self._first, *self.known), grads, retain_graph=True)

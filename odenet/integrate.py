@@ -43,6 +43,8 @@ def integrate(
     """
     scheme, gradient = member(Scheme, scheme, "scheme"), member(Gradient, gradient, "gradient")
     course = Course(scheme, whole_steps(steps), gradient=gradient)
+    if not isinstance(h0, Tensor):
+        raise ValueError(f"h0 is a {type(h0).__name__}: a state is a tensor of floating-point or complex numbers.")
     rates = _parts(rate)
     modules = tuple(part for part in rates if isinstance(part, nn.Module))
     known = [parameter for module in modules for parameter in module.parameters()]
@@ -57,7 +59,7 @@ def integrate(
 
 def _parts(rate: Rate | tuple[Rate, Rate]) -> tuple[Rate, ...]:
     parts = rate if isinstance(rate, tuple) else (rate,)
-    if len(parts) > 2 or not parts or not all(map(callable, parts)):
+    if len(parts) != (2 if isinstance(rate, tuple) else 1) or not all(map(callable, parts)):
         raise ValueError(f"rate={rate!r}: must be a function of (t, h), or a pair (f, g) of such functions.")
     return parts
 
@@ -147,9 +149,8 @@ def _check(rate: OpenRate, h0: Tensor | State, course: Course) -> None:
 
 
 def _check_state(h0: Tensor, *, halved: bool) -> None:
-    if not isinstance(h0, Tensor) or not (h0.is_floating_point() or h0.is_complex()):
-        kind = h0.dtype if isinstance(h0, Tensor) else type(h0).__name__
-        raise ValueError(f"h0 is {kind}: a state is a tensor of floating-point or complex numbers.")
+    if not (h0.is_floating_point() or h0.is_complex()):
+        raise ValueError(f"h0 is of {h0.dtype}: a state is a tensor of floating-point or complex numbers.")
     if h0.dim() == 0:
         raise ValueError("h0 has no dimension: a state needs at least one; use shape (1,) for a number.")
     length = h0.shape[channel_dim(h0)]

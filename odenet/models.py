@@ -16,8 +16,8 @@ from odenet.layers import Widths
 from odenet.networks import NETWORKS, Stem, Wiring
 from odenet.rates import Rate, RateOrder
 from odenet.seeding import global_seed
-from odenet.stepping import TOLERANCE, Course
-from odenet.terms import Basis, Gradient, Initialisation, Network, Scheme, Start
+from odenet.stepping import TOLERANCE, Course, whole_steps
+from odenet.terms import Basis, Gradient, Initialisation, Network, Scheme, Start, member
 
 MOST_STEPS = 4096  # per stage; also the bound of what a width, a number of nodes or of substeps can be
 
@@ -191,12 +191,13 @@ def build_model(
         return DepthNet(config, channels=channels, classes=classes, depths=depths)
 
 
-def manifest(model: DepthNet, *, scheme: Scheme, steps: int) -> DepthNet:
-    """The same weights (shared, not copied) under another scheme and number of steps per stage.
+def manifest(model: DepthNet, *, scheme: Scheme | str, steps: int) -> DepthNet:
+    """The same weights (shared, not copied) under another scheme (or its name) and number of steps per stage.
 
     Raises:
-        ValueError: `steps` is less than 1, or the network's rate makes no sense under the scheme.
+        ValueError: `steps` is no whole number or less than 1, or the network's rate makes no sense under the scheme.
     """
+    scheme, steps = member(Scheme, scheme, "scheme"), whole_steps(steps)
     if steps < 1:
         raise ValueError(f"steps={steps}: a manifestation needs at least 1 step.")
     can = NETWORKS[model.config.network].capability

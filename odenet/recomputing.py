@@ -113,31 +113,29 @@ class _Recomputing(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        kept, walk = list(ctx.saved_tensors[: ctx.count]), ctx.walk
+        saved, walk = ctx.saved_tensors, ctx.walk
         sums = Sums(walk.known)
         # Without autocast's cache: a cast that it keeps is of the graph of the step before.
         device, dtype, enabled = ctx.autocast
         autocast = torch.autocast(device, dtype, enabled, cache_enabled=False)
         with torch.no_grad(), autocast, walk.replay.left_alone():
-            flows = walk.backward(kept, grads, sums)
+            flows = walk.backward(list(saved[: ctx.count]), grads, sums)
         found = [*flows, *sums.totals()]
         if torch.is_grad_enabled():  # with create_graph=True
-            found = _Final.apply(
-                _first_derivatives_only(walk.course.gradient), torch.zeros((), requires_grad=True), *found
-            )
+            found = _Final.apply(_first_derivatives_only(walk.course.gradient), found, *saved, *grads)
         return (None, None, *found)
 
 
 class _Final(torch.autograd.Function):
-    """Gradients that raise when they are differentiated in turn; a constant would be wrong silently.
+    """Gradients that raise when they are differentiated in turn: to autograd they are constants, silently wrong ones.
 
-    Inputs: the message, a tensor that makes autograd ask for derivatives, the gradients.
+    Inputs: the message, the gradients, the tensors of which they are functions.
     """
 
     @staticmethod
-    def forward(ctx: Any, message: str, _: Tensor, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, message: str, gradients: list[Tensor | None], *_: Tensor) -> tuple[Tensor | None, ...]:
         ctx.message = message
-        return tuple(None if gradient is None else gradient.clone() for gradient in gradients)
+        return tuple(gradients)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import index
 from typing import SupportsIndex, TypeVar
 
 import torch
@@ -28,9 +29,13 @@ def _reads_nothing(_: Stage) -> Sequence[Tensor]:
 
 def whole_steps(steps: SupportsIndex) -> int:
     """A number of steps as an int; ValueError where it is no whole number (a bool, or 8.0)."""
-    if isinstance(steps, bool) or not isinstance(steps, SupportsIndex):
+    try:
+        whole = index(steps)
+    except TypeError:
+        whole = None
+    if whole is None or isinstance(steps, bool):
         raise ValueError(f"steps={steps!r}: must be a whole number, without a decimal point.")
-    return steps.__index__()
+    return whole
 
 
 @dataclass(frozen=True, slots=True)
