@@ -67,8 +67,9 @@ def watched(
         first = False
         with _traced(h.device.type):
             since = clock()
-            found = slope(place, h.detach())
-            refuse_hidden((found,), reads(place), since)
+            state = h.detach().requires_grad_()  # as when the evaluation is repeated
+            found = slope(place, state)
+            refuse_hidden((found,), (state, *reads(place)), since)
         return found.detach()
 
     return evaluated
