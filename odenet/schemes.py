@@ -16,9 +16,10 @@ class TwoStep(PairScheme):
     """The state is (x_j, x_{j-1}); x_{j+1} = keep x_{j-1} + add x_j + (factor h)^power f(t_j, x_j). Cost 1 a step.
 
     `two_step_midpoint` (MidPoint, Chang et al. 2018, arXiv 1709.03698): x_{j-1} + 2 h f, of order 2, stable only for
-    imaginary eigenvalues up to 1/h. `leapfrog` (Eq. 17 there): 2 x_j - x_{j-1} + h^2 f for the second-order x'' = f,
-    x'(0) = 0, of order 2. Both have order 1 if the start is `repeat`, none if it is `paper`. On weights that jump in
-    depth they have order 1 too: one of their steps stands astride each jump.
+    imaginary eigenvalues up to 1/h: where solutions decay an oscillation from step to step grows, however small h is.
+    `leapfrog` (Eq. 17 there): 2 x_j - x_{j-1} + h^2 f for the second-order x'' = f, x'(0) = 0, of order 2. Both have
+    order 1 if the start is `repeat`, none if it is `paper`. On weights that jump in depth they have order 1 too: one of
+    their steps stands astride each jump.
     """
 
     keep: float

@@ -17,7 +17,7 @@ class Scheme(Enum):
     rk4 = "rk4"
     rk4_38 = "rk4_38"
     polynet = "polynet"
-    two_step_midpoint = "two_step_midpoint"
+    two_step_midpoint = "two_step_midpoint"  # weakly unstable where solutions decay: for imaginary spectra
     leapfrog = "leapfrog"
     lm = "lm"
     verlet = "verlet"
