@@ -19,7 +19,8 @@ from odenet.model_config import ModelConfig, check_model, stage_changes, stage_d
 from odenet.networks import NETWORKS, Stem
 from odenet.rates import Rate, RateOrder
 from odenet.seeding import global_seed
-from odenet.terms import Scheme
+from odenet.stepping import whole_steps
+from odenet.terms import Scheme, member
 
 
 class DepthNet(nn.Module):
@@ -103,12 +104,13 @@ def build_model(
         return DepthNet(config, channels=channels, classes=classes, depths=depths)
 
 
-def manifest(model: DepthNet, *, scheme: Scheme, steps: int) -> DepthNet:
-    """The same weights (shared, not copied) under another scheme and number of steps per stage.
+def manifest(model: DepthNet, *, scheme: Scheme | str, steps: int) -> DepthNet:
+    """The same weights (shared, not copied) under another scheme (or its name) and number of steps per stage.
 
     Raises:
-        ValueError: `steps` is less than 1, or the network's rate makes no sense under the scheme.
+        ValueError: `steps` is no whole number or less than 1, or the network's rate makes no sense under the scheme.
     """
+    scheme, steps = member(Scheme, scheme, "scheme"), whole_steps(steps)
     if steps < 1:
         raise ValueError(f"steps={steps}: a manifestation needs at least 1 step.")
     can = NETWORKS[model.config.network].capability

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from odenet.stepping import Course, ExplicitRungeKutta, OpenRate, PairScheme, Shear, State, Stepping, channel_dim
-from odenet.terms import Gradient, Scheme, Stage, Start
+from odenet.terms import Scheme, Stage, Start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,9 +16,10 @@ class TwoStep(PairScheme):
     """The state is (x_j, x_{j-1}); x_{j+1} = keep x_{j-1} + add x_j + (factor h)^power f(t_j, x_j). Cost 1 a step.
 
     `two_step_midpoint` (MidPoint, Chang et al. 2018, arXiv 1709.03698): x_{j-1} + 2 h f, of order 2, stable only for
-    imaginary eigenvalues up to 1/h. `leapfrog` (Eq. 17 there): 2 x_j - x_{j-1} + h^2 f for the second-order x'' = f,
-    x'(0) = 0, of order 2. Both have order 1 if the start is `repeat`, none if it is `paper`. On weights that jump in
-    depth they have order 1 too: one of their steps stands astride each jump.
+    imaginary eigenvalues up to 1/h: where solutions decay an oscillation from step to step grows, however small h is.
+    `leapfrog` (Eq. 17 there): 2 x_j - x_{j-1} + h^2 f for the second-order x'' = f, x'(0) = 0, of order 2. Both have
+    order 1 if the start is `repeat`, none if it is `paper`. On weights that jump in depth they have order 1 too: one of
+    their steps stands astride each jump.
     """
 
     keep: float
@@ -109,9 +110,13 @@ class Adaptive:
         return []
 
     def solve(
-        self, slope: Callable[[float, Tensor], Tensor], h0: Tensor, course: Course, reads: Sequence[Tensor]
+        self,
+        slope: Callable[[float, Tensor], Tensor],
+        h0: Tensor,
+        course: Course,
+        adjoint: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """h(1); `reads` are differentiated by the adjoint equation if the gradient is not direct."""
+        """h(1), differentiated by autograd; or by the adjoint equation, the tensors of `adjoint` and h0 only."""
         from torchdiffeq import odeint, odeint_adjoint  # type: ignore[import-untyped]
 
         if torch.is_autocast_enabled(
@@ -122,11 +127,11 @@ class Adaptive:
         def func(t: Tensor, h: Tensor) -> Tensor:
             return course.depth_time * slope(float(t.detach()), h).to(h.dtype)
 
-        ends = torch.tensor([0.0, 1.0], device=h0.device, dtype=h0.dtype)
+        ends = torch.tensor([0.0, 1.0], device=h0.device, dtype=h0.real.dtype)
         tolerance = {"rtol": course.tolerance, "atol": course.tolerance, "method": "dopri5"}
-        if course.gradient is Gradient.direct:
+        if adjoint is None:
             return odeint(func, h0, ends, **tolerance)[-1]
-        return odeint_adjoint(func, h0, ends, adjoint_params=tuple(reads), **tolerance)[-1]
+        return odeint_adjoint(func, h0, ends, adjoint_params=tuple(adjoint), **tolerance)[-1]
 
 
 def _tableau(name: str, order: int, a: list[list[str]], b: str, of_x: tuple[int, ...] = ()) -> ExplicitRungeKutta:

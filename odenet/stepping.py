@@ -9,10 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from operator import index
+from typing import SupportsIndex, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from odenet.terms import Gradient, Scheme, Stage, Start
 
@@ -26,18 +27,31 @@ def _reads_nothing(_: Stage) -> Sequence[Tensor]:
     return ()
 
 
+def whole_steps(steps: SupportsIndex) -> int:
+    """A number of steps as an int; ValueError where it is no whole number (a bool, or 8.0)."""
+    try:
+        whole = index(steps)
+    except TypeError:
+        whole = None
+    if whole is None or isinstance(steps, bool):
+        raise ValueError(f"steps={steps!r}: must be a whole number, without a decimal point.")
+    return whole
+
+
 @dataclass(frozen=True, slots=True)
 class OpenRate:
     """A rate during one integration.
 
     `halves` are (f, g) of a partitioned rate y' = f(z), z' = g(y), whose state is [y; z] along dimension 1 (0 of
     vectors). `memory` is k_n of the LM step. `reads` are the tensors behind a stage for which gradients are wanted.
+    `modules` are those whose buffers an evaluation may change.
     """
 
     slope: Slope
     reads: Callable[[Stage], Sequence[Tensor]] = _reads_nothing
     halves: tuple[Slope, Slope] | None = None
     memory: Callable[[Stage], Tensor] | None = None
+    modules: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from enum import Enum
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+Choice = TypeVar("Choice", bound=Enum)
 
 
 class Scheme(Enum):
@@ -15,7 +17,7 @@ class Scheme(Enum):
     rk4 = "rk4"
     rk4_38 = "rk4_38"
     polynet = "polynet"
-    two_step_midpoint = "two_step_midpoint"
+    two_step_midpoint = "two_step_midpoint"  # weakly unstable where solutions decay: for imaginary spectra
     leapfrog = "leapfrog"
     lm = "lm"
     verlet = "verlet"
@@ -97,6 +99,19 @@ class Device(Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+def member(kind: type[Choice], name: Choice | str, key: str) -> Choice:
+    """The member of a closed choice, also by its name.
+
+    Raises:
+        ValueError: there is none; says what `key` can be.
+    """
+    if isinstance(name, kind):
+        return name
+    if isinstance(name, str) and name in kind.__members__:
+        return kind[name]
+    raise ValueError(f"{key}={name!r} is not possible: {', '.join(kind.__members__)} can be.")
 
 
 class Stage(NamedTuple):

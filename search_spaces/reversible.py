@@ -2,7 +2,8 @@
 
 Without batch norm the spectrum of their first-order rates is imaginary, so an integrator has to be stable there: the
 published ones are for small steps, and so is RK4 (to 2.83); Euler, midpoint and Heun are for no step at all. Leapfrog's
-equation is of second order and has its own scheme only.
+equation is of second order and has its own scheme only. Two-step midpoint is stable on imaginary spectra only: on a
+rate that damps, which batch norm allows, its solution comes to oscillate from step to step; RK4 beside it shows that.
 
 Depth starts from the configuration's nodes (two, unless model.nodes is set) and doubles with each refinement: the last
 Hamiltonian stage has one node fewer, and the first step of a two-step scheme is not yet its own.

@@ -144,6 +144,16 @@ def test_a_pair_of_half_rates_is_one_rate_to_schemes_that_know_no_halves(scheme:
     assert torch.equal(integrate(halves, H0, scheme=scheme, steps=5), integrate(whole, H0, scheme=scheme, steps=5))
 
 
+def test_two_step_midpoint_oscillates_from_step_to_step_where_the_solution_decays() -> None:
+    def error(scheme: Scheme, steps: int) -> float:
+        h = integrate(lambda t, h: -10 * h, torch.ones(1, dtype=torch.float64), scheme=scheme, steps=steps)
+        return float(h) - math.exp(-10)
+
+    assert error(Scheme.two_step_midpoint, 98) > 50
+    assert error(Scheme.two_step_midpoint, 99) < -50
+    assert abs(error(Scheme.midpoint, 98)) < 1e-6
+
+
 # Cost and depth
 
 
