@@ -18,13 +18,13 @@ from measure import parser, print_table, write
 from ray import tune
 from rich.console import Console
 
-from sweep.cluster import connected
-from sweep.compose import load
-from sweep.recorder import Book
-from sweep.runner import run_works
-from sweep.search import Search
-from sweep.session import Session
-from sweep.tracking import delivering
+from sweep.cluster.connect import connected
+from sweep.config.compose import load
+from sweep.execution.run import run_works
+from sweep.execution.trial_log import Book
+from sweep.records.run_directory import Session
+from sweep.stages.search import Search
+from sweep.tracking.outbox import delivering
 
 PAGE = 4096 / 2**20  # MiB
 PATIENCE = 3600.0  # that the delivery may go on after the last trial

@@ -20,14 +20,14 @@ from measure import RESULTS, print_table
 from rich.console import Console
 from scipy.stats import t as student
 
-from sweep.cluster import connected
-from sweep.compose import load
-from sweep.export import CurveRow, TrialRow, read_rows
-from sweep.outcome import Outcome
-from sweep.runner import run_works
-from sweep.search import Search
-from sweep.session import Session
-from sweep.tracking import delivering
+from sweep.cluster.connect import connected
+from sweep.config.compose import load
+from sweep.execution.run import run_works
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CurveRow, TrialRow, read_rows
+from sweep.records.run_directory import Session
+from sweep.stages.search import Search
+from sweep.tracking.outbox import delivering
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 TASK = ["space=continuous", "data.per_class=20", "model.width=8", "training.epochs=27", "search.sampler=random"]

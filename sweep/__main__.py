@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from sweep.commandline import Command, help_text, parse, shell_completion
+from sweep.cli.parse import Command, help_text, parse, shell_completion
 from sweep.errors import InputError, WorkError
 
 PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe: no window limits it
@@ -54,7 +54,7 @@ def _dispatch(command: Command, console: Console) -> None:
     elif not command.stage:
         shell_completion(command.flags)
     else:
-        from sweep import stages
+        from sweep.cli import commands as stages
 
         if "--cfg" in command.flags:
             stages.print_config(command, console)

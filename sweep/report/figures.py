@@ -6,11 +6,11 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from sweep.export import CurveRow, Phase, TrialRow
-from sweep.intervals import EQUIVALENCE, Interval
-from sweep.outcome import Outcome
-from sweep.report.blocks import GREY, INK, PALETTE, Figure, figure, label, plural
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CurveRow, Phase, TrialRow
+from sweep.report.elements import GREY, INK, PALETTE, Figure, figure, label, plural
 from sweep.report.results import FAILED, UNFINISHED, Family, Study, TaskResults
+from sweep.report.statistics import EQUIVALENCE, Interval
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "pentagon", "hexagon", "triangle-down")
 

@@ -10,10 +10,10 @@ import yaml
 
 from odenet.config import from_plain
 from odenet.data import DataSet
-from sweep.best import Best, read_best
+from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import InputError
-from sweep.export import CurveRow, EvaluationRow, ManifestationRow, Row, TrialRow, read_rows
-from sweep.search_config import Objective, SearchConfig
+from sweep.records.best import Best, read_best
+from sweep.records.rows import CurveRow, EvaluationRow, ManifestationRow, Row, TrialRow, read_rows
 
 # Each file of a run directory, and the stage that writes it.
 FILES = {

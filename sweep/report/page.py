@@ -7,11 +7,15 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from sweep.export import write_text
-from sweep.report import figures, landscape, pareto, search, tables, tuning, words
-from sweep.report.blocks import Block, Commands, Details, Heading, Notice, Section, Text
-from sweep.report.importance import FEW, MEASURE, importances, varied_parameters
+from sweep.records.rows import write_text
+from sweep.report import figures, pareto, tables
+from sweep.report import optimization_history as tuning
+from sweep.report import parallel_coordinates as landscape
+from sweep.report import search_tables as search
+from sweep.report import sentences as words
+from sweep.report.elements import Block, Commands, Details, Heading, Notice, Section, Text
 from sweep.report.load import FILES, load_sweeps
+from sweep.report.param_importances import FEW, MEASURE, importances, varied_parameters
 from sweep.report.results import Family, Study, TaskResults, build_study, configuration_value
 
 COMMANDS = (
@@ -29,7 +33,7 @@ def write_report(sweeps: Sequence[Path], output: Path, title: str) -> Path:
     found, empty = load_sweeps(sweeps)
     study = build_study(found, empty, output.parent)
     environment = Environment(
-        loader=PackageLoader("sweep", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("sweep.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html.j2")

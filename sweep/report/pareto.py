@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from sweep.export import ManifestationRow, TrialRow, ranked
-from sweep.report.blocks import Figure, Table, count, figure, label, listing, parameter_value, percent, plural
+from sweep.config.search_config import Objective
+from sweep.records.rows import ManifestationRow, TrialRow, ranked
+from sweep.report.elements import Figure, Table, count, figure, label, listing, parameter_value, percent, plural
 from sweep.report.figures import colour
 from sweep.report.load import Sweep
 from sweep.report.results import Family, Study, TaskResults
-from sweep.search_config import Objective
 
 DECADE = 10.0  # a cost axis that spans this is logarithmic
 BIAS = (

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from odenet.data import SETS, DataSet
-from sweep import intervals
-from sweep.export import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, ranked
-from sweep.intervals import Comparison, Interval
-from sweep.outcome import Outcome
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, ranked
+from sweep.report import statistics as intervals
 from sweep.report.load import Sweep, Task
+from sweep.report.statistics import Comparison, Interval
 
 BASELINE = "resnet"
 UNFINISHED = tuple(o for o in Outcome if not o.ended)

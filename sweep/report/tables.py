@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep import intervals
-from sweep.export import ranked
-from sweep.outcome import Outcome
-from sweep.report import words
-from sweep.report.blocks import (
+from sweep.records.outcome import Outcome
+from sweep.records.rows import ranked
+from sweep.report import sentences as words
+from sweep.report import statistics as intervals
+from sweep.report.elements import (
     NONE,
     Link,
     Table,

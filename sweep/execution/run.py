@@ -1,0 +1,171 @@
+"""Runs legs on Ray Tune: searching and final training both come through here, one sweep or all sweeps of a study at
+once, so that a cluster is never idle between two sweeps and worker processes start once.
+
+Ray starts processes, places them and tells what became of them. It retries nothing and keeps no checkpoint: a leg that
+was lost is followed by another one.
+"""
+
+import logging
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray import tune
+
+from odenet.data import Portion, Splits
+from sweep.cluster.connect import slots, trial_resources
+from sweep.errors import StorageError, WorkError
+from sweep.execution.controller import Conductor
+from sweep.execution.display import ProgressDisplay
+from sweep.execution.interrupt import Control, Interrupted
+from sweep.execution.ray_adapter import LegScheduler, LegSearcher, Watch
+from sweep.execution.trainable import Orders, Trial
+from sweep.execution.trial_log import Book
+from sweep.execution.trial_source import Source
+from sweep.records.run_directory import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Trials to run for one sweep: where they come from, on what data, where they are written down."""
+
+    session: Session
+    source: Source
+    book: Book
+    splits: dict[Portion, Splits]
+
+
+class Work(ABC):
+    """A batch and what becomes of it."""
+
+    batch: Batch
+
+    @abstractmethod
+    def conclude(self) -> None:
+        """Writes the results. Raises WorkError: there is nothing to go on with."""
+
+    @abstractmethod
+    def stopped(self, status: str) -> None:
+        """Keeps what is done when trials were cut short; `status` is MLflow's word for it."""
+
+
+def run_works(works: Sequence[Work], title: str, directory: Path, trainable: type[tune.Trainable] = Trial) -> None:
+    """Runs all batches as one Ray Tune experiment, kept in `directory`, and concludes each.
+
+    Raises:
+        Interrupted: the user stopped it; the rows written say which trials were cut short.
+        StorageError: something could not be written. WorkError: Ray Tune failed, or nothing came of a batch; the other
+            batches are concluded all the same.
+    """
+    if not works:
+        return
+    batches = [work.batch for work in works]
+    shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
+    with (
+        ProgressDisplay(batches[0].session.console, title, sum(batch.source.total for batch in batches)) as display,
+        Control(directory.parent / "stop", display.say) as control,
+    ):
+        conductors = [Conductor(batch.source, batch.book, batch.session.config.search, control) for batch in batches]
+        for conductor in conductors:
+            conductor.take_up(display)
+        failure = _fit(_tuner(batches, LegSearcher(conductors, control), directory, trainable), control)
+        waiting = _finish(conductors, control.reason or "the sweep was stopped")
+    _raise_if_cut_short(works, failure, waiting, control)
+    _conclude(works)
+
+
+def _fit(tuner: tune.Tuner, control: Control) -> BaseException | None:
+    """Runs to the end; what went wrong."""
+    try:
+        tuner.fit()
+    except KeyboardInterrupt as error:
+        return error
+    except (ray.exceptions.RayError, tune.TuneError, StorageError, OSError, EOFError) as error:
+        return control.failure or error
+    return control.failure
+
+
+def _finish(conductors: list[Conductor], reason: str) -> int:
+    """Trials that wait to be taken up again."""
+    return sum(conductor.finish(reason) for conductor in conductors)
+
+
+def _raise_if_cut_short(works: Sequence[Work], failure: BaseException | None, waiting: int, control: Control) -> None:
+    name = works[0].batch.session.name.split("/")[0]
+    kept = f"What is done is kept; `sweep resume {name}` goes on."
+    if failure is not None and not isinstance(failure, KeyboardInterrupt):
+        _stop(works, "FAILED")
+        if isinstance(failure, StorageError):
+            raise failure
+        raise WorkError(f"Ray Tune stopped: {failure}. {kept}") from failure
+    if control.storage:
+        _stop(works, "FAILED")
+        raise WorkError(f"A worker could not write its checkpoint: {control.storage}. Make space. {kept}")
+    if waiting or failure is not None or control.stopping:
+        _stop(works, "KILLED")
+        raise Interrupted(f"{waiting} trials were cut short and wait at a checkpoint. {kept}")
+
+
+def _stop(works: Sequence[Work], status: str) -> None:
+    for work in works:
+        work.stopped(status)
+
+
+def _conclude(works: Sequence[Work]) -> None:
+    failures = []
+    for work in works:
+        try:
+            work.conclude()
+        except WorkError as error:
+            failures.append(str(error))
+    if failures:
+        raise WorkError(" ".join(failures))
+
+
+def _tuner(batches: list[Batch], searcher: LegSearcher, directory: Path, trainable: type[tune.Trainable]) -> tune.Tuner:
+    config = batches[0].session.config
+    per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
+    for batch in batches:
+        batch.book.price(per_trial.get("GPU", 0.0))
+    bound = tune.with_parameters(
+        trainable,
+        runtime=config.runtime.for_training(),
+        orders=[_orders(batch) for batch in batches],
+        stop=searcher.control.file,
+    )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
+    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Control has its own
+    return tune.Tuner(
+        tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=LegScheduler(searcher),
+            num_samples=-1,  # as many legs as it takes
+            max_concurrent_trials=config.search.concurrency or slots(per_trial),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=directory.name,
+            storage_path=str(directory.parent),
+            callbacks=[Watch(searcher.control)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+
+
+def _orders(batch: Batch) -> Orders:
+    config = batch.session.config
+    minutes = config.search.timeout_minutes
+    return Orders(
+        splits=batch.splits,
+        tables=config.evaluate,
+        checkpoint_every=config.search.checkpoint_every,
+        seconds=None if minutes is None else 60 * minutes,
+    )

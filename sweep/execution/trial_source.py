@@ -1,0 +1,268 @@
+"""Which trials a sweep runs, and how each goes on: one source of legs for a search, one for a given list; `pbt` has one
+for a population. They know nothing of Ray: `conductor` asks them for legs, and so does `replay`, which trains nothing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from odenet.config import ExperimentConfig, to_plain
+from odenet.seeding import derive
+from sweep.config.schema import override
+from sweep.config.search_config import Objective, SearchConfig
+from sweep.execution.segment import Leg, new_trial_id
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CurveRow, Phase, TrialRow
+from sweep.search.ask_and_tell import Proposal, Proposals
+from sweep.search.schedulers import Scheduler, Verdict, refinement_epochs
+
+
+class Finished:
+    """Said in place of a leg: none will follow."""
+
+
+FINISHED = Finished()
+Next = Leg | Finished | None  # None: not now
+
+
+class Source(ABC):
+    """Asked for legs, and told of every epoch and of how each leg ended. `total`: trials in all."""
+
+    total: int
+
+    @abstractmethod
+    def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
+        """Takes up what was recorded before, first of all. Trials that have not ended come again."""
+
+    @abstractmethod
+    def next(self, may_begin: bool) -> Next:
+        """The next leg. With `may_begin` False only trials that were under way go on, none is begun or promoted."""
+
+    @abstractmethod
+    def result(self, number: int, epoch: int, objective: float | None) -> bool:
+        """Hears of an epoch; whether the trial is to go on."""
+
+    @abstractmethod
+    def leg_ended(self, row: TrialRow) -> None:
+        """Hears how the trial stands after its leg."""
+
+    @abstractmethod
+    def again(self, leg: Leg) -> None:
+        """The leg's worker was lost: its trial is to have another."""
+
+    def leftover(self) -> list[tuple[int, str]]:
+        """Once finished: trials that still wait and will not go on, each with the reason."""
+        return []
+
+
+def trial_seed(sweep_seed: int, number: int) -> int:
+    """The training seed of a trial: each its own, so that no configuration is judged on a lucky one alone."""
+    return derive(sweep_seed, "trial", number) % 2**31
+
+
+@dataclass(slots=True)
+class Trials:
+    """What sources of proposed trials share: where each stands."""
+
+    proposals: Proposals
+    experiment: ExperimentConfig
+    config: SearchConfig
+    folder: Path  # of the checkpoints of all trials
+    epochs: dict[int, int] = field(default_factory=dict)  # completed
+    running: set[int] = field(default_factory=set)
+    due: list[int] = field(default_factory=list)  # under way before, to be taken up
+
+    def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
+        standing = {row.number: row for row in rows}
+        for curve in curves:
+            self.epochs[curve.number] = max(curve.epoch, self.epochs.get(curve.number, 0))
+        for proposal in self.proposals.asked:
+            row = standing.get(proposal.number)
+            if row is not None and row.outcome.ended:
+                self.tell(row)
+            else:
+                self.due.append(proposal.number)
+
+    def tell(self, row: TrialRow) -> None:
+        """Optuna hears how a trial stands."""
+        values = {Objective[name]: value for name, value in row.objectives.items()}
+        if row.objective is not None:
+            values[Objective.accuracy] = row.objective
+        limits = self.config.constraints.limits()
+        excess = {name: value - limits[name] for name, value in row.constraints.items() if name in limits}
+        self.proposals.tell(row.number, row.outcome, values, excess)
+
+    def leg(self, proposal: Proposal, parameters: dict[str, Any], until: int) -> Leg:
+        number = proposal.number
+        experiment = override(self.experiment, {**parameters, "training.seed": trial_seed(self.config.seed, number)})
+        self.running.add(number)
+        self.proposals.tell(number, Outcome.running)
+        return Leg(
+            number=number,
+            trial_id=proposal.trial_id,
+            phase=Phase.search,
+            candidate=number,
+            parameters=proposal.parameters,
+            proposed_by=proposal.proposed_by,
+            experiment=to_plain(experiment),
+            epochs=experiment.training.epochs,
+            until=until,
+            folder=str(self.folder / f"{number:06d}"),
+        )
+
+
+class SearchSource(Source):
+    """Optuna proposes; a scheduler stops trials, or lets them wait at rungs until they are promoted."""
+
+    def __init__(self, trials: Trials, scheduler: Scheduler) -> None:
+        self._trials, self._scheduler = trials, scheduler
+        self._rungs = refinement_epochs(trials.config, trials.experiment.training.epochs)  # where trials wait
+        self.total = trials.config.trials
+
+    def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
+        for curve in curves:
+            if curve.objective is not None:
+                self.result(curve.number, curve.epoch, curve.objective)
+        self._trials.restore(rows, curves)
+        for row in rows:
+            if row.outcome.ended:
+                self._scheduler.end(row.number)
+        # Who waits at a rung is promoted by its rank there, also where that was decided before.
+        self._trials.due = [number for number in self._trials.due if not self._at_rung(number)]
+
+    def _at_rung(self, number: int) -> bool:
+        return not self._trials.config.is_random(number) and self._trials.epochs.get(number, 0) in self._rungs
+
+    def next(self, may_begin: bool) -> Next:
+        trials = self._trials
+        if trials.due:
+            return self._leg(trials.due.pop(0))
+        promoted = self._scheduler.promote() if may_begin else None
+        if promoted is not None:
+            return self._leg(promoted)
+        if may_begin and len(trials.proposals) < self.total and not trials.proposals.exhausted:
+            return self._leg(trials.proposals.ask().number)
+        return None if trials.running else FINISHED
+
+    def _leg(self, number: int) -> Leg:
+        trials = self._trials
+        last = trials.experiment.training.epochs
+        until = last if trials.config.is_random(number) else self._scheduler.until(trials.epochs.get(number, 0))
+        proposal = trials.proposals.asked[number]
+        return trials.leg(proposal, proposal.parameters, until)
+
+    def result(self, number: int, epoch: int, objective: float | None) -> bool:
+        trials = self._trials
+        trials.epochs[number] = max(epoch, trials.epochs.get(number, 0))
+        if objective is None:
+            return True
+        if not self._rungs:
+            trials.proposals.report(number, epoch, objective)
+        elif epoch in self._rungs:
+            trials.proposals.report(number, self._rungs.index(epoch), objective)
+        if trials.config.is_random(number):
+            return True
+        return self._scheduler.report(number, epoch, objective) is Verdict.go
+
+    def leg_ended(self, row: TrialRow) -> None:
+        self._trials.running.discard(row.number)
+        self._trials.tell(row)
+        if row.outcome.ended:
+            self._scheduler.end(row.number)
+
+    def again(self, leg: Leg) -> None:
+        self._trials.running.discard(leg.number)
+        self._trials.due.append(leg.number)
+
+    def leftover(self) -> list[tuple[int, str]]:
+        return [
+            (proposal.number, f"not promoted from the rung at epoch {self._trials.epochs.get(proposal.number, 0)}")
+            for proposal in self._trials.proposals.asked
+            if not self._trials.proposals.outcome(proposal.number).ended
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A trial that is given. `segments`: experiments in turn, each from an epoch on; most have one, from 0."""
+
+    number: int
+    phase: Phase
+    candidate: int
+    parameters: dict[str, Any]
+    segments: list[tuple[int, ExperimentConfig]]
+
+    @property
+    def epochs(self) -> int:
+        return self.segments[0][1].training.epochs
+
+    def leg(self, done: int, trial_id: str, folder: Path) -> Leg:
+        """The stretch that follows `done` epochs."""
+        ends = [*(begin for begin, _ in self.segments[1:]), self.epochs]
+        index = next((index for index, end in enumerate(ends) if done < end), len(ends) - 1)
+        return Leg(
+            number=self.number,
+            trial_id=trial_id,
+            phase=self.phase,
+            candidate=self.candidate,
+            parameters=self.parameters,
+            proposed_by="",
+            experiment=to_plain(self.segments[index][1]),
+            epochs=self.epochs,
+            until=ends[index],
+            folder=str(folder / f"{self.number:06d}"),
+        )
+
+
+Told = dict[int, TrialRow]  # by number: trials that ended
+
+
+class ListSource(Source):
+    """Runs given jobs: a first list, then those that `follow_up` makes of how the first ended."""
+
+    def __init__(self, first: list[Job], follow_up: Callable[[Told], list[Job]], total: int, folder: Path) -> None:
+        self._jobs = {job.number: job for job in first}
+        self._waiting, self._follow_up = [job.number for job in first], follow_up
+        self.total, self._folder = total, folder
+        self._running: set[int] = set()
+        self._told: Told = {}
+        self._epochs: dict[int, int] = {}
+        self._ids: dict[int, str] = {}
+        self._followed = False
+
+    def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
+        for curve in curves:
+            self._epochs[curve.number] = max(curve.epoch, self._epochs.get(curve.number, 0))
+        self._told = {row.number: row for row in rows if row.outcome.ended}
+        self._ids = {row.number: row.trial_id for row in rows}
+        self._waiting = [number for number in self._waiting if number not in self._told]
+
+    def next(self, may_begin: bool) -> Next:  # noqa: ARG002 - the list is the budget
+        if not self._waiting and not self._running and not self._followed:
+            later = self._follow_up(self._told)
+            self._jobs |= {job.number: job for job in later}
+            self._waiting = [job.number for job in later if job.number not in self._told]
+            self._followed = True
+        if not self._waiting:
+            return None if self._running else FINISHED
+        job = self._jobs[self._waiting.pop(0)]
+        self._running.add(job.number)
+        trial_id = self._ids.setdefault(job.number, new_trial_id())
+        return job.leg(self._epochs.get(job.number, 0), trial_id, self._folder)
+
+    def result(self, number: int, epoch: int, objective: float | None) -> bool:  # noqa: ARG002 - nothing is chosen
+        self._epochs[number] = max(epoch, self._epochs.get(number, 0))
+        return True
+
+    def leg_ended(self, row: TrialRow) -> None:
+        self._running.discard(row.number)
+        if row.outcome.ended:
+            self._told[row.number] = row
+        elif row.outcome is Outcome.paused:
+            self._waiting.insert(0, row.number)  # its next segment
+
+    def again(self, leg: Leg) -> None:
+        self._running.discard(leg.number)
+        self._waiting.insert(0, leg.number)
