@@ -21,8 +21,8 @@ from rich.console import Console
 from sweep.cluster.connect import connected
 from sweep.config.compose import load
 from sweep.execution.run import run_works
+from sweep.execution.session import Session
 from sweep.execution.trial_log import Book
-from sweep.records.run_directory import Session
 from sweep.stages.search import Search
 from sweep.tracking.outbox import delivering
 

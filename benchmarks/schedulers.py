@@ -23,9 +23,10 @@ from scipy.stats import t as student
 from sweep.cluster.connect import connected
 from sweep.config.compose import load
 from sweep.execution.run import run_works
+from sweep.execution.session import Session
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, TrialRow, read_rows
-from sweep.records.run_directory import Session
+from sweep.records.rows import CurveRow, TrialRow
+from sweep.records.tables import read_rows
 from sweep.stages.search import Search
 from sweep.tracking.outbox import delivering
 

@@ -8,7 +8,8 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from sweep.cli.parse import Command, help_text, parse, shell_completion
+from sweep.cli.completion import shell_completion
+from sweep.cli.parse import Command, help_text, parse
 from sweep.errors import InputError, WorkError
 
 PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe: no window limits it
@@ -54,12 +55,12 @@ def _dispatch(command: Command, console: Console) -> None:
     elif not command.stage:
         shell_completion(command.flags)
     else:
-        from sweep.cli import commands as stages
+        from sweep.cli import commands
 
         if "--cfg" in command.flags:
-            stages.print_config(command, console)
+            commands.print_config(command, console)
         else:
-            stages.RUN[command.stage](command, console)
+            commands.RUN[command.stage](command, console)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from odenet.schemes import SCHEMES
 from odenet.stepping import Course
 from odenet.terms import Basis, Gradient, Network, Scheme
 from sweep.config.compose import load
-from sweep.config.schema import override
+from sweep.config.overrides import override
 
 PAGE = Path(__file__).parents[1] / "docs/networks.md"
 TEXT = PAGE.read_text()

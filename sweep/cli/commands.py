@@ -11,26 +11,25 @@ from rich.console import Console
 
 from search_spaces import SPACES
 from sweep.cli.parse import VERIFY, Command
-from sweep.cluster.connect import connected, trial_resources
+from sweep.cluster.connect import connected
+from sweep.cluster.resources import trial_resources
 from sweep.config.compose import FOLLOWS, GOES_ON, check_possible, compose_config, load
 from sweep.config.schema import AppConfig, SpaceConfig, save
 from sweep.errors import InputError, WorkError
+from sweep.execution.session import Session
 from sweep.records.best import read_best
-from sweep.records.rows import write_text
+from sweep.records.files import write_text
+from sweep.records.locks import LOCK, alone, is_alive
+from sweep.records.progress import Progress
 from sweep.records.run_directory import (
     BEST,
     CONFIG,
-    LOCK,
     STUDY,
-    Session,
     SweepFiles,
-    alone,
     check_name,
-    is_alive,
     run_directory,
     store_directory,
 )
-from sweep.search.stopping import Progress
 from sweep.stages.doctor import doctor
 from sweep.stages.evaluate import check_evaluate, evaluate
 from sweep.stages.final import check_final, final, load_splits
@@ -171,7 +170,7 @@ def _evaluate(command: Command, console: Console) -> None:
 
 
 def _report(command: Command, console: Console) -> None:
-    from sweep.report import write_report
+    from sweep.report.page import write_report
 
     config = load(command.overrides)
     runs = Path(config.runtime.runs_dir).resolve()

@@ -18,7 +18,8 @@ from yaml import YAMLError
 
 from odenet.config import to_plain
 from search_spaces import SPACES
-from sweep.config.schema import AppConfig, SpaceConfig, leaves, suggestion
+from sweep.config.overrides import leaves, suggestion
+from sweep.config.schema import AppConfig, SpaceConfig
 from sweep.errors import InputError
 
 CONF = "sweep.config.conf"

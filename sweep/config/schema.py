@@ -1,23 +1,84 @@
-"""The configuration: a typed schema over Hydra, and the one place where flat names meet types.
+"""The configuration: a typed schema over Hydra.
 
 The experiment's parts stand at the top level, so that `model.scheme` is the same name on the command line, in a search
 space, in best.yaml and in MLflow.
 """
 
-import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from odenet.config import ExperimentConfig, RuntimeConfig, from_plain, to_plain
+from odenet.config import ExperimentConfig, RuntimeConfig
 from odenet.terms import Device, Scheme
 from search_spaces import SPACES, Space
-from sweep.cluster.connect import ClusterConfig, ClusterKind, Resources
+from sweep.config.overrides import flat
 from sweep.config.search_config import SearchConfig, check_path
+
+MOST = 100_000  # CPUs or GPUs of anything
+SHARE_UNITS = 10_000  # Ray counts a GPU in ten-thousandths
+
+
+class ClusterKind(Enum):
+    """Where trials run: on a Ray that lives as long as the command, or on one that runs already."""
+
+    local = "local"
+    address = "address"
+
+
+@dataclass(kw_only=True, slots=True)
+class ClusterConfig:
+    """Which Ray to use.
+
+    Raises:
+        ValueError: an option that belongs to the other kind, or a number that cannot be.
+    """
+
+    kind: ClusterKind = ClusterKind.local
+    address: str | None = None  # HOST:PORT, or auto: $RAY_ADDRESS, else the cluster found on this machine
+    autoscaling: bool = False  # the cluster adds nodes on demand, so what is present is no limit
+    cpus: int | None = None  # local: how many Ray is told; None: what is here
+    gpus: int | None = None
+
+    def __post_init__(self) -> None:
+        local = self.kind is ClusterKind.local
+        if local and (self.address is not None or self.autoscaling):
+            raise ValueError(
+                "cluster.address and cluster.autoscaling need cluster=address; cluster=local starts Ray here."
+            )
+        if not local and self.address is None:
+            raise ValueError("cluster=address needs cluster.address=HOST:PORT, or auto.")
+        if not local and (self.cpus, self.gpus) != (None, None):
+            raise ValueError("cluster.cpus and cluster.gpus are for cluster=local; a running cluster knows its own.")
+        for name, value, least in (("cpus", self.cpus, 1), ("gpus", self.gpus, 0)):
+            if value is not None and not least <= value <= MOST:
+                raise ValueError(
+                    f"cluster.{name}={value}: at least {least}, or null for what this machine has; at most {MOST}."
+                )
+
+
+@dataclass(kw_only=True, slots=True)
+class Resources:
+    """What one trial gets.
+
+    Raises:
+        ValueError: a number that Ray cannot give.
+    """
+
+    cpus: int = 1
+    gpus: float | None = None  # None: one where Ray has GPUs, else none; below 1 a share of one GPU
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.cpus <= MOST:
+            raise ValueError(f"runtime.resources.cpus={self.cpus}: a trial needs at least 1, at most {MOST}.")
+        gpus = self.gpus or 0.0
+        if gpus and not (1 / SHARE_UNITS <= gpus <= 1 or (1 < gpus <= MOST and float(gpus).is_integer())):
+            raise ValueError(
+                f"runtime.resources.gpus={gpus}: possible are 0, a share of one GPU such as 0.25, and whole numbers."
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -182,55 +243,6 @@ def save(config: AppConfig) -> str:
     """The text of config.yaml. Changes are accepted once: the next session asks again."""
     kept = replace(config, search=replace(config.search, accept_changes=False))
     return OmegaConf.to_yaml(OmegaConf.structured(kept))
-
-
-def override(experiment: ExperimentConfig, params: dict[str, Any]) -> ExperimentConfig:
-    """The experiment with dotted names set, e.g. {"model.scheme": "rk4"}: the one place where names meet types.
-
-    Raises:
-        ValueError: an unknown name, a wrong type, or a combination that cannot be.
-    """
-    plain = to_plain(experiment)
-    known = list(leaves(plain))
-    for name, value in params.items():
-        if name not in known:
-            raise ValueError(f"{name} is no key of an experiment{suggestion(name, known)}")
-        *parents, last = name.split(".")
-        node = plain
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    return from_plain(ExperimentConfig, plain)
-
-
-def suggestion(key: str, known: list[str]) -> str:
-    """What was probably meant, by spelling of the whole name or of its last part."""
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    tail = key.rsplit(".", 1)[-1]
-    near += [name for name in known if name.rsplit(".", 1)[-1] == tail and name not in near]
-    if near:
-        return f"; did you mean {', '.join(near[:3])}?"
-    heads = list(dict.fromkeys(name.split(".")[0] for name in known))
-    return f"; keys begin with {', '.join(heads)}."
-
-
-def leaves(plain: dict[str, Any], prefix: str = "", *, inner: bool = False) -> Iterator[str]:
-    """The dotted names of all values of a nested dictionary; `inner`: those of its dictionaries, too."""
-    for key, value in plain.items():
-        if isinstance(value, dict):
-            if inner:
-                yield prefix + key
-            yield from leaves(value, f"{prefix}{key}.", inner=inner)
-        else:
-            yield prefix + key
-
-
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
-    entries: dict[str, Any] = {}
-    for key, value in nested.items():
-        entries |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return entries
 
 
 ConfigStore.instance().store(name="schema", node=AppConfig)

@@ -9,7 +9,7 @@ from sweep.execution.segment import Leg
 from sweep.execution.trial_log import Book
 from sweep.execution.trial_source import FINISHED, Next, Source
 from sweep.records.outcome import STATES, Outcome
-from sweep.search.stopping import exhausted
+from sweep.tuning.stopping import exhausted
 
 
 class Conductor:

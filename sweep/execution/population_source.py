@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Space
-from sweep.execution.segment import Leg, checkpoint_file, inherited_file
+from sweep.execution.segment import Leg
 from sweep.execution.trial_source import FINISHED, Next, Source, Trials
+from sweep.records.checkpoints import checkpoint_file, inherited_file
 from sweep.records.rows import CurveRow, TrialRow
-from sweep.search.population import exchange, generations
+from sweep.tuning.population import exchange, generations
 
 
 class PopulationSource(Source):

@@ -17,16 +17,16 @@ import ray
 from ray import tune
 
 from odenet.data import Portion, Splits
-from sweep.cluster.connect import slots, trial_resources
+from sweep.cluster.resources import slots, trial_resources
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Conductor
 from sweep.execution.display import ProgressDisplay
 from sweep.execution.interrupt import Control, Interrupted
 from sweep.execution.ray_adapter import LegScheduler, LegSearcher, Watch
+from sweep.execution.session import Session
 from sweep.execution.trainable import Orders, Trial
 from sweep.execution.trial_log import Book
 from sweep.execution.trial_source import Source
-from sweep.records.run_directory import Session
 
 
 @dataclass(frozen=True, slots=True)

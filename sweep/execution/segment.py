@@ -6,12 +6,9 @@ was killed. The worker begins where the newest whole checkpoint in the trial's f
 
 import uuid
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sweep.records.rows import Phase
-
-KEPT = 2  # checkpoints of a trial: the newest, and the one before in case that is damaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +38,3 @@ class Leg:
 
 def new_trial_id() -> str:
     return uuid.uuid4().hex[:8]
-
-
-def checkpoint_file(folder: Path, epoch: int) -> Path:
-    return folder / f"epoch-{epoch:06d}.ckpt"
-
-
-def checkpoint_files(folder: Path) -> list[Path]:
-    """A trial's checkpoints, newest first."""
-    return sorted(folder.glob("epoch-*.ckpt"), reverse=True)
-
-
-def inherited_file(folder: Path, epoch: int) -> Path:
-    """Where a trial keeps the weights that it took over from another one after so many epochs."""
-    return folder / f"inherited-{epoch:06d}.ckpt"

@@ -24,10 +24,10 @@ from sweep.execution.trial_log import with_curve
 from sweep.execution.trial_source import SearchSource, Source, Trials
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import CurveRow, TrialRow, ranked
-from sweep.search.ask_and_tell import ENQUEUED, Proposals
-from sweep.search.optuna_study import Study
-from sweep.search.schedulers import build_scheduler
-from sweep.search.stopping import exhausted
+from sweep.tuning.ask_and_tell import ENQUEUED, Proposals
+from sweep.tuning.optuna_study import Study
+from sweep.tuning.schedulers import build_scheduler
+from sweep.tuning.stopping import exhausted
 
 CLOSE = 0.01  # one point of accuracy below the best recorded objective is as good
 

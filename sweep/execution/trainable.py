@@ -21,7 +21,8 @@ from odenet.optim import OptimizerKind
 from odenet.training import Diverged, Report, Training
 from odenet.transfer import transfer
 from sweep.config.schema import EvaluateConfig
-from sweep.execution.segment import KEPT, Leg, checkpoint_file, checkpoint_files
+from sweep.execution.segment import Leg
+from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
 
 STORAGE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO)

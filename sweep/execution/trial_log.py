@@ -15,20 +15,14 @@ from odenet.config import ExperimentConfig, from_plain, identity
 from odenet.data import Portion, Splits
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.execution.display import ProgressDisplay
-from sweep.execution.segment import Leg, checkpoint_files
+from sweep.execution.segment import Leg
+from sweep.execution.session import Session
+from sweep.records.checkpoints import checkpoint_files
 from sweep.records.outcome import STATES, Outcome
-from sweep.records.rows import (
-    CurveRow,
-    ManifestationRow,
-    Row,
-    TrialRow,
-    append_row,
-    cut_half_row,
-    read_rows,
-    write_rows,
-)
-from sweep.records.run_directory import Session, SweepFiles
-from sweep.search.stopping import Progress
+from sweep.records.progress import Progress
+from sweep.records.rows import CurveRow, ManifestationRow, Row, TrialRow
+from sweep.records.run_directory import SweepFiles
+from sweep.records.tables import append_row, cut_half_row, read_rows, write_rows
 from sweep.tracking.outbox import Run
 
 WRITE_SECONDS = 2.0  # trials.csv is rewritten at most so often while trials run

@@ -16,7 +16,8 @@ import yaml
 from odenet.config import ExperimentConfig, from_plain, to_plain
 from search_spaces import Space
 from sweep.errors import InputError
-from sweep.records.rows import SCHEMA, TrialRow, write_text
+from sweep.records.files import write_text
+from sweep.records.rows import SCHEMA, TrialRow
 
 RECORDED = ("torch", "numpy", "ray", "optuna", "mlflow")
 

@@ -1,17 +1,11 @@
 """What every stage is handed: the configuration, where its files are, and how to speak to the user and to MLflow."""
 
-import fcntl
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
 
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError
-from sweep.tracking.outbox import Tracker
 
 CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -100,33 +94,6 @@ class SweepFiles:
         return self.directory / "rows.csv"
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One stage at work on one sweep."""
-
-    config: AppConfig
-    name: str
-    tracker: Tracker
-    console: Console
-
-    @property
-    def directory(self) -> Path:
-        return run_directory(self.config, self.name)
-
-    @property
-    def files(self) -> SweepFiles:
-        return SweepFiles(self.directory)
-
-    @property
-    def run_key(self) -> str:
-        """The key of the sweep's own MLflow run, parent of its trials'."""
-        return self.name
-
-    def member(self, config: AppConfig, part: str) -> "Session":
-        """The session of a sweep within this study."""
-        return replace(self, config=config, name=f"{self.name}/{part}")
-
-
 def run_directory(config: AppConfig, name: str) -> Path:
     """Absolute, because workers run elsewhere."""
     return (Path(config.runtime.runs_dir) / check_name(name)).resolve()
@@ -135,42 +102,3 @@ def run_directory(config: AppConfig, name: str) -> Path:
 def store_directory(config: AppConfig, name: str) -> Path:
     """Where outbox and MLflow's sqlite file are: the directory of the study, or of the sweep that is in none."""
     return run_directory(config, check_name(name).split("/")[0])
-
-
-LOCK = "driver.lock"
-
-
-@contextmanager
-def alone(config: AppConfig, name: str) -> Iterator[None]:
-    """While inside no other command works on this sweep, nor, for a study, on one of its sweeps. Freed by any death.
-
-    Raises:
-        InputError: another one does.
-    """
-    directory, store = run_directory(config, name), store_directory(config, name)
-    with ExitStack() as held:
-        for place in dict.fromkeys((store, directory)):
-            place.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context((place / LOCK).open("a"))
-            shared = place == store and store != directory  # sweeps of one study may be worked on side by side
-            if not _locked(lock.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-                raise InputError(f"Another command is at work on {place.name}; wait for it, or stop it first.")
-        yield
-
-
-def is_alive(directory: Path) -> bool:
-    """Whether a command is at work on the sweep or study in this run directory."""
-    for place in (directory, directory.parent):
-        if (place / LOCK).exists():
-            with (place / LOCK).open("a") as lock:
-                if not _locked(lock.fileno(), fcntl.LOCK_SH):
-                    return True
-    return False
-
-
-def _locked(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -13,7 +13,8 @@ from odenet.data import DataSet
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, read_best
-from sweep.records.rows import CurveRow, EvaluationRow, ManifestationRow, Row, TrialRow, read_rows
+from sweep.records.rows import CurveRow, EvaluationRow, ManifestationRow, Row, TrialRow
+from sweep.records.tables import read_rows
 
 # Each file of a run directory, and the stage that writes it.
 FILES = {

@@ -1,4 +1,4 @@
-"""What the search saw of its space, and what a trained network does under other integrators."""
+"""What the search saw of its space: every trial as a line through its parameters to its objective."""
 
 import math
 from collections.abc import Sequence
@@ -7,33 +7,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from sweep.report.elements import INK, Figure, figure, label, parameter_value, points
-from sweep.report.figures import colour
-from sweep.report.param_importances import Importance
-from sweep.report.results import Family, Study, TaskResults, configuration_value, is_trained, manifestation_differences
+from sweep.report.elements import Figure, figure, label, parameter_value
+from sweep.report.results import Family, TaskResults, configuration_value
 
 LOG_FROM = 30.0  # axes of positive values whose largest is this many times the smallest are logarithmic
-
-
-def importances(study: Study, task: TaskResults, family: Family, found: Sequence[Importance], name: str) -> Figure:
-    ordered = sorted(found, key=lambda one: one.share)
-    titles = [f"{label(one.parameter)} (n = {one.n})" for one in ordered]
-    chart = go.Figure()
-    chart.add_bar(
-        x=[one.share for one in ordered], y=titles, orientation="h", marker={"color": colour(study, family.name)},
-        name="share explained", hovertemplate="%{x:.2f}",
-    )  # fmt: skip
-    chart.add_scatter(
-        x=[one.noise for one in ordered], y=titles, mode="markers", name="reached by chance in 1 of 20 shuffles",
-        marker={"symbol": "line-ns-open", "size": 16, "color": INK, "line": {"width": 2}}, hovertemplate="%{x:.2f}",
-    )  # fmt: skip
-    chart.update_layout(bargap=0.4)
-    chart.update_xaxes(title="share of the rank variance of the objective", rangemode="tozero")
-    caption = (
-        f"{task.task}, {family.name}: importance of each parameter alone. Only bars that end beyond their black mark "
-        "stand out from noise."
-    )
-    return figure(name, caption, chart, 150 + 28 * len(ordered), legend=True)
 
 
 def parallel_coordinates(task: TaskResults, family: Family, varied: Sequence[str], name: str) -> Figure:
@@ -98,42 +75,3 @@ def _even(low: float, high: float) -> list[float]:
 
 def _few_whole(values: Sequence[float]) -> bool:
     return len(set(values)) <= 8 and all(value == int(value) for value in values)
-
-
-def manifestations(task: TaskResults, family: Family, name: str) -> Figure | None:
-    """None when the networks were measured under nothing but what they were trained with."""
-    found = manifestation_differences(family)
-    if len(found) < 2:
-        return None
-    schemes, steps = list(dict.fromkeys(scheme for scheme, _ in found)), sorted({steps for _, steps in found})
-    trained = {(row.scheme, row.steps) for s in family.sweeps for row in s.evaluations if is_trained(row)}
-    means = [[_mean_points(found.get((scheme, n))) for n in steps] for scheme in schemes]
-    texts = [["" if value is None else points(value / 100) for value in row] for row in means]
-    largest = max(abs(value) for row in means for value in row if value is not None) or 1.0
-    chart = go.Figure(
-        go.Heatmap(
-            z=means, x=[str(n) for n in steps], y=[label(scheme) for scheme in schemes], text=texts,
-            texttemplate="%{text}", xgap=2, ygap=2, zmin=-largest, zmax=largest,
-            colorscale=[[0, "#B35806"], [0.5, "#F7F7F7"], [1, "#2166AC"]], colorbar={"title": {"text": "points"}},
-            hovertemplate="%{y}, %{x} steps: %{text} points<extra></extra>",
-        )
-    )  # fmt: skip
-    for scheme, n in trained & set(found):
-        x, y = steps.index(n), schemes.index(scheme)
-        chart.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": INK, "width": 3})
-    numbers = sorted({len(values) for values in found.values()})
-    n_text = str(numbers[-1]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    chart.update_layout(title={"text": f"{label(family.name)}, n = {n_text} networks per cell", "font": {"size": 14}})
-    chart.update_xaxes(title="integrator steps per stage", type="category")
-    chart.update_yaxes(type="category", autorange="reversed")
-    caption = (
-        f"{task.task}, {family.name}: mean test accuracy under another integrator and number of steps, minus that of "
-        "the same network as it was trained, in points (n = " + n_text + "). Outlined: trained manifestations; where "
-        "draws chose different ones, an outlined cell need not be 0. A network that is an ODE loses nothing "
-        "with more steps or a better integrator."
-    )
-    return figure(name, caption, chart, 170 + 44 * len(schemes))
-
-
-def _mean_points(values: Sequence[float] | None) -> float | None:
-    return None if not values else 100 * float(np.mean(values))

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from sweep.report.results import Family, configuration_value
+from sweep.report.elements import INK, Figure, figure, label
+from sweep.report.figures import colour
+from sweep.report.results import Family, Study, TaskResults, configuration_value
 
 FEW = 20  # trials: below, a warning
 SHUFFLES = 200
@@ -96,3 +99,24 @@ def _design(values: Sequence[Any]) -> np.ndarray:
         return np.array([[float(str(value) == group) for group in groups] for value in values])
     x = average_ranks(values) / len(values)
     return np.stack([np.ones_like(x), x, x**2], axis=1)
+
+
+def importance_bars(study: Study, task: TaskResults, family: Family, found: Sequence[Importance], name: str) -> Figure:
+    ordered = sorted(found, key=lambda one: one.share)
+    titles = [f"{label(one.parameter)} (n = {one.n})" for one in ordered]
+    chart = go.Figure()
+    chart.add_bar(
+        x=[one.share for one in ordered], y=titles, orientation="h", marker={"color": colour(study, family.name)},
+        name="share explained", hovertemplate="%{x:.2f}",
+    )  # fmt: skip
+    chart.add_scatter(
+        x=[one.noise for one in ordered], y=titles, mode="markers", name="reached by chance in 1 of 20 shuffles",
+        marker={"symbol": "line-ns-open", "size": 16, "color": INK, "line": {"width": 2}}, hovertemplate="%{x:.2f}",
+    )  # fmt: skip
+    chart.update_layout(bargap=0.4)
+    chart.update_xaxes(title="share of the rank variance of the objective", rangemode="tozero")
+    caption = (
+        f"{task.task}, {family.name}: importance of each parameter alone. Only bars that end beyond their black mark "
+        "stand out from noise."
+    )
+    return figure(name, caption, chart, 150 + 28 * len(ordered), legend=True)

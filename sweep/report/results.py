@@ -13,7 +13,7 @@ import numpy as np
 from odenet.data import SETS, DataSet
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, ranked
-from sweep.report import statistics as intervals
+from sweep.report import statistics
 from sweep.report.load import Sweep, Task
 from sweep.report.statistics import Comparison, Interval
 
@@ -47,14 +47,14 @@ class Family:
 
     @property
     def mean(self) -> float:
-        return intervals.grand_mean(self.by_draw())
+        return statistics.grand_mean(self.by_draw())
 
     @property
     def interval(self) -> Interval | None:
         """Of the mean; None below two runs, which have no spread. With one draw it is over its seeds only."""
         if len(self.runs) < 2:
             return None
-        return intervals.bootstrap(self.by_draw(), np.random.default_rng(0))
+        return statistics.bootstrap(self.by_draw(), np.random.default_rng(0))
 
     def final_mean(self, value: Callable[[TrialRow], float]) -> float | None:
         """Mean over the final trainings that are done."""
@@ -218,8 +218,8 @@ def _results(task: Task, sweeps: Sequence[Sweep]) -> TaskResults:
         own = [sweep for sweep in sweeps if sweep.family == name]
         families.append(Family(name, own, [run for sweep in own for run in final_runs(sweep)]))
     compared = [(family, _matched(family, families[0])) for family in families[1:]]
-    matched = [(family, pairs, intervals.compare(list(pairs.values()))) for family, pairs in compared if pairs]
-    adjusted = intervals.holm([comparison.p for _, _, comparison in matched])
+    matched = [(family, pairs, statistics.compare(list(pairs.values()))) for family, pairs in compared if pairs]
+    adjusted = statistics.holm([comparison.p for _, _, comparison in matched])
     differences = [
         Difference(
             family,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase, TrialRow
-from sweep.report import statistics as intervals
+from sweep.report import statistics
 from sweep.report.elements import count, listing, percent, percent_interval, plural, points, points_interval
 from sweep.report.load import FILES, Sweep
 from sweep.report.results import BASELINE, FAILED, UNFINISHED, Difference, Family, Study, TaskResults
@@ -99,7 +99,7 @@ def conclusion(difference: Difference, results: TaskResults) -> str:
 
 
 def smallest_p(draws: int) -> str:
-    return f"The smallest two-sided p that {plural(draws, 'draw')} can give is {intervals.smallest_p(draws):.3g}."
+    return f"The smallest two-sided p that {plural(draws, 'draw')} can give is {statistics.smallest_p(draws):.3g}."
 
 
 def missing_files(sweeps: Sequence[Sweep], names: Sequence[str]) -> str | None:
@@ -164,7 +164,7 @@ def _decision(difference: Difference) -> str:
         return "Inconclusive: the data do not decide."
     if found.verdict is Verdict.equivalent:
         return f"Verdict: {name} is equivalent, within one point."
-    small = " by less than one point" if found.delta_interval.within(intervals.EQUIVALENCE) else ""
+    small = " by less than one point" if found.delta_interval.within(statistics.EQUIVALENCE) else ""
     scope = " in this exploration" if found.draws < CLAIM else ""
     return f"Verdict: {name} is {found.verdict.value}{small}{scope}."
 

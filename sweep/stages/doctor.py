@@ -17,8 +17,9 @@ from packaging.requirements import Requirement
 from rich.console import Console
 
 from odenet.data import load_test
-from sweep.cluster.connect import LONGEST_TEMPORARY, ClusterKind, connected, slots, trial_resources
-from sweep.config.schema import AppConfig
+from sweep.cluster.connect import LONGEST_TEMPORARY, connected
+from sweep.cluster.resources import slots, trial_resources
+from sweep.config.schema import AppConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 from sweep.records.files import storing
 

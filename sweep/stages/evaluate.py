@@ -17,13 +17,15 @@ from odenet.data import Batches, Images, Statistics, load_data, load_test
 from odenet.evaluation import Score, manifestations
 from odenet.evaluation import evaluate as score
 from odenet.terms import Scheme
-from sweep.cluster.connect import trial_resources
+from sweep.cluster.resources import trial_resources
 from sweep.config.schema import AppConfig, EvaluateConfig
 from sweep.errors import InputError, WorkError
+from sweep.execution.session import Session
 from sweep.execution.trial_log import mlflow_key
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, read_rows, write_rows
-from sweep.records.run_directory import Session, SweepFiles, run_directory
+from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
+from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.tables import read_rows, write_rows
 from sweep.tracking.outbox import Run
 
 

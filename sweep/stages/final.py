@@ -12,20 +12,23 @@ from typing import Any
 from odenet.config import ExperimentConfig
 from odenet.data import Portion, Splits, load_data
 from odenet.seeding import derive
-from sweep.config.schema import AppConfig, override, save
+from sweep.config.overrides import override
+from sweep.config.schema import AppConfig, save
 from sweep.errors import InputError, WorkError
+from sweep.execution.list_source import Ended, Job, ListSource
 from sweep.execution.run import Batch, Work, run_works
-from sweep.execution.segment import checkpoint_file
+from sweep.execution.session import Session
 from sweep.execution.trial_log import Book, mlflow_key
-from sweep.execution.trial_source import Job, ListSource, Told
 from sweep.records.best import Best, changed, read_best, write_best
+from sweep.records.checkpoints import checkpoint_file
 from sweep.records.files import write_text
 from sweep.records.outcome import Outcome
-from sweep.records.rows import Phase, TrialRow, ranked, read_rows
-from sweep.records.run_directory import Session, SweepFiles, run_directory
-from sweep.search.problem import question
-from sweep.search.stopping import Progress
+from sweep.records.progress import Progress
+from sweep.records.rows import Phase, TrialRow, ranked
+from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.tables import read_rows
 from sweep.tracking.outbox import Run
+from sweep.tuning.problem import question
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Final(Work):
         )
         self.batch = Batch(session, source, Book(session, files, splits), splits)
 
-    def _follow_up(self, told: Told) -> list[Job]:
+    def _follow_up(self, told: Ended) -> list[Job]:
         session, crowned = self.batch.session, crown(self._candidates, self._confirm, told, self._chance)
         _write_crowned(session, crowned, self.batch.splits)
         first = len(self._confirm)
@@ -105,7 +108,7 @@ def final(session: Session) -> None:
     run_works([Final(session)], f"final {session.name}", session.files.final.directory / "ray")
 
 
-def crown(candidates: list[Candidate], jobs: list[Job], told: Told, chance: float) -> Candidate:
+def crown(candidates: list[Candidate], jobs: list[Job], told: Ended, chance: float) -> Candidate:
     """The candidate with the best mean objective over the confirming seeds; a failed one counts as chance, ties go to
     the better search rank."""
     if not jobs:

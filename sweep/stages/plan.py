@@ -18,12 +18,13 @@ from odenet.footprint import footprint
 from odenet.models import build_model
 from odenet.refinement import coarsen, refine
 from odenet.training import Training
-from sweep.config.schema import AppConfig, override
+from sweep.config.overrides import override
+from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
-from sweep.search.problem import question
-from sweep.search.schedulers import bracket_shares, rungs
 from sweep.stages.search import check
+from sweep.tuning.problem import question
+from sweep.tuning.schedulers import bracket_shares, rungs
 
 Course = list[tuple[int, float]]  # up to an epoch, so many trials
 ITERATIONS = 2  # of the dry run, after one that warms up

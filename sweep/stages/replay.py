@@ -14,11 +14,12 @@ from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
 from sweep.execution.simulator import CLOSE, Recording, Tally, as_it_was, replayed
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, TrialRow, read_rows
+from sweep.records.progress import Progress
+from sweep.records.rows import CurveRow, TrialRow
 from sweep.records.run_directory import SweepFiles
-from sweep.search.problem import question
-from sweep.search.schedulers import refinement_epochs
-from sweep.search.stopping import Progress
+from sweep.records.tables import read_rows
+from sweep.tuning.problem import question
+from sweep.tuning.schedulers import refinement_epochs
 
 # What of a finished search can be asked otherwise: how it was searched, not what.
 POSSIBLE = (

@@ -7,15 +7,16 @@ from tempfile import TemporaryDirectory
 from search_spaces import Space
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError
+from sweep.records.progress import Progress
 from sweep.records.provenance import compare_origin, origin
-from sweep.records.rows import CurveRow, ManifestationRow, TrialRow, read_rows
+from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory, store_directory
-from sweep.search.ask_and_tell import STUDY_FILE, Proposals
-from sweep.search.optuna_study import damaged, open_study
-from sweep.search.problem import question
-from sweep.search.stopping import Progress
+from sweep.records.tables import read_rows
 from sweep.stages.search import check
 from sweep.tracking.outbox import lag
+from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.optuna_study import damaged, open_study
+from sweep.tuning.problem import question
 
 
 def check_begun(config: AppConfig, name: str) -> None:

@@ -10,23 +10,25 @@ from pathlib import Path
 from odenet.config import to_plain
 from odenet.data import Splits, load_data
 from search_spaces import Space
-from sweep.config.schema import AppConfig, override, save
+from sweep.config.overrides import override
+from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SchedulerKind
 from sweep.errors import InputError, WorkError
 from sweep.execution.population_source import PopulationSource
 from sweep.execution.run import Batch, Work, run_works
+from sweep.execution.session import Session
 from sweep.execution.trial_log import Book
 from sweep.execution.trial_source import SearchSource, Source, Trials
 from sweep.records.best import Best, changed, provenance, write_best
 from sweep.records.files import write_text
 from sweep.records.provenance import check_origin, origin
 from sweep.records.rows import ranked
-from sweep.records.run_directory import Session, SweepFiles
-from sweep.search.ask_and_tell import STUDY_FILE, Proposals
-from sweep.search.optuna_study import open_study
-from sweep.search.problem import check_objectives, enqueued, question
-from sweep.search.schedulers import build_scheduler
+from sweep.records.run_directory import SweepFiles
 from sweep.tracking.outbox import Run
+from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.optuna_study import open_study
+from sweep.tuning.problem import check_objectives, enqueued, question
+from sweep.tuning.schedulers import build_scheduler
 
 
 def check(config: AppConfig) -> Splits:

@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.errors import InputError
+from sweep.records.locks import is_alive
 from sweep.records.outcome import Outcome
-from sweep.records.rows import TrialRow, ranked, read_rows
-from sweep.records.run_directory import SweepFiles, is_alive
-from sweep.search.stopping import Progress
+from sweep.records.progress import Progress
+from sweep.records.rows import TrialRow, ranked
+from sweep.records.run_directory import SweepFiles
+from sweep.records.tables import read_rows
 from sweep.tracking.outbox import OUTBOX, lag
 
 

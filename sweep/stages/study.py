@@ -7,12 +7,14 @@ from pathlib import Path
 
 from odenet.seeding import derive
 from search_spaces import SPACES
-from sweep.config.schema import AppConfig, SpaceConfig, flat, save
+from sweep.config.overrides import flat
+from sweep.config.schema import AppConfig, SpaceConfig, save
 from sweep.errors import InputError, StorageError, WorkError
 from sweep.execution.run import run_works
+from sweep.execution.session import Session
 from sweep.records.files import write_text
-from sweep.records.run_directory import Session, check_name
-from sweep.search.stopping import Progress
+from sweep.records.progress import Progress
+from sweep.records.run_directory import check_name
 from sweep.stages.evaluate import evaluate
 from sweep.stages.final import Final
 from sweep.stages.search import Search, check
@@ -100,7 +102,7 @@ def _collecting(failures: list[str]) -> Iterator[None]:
 
 
 def _report(session: Session, sweeps: list[Session]) -> Path:
-    from sweep.report import write_report  # plotting loads when there is something to plot
+    from sweep.report.page import write_report
 
     tried = [sweep.directory for sweep in sweeps if sweep.files.trials.exists()]
     return write_report(tried, session.directory / "report.html", session.name)

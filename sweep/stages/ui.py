@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.errors import InputError, WorkError
-from sweep.search.ask_and_tell import STUDY_FILE
 from sweep.tracking.outbox import store_uri
+from sweep.tuning.ask_and_tell import STUDY_FILE
 
 HOST = "127.0.0.1"
 

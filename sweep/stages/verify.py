@@ -17,13 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sweep.errors import InputError
 from sweep.execution.trial_log import mlflow_key
 from sweep.records.outcome import STATES, Outcome
-from sweep.records.rows import TrialRow, read_rows
+from sweep.records.rows import TrialRow
 from sweep.records.run_directory import SweepFiles
-from sweep.search.ask_and_tell import STUDY_FILE
+from sweep.records.tables import read_rows
 from sweep.tracking.outbox import OUTBOX, lag, store_uri
+from sweep.tuning.ask_and_tell import STUDY_FILE
 
 if TYPE_CHECKING:
-    from sweep.tracking.delivery import Recorded, Records
+    from sweep.tracking.client import Recorded, Records
 
 PARENT = "mlflow.parentRunId"
 
@@ -127,7 +128,8 @@ def _values(row: TrialRow) -> list[float]:
 
 def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]:
     # Imports MLflow, which takes seconds and which no other command but `sweep.delivery` itself needs.
-    from sweep.tracking.delivery import Records, sqlite_file
+    from sweep.tracking.client import Records
+    from sweep.tracking.outbox import sqlite_file
 
     uri, behind = store_uri(store.directory, store.uri), lag(store.directory)
     if behind.lines and not alive:

@@ -1,6 +1,6 @@
 """The process that delivers an outbox: `python -m sweep.tracking.delivery DIRECTORY URI EXPERIMENT TOKEN PID`.
 
-The only module that imports mlflow. One line of the outbox after the other, each exactly once: how far it got is in
+One line of the outbox after the other, each exactly once: how far it got is in
 delivered.json, so a restart goes on there. A line whose process was killed before it could write that down, or whose
 answer was lost, is delivered again. MLflow itself takes most of them for the same (metrics by run, name, step and time;
 parameters; tags; inputs; files); what would be made twice, runs and models, carries the line's id in the tag `sweep.id`
@@ -14,25 +14,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
-os.environ |= {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a request whose answer is lost may have made a run: look it up first
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}
+from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
+
+os.environ |= MLFLOW_ENVIRONMENT
 
 import mlflow
 from mlflow import MlflowClient, set_tracking_uri
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from sweep.errors import WorkError
 from sweep.records.files import write_text
-from sweep.tracking.outbox import AWAY, DELIVERED, LOCK, OUTBOX, delivered
+from sweep.tracking.outbox import AWAY, DELIVERED, DELIVERY_LOCK, OUTBOX, delivered, sqlite_file
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 2.0
@@ -157,22 +152,16 @@ def _open(directory: Path, uri: str, experiment: str) -> Delivery:
     """Two processes that open a fresh sqlite file at once corrupt its migration; a server has opened its own."""
     set_tracking_uri(uri)
     file = sqlite_file(uri)
-    with _alone(directory / LOCK if file is None else file.with_name(f"{file.name}.lock")):
+    with _alone(directory / DELIVERY_LOCK if file is None else file.with_name(f"{file.name}.lock")):
         client = MlflowClient(uri)
         here = None if file is None else (directory / "mlartifacts").resolve().as_uri()  # else the server's
         return Delivery(client, _persistently(directory, lambda _: _experiment_id(client, experiment, here)))
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """Of a store that is one."""
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)[1:]) if parts.scheme == "sqlite" else None
-
-
 def deliver_next(directory: Path, deliver: Deliver) -> bool:
     """Delivers one line, if there is a whole one. Several processes may serve an outbox, as when two sweeps of a study
     are evaluated at once: one does at a time, so that no line is delivered twice."""
-    with _alone(directory / LOCK):
+    with _alone(directory / DELIVERY_LOCK):
         state = delivered(directory)
         with (directory / OUTBOX).open("rb") as outbox:
             outbox.seek(state["offset"])
@@ -238,54 +227,6 @@ def _persistently(directory: Path, call: Callable[[bool], Answer]) -> Answer:
         else:
             (directory / AWAY).unlink(missing_ok=True)
             return answer
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A run as MLflow has it."""
-
-    run_id: str
-    status: str
-    tags: dict[str, str]
-
-
-class Records:
-    """An experiment, to be read. What is asked raises WorkError where the store does not answer."""
-
-    def __init__(self, uri: str, experiment: str) -> None:
-        self._uri, self._experiment = uri, experiment
-        with self._answering():
-            self._client = MlflowClient(uri)
-
-    def runs(self) -> list[Recorded]:
-        """All of them; none where there is no such experiment."""
-        with self._answering():
-            known = self._client.get_experiment_by_name(self._experiment)
-            return [_recorded(run) for run in self._pages(known.experiment_id)] if known else []
-
-    def history(self, run: Recorded, metric: str) -> list[tuple[int, float]]:
-        """Step and value, in order of time."""
-        with self._answering():
-            found = self._client.get_metric_history(run.run_id, metric)
-        return [(one.step, one.value) for one in sorted(found, key=lambda one: (one.timestamp, one.step))]
-
-    def _pages(self, experiment_id: str) -> Iterator[Run]:
-        page = self._client.search_runs([experiment_id])
-        yield from page
-        while page.token:
-            page = self._client.search_runs([experiment_id], page_token=page.token)
-            yield from page
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            yield
-        except MlflowException as error:
-            raise WorkError(f"MLflow at {self._uri} cannot be read: {str(error).strip().splitlines()[0]}") from error
-
-
-def _recorded(run: Run) -> Recorded:
-    return Recorded(run.info.run_id, run.info.status, run.data.tags)
 
 
 if __name__ == "__main__":

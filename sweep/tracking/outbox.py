@@ -16,15 +16,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from sweep.errors import InputError, StorageError, WorkError
 from sweep.records.files import append_line, storing
 
 OUTBOX = "outbox.jsonl"
 DELIVERED = "delivered.json"
-LOCK = "delivery.lock"  # held while a line is delivered
+DELIVERY_LOCK = "delivery.lock"  # held while a line is delivered
 DELIVERY_LOG = "delivery.log"
 LINE_SECONDS = 0.2  # that the delivery of a line takes on a busy machine
+MLFLOW_ENVIRONMENT = {  # to be set before mlflow is imported
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a request whose answer is lost may have made a run: look it up first
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
 AWAY = "away.json"  # since when the store does not answer, and why
 
 
@@ -175,6 +181,12 @@ def _lines(outbox: Path, offset: int) -> Iterator[dict[str, Any]]:
 def store_uri(directory: Path, uri: str | None) -> str:
     """The configured MLflow store: `uri`, or a sqlite file in the run directory."""
     return uri or f"sqlite:///{(directory / 'mlflow.db').resolve()}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Of a store that is one."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)[1:]) if parts.scheme == "sqlite" else None
 
 
 @contextmanager

@@ -15,17 +15,19 @@ from sweep.execution.controller import Conductor
 from sweep.execution.display import ProgressDisplay
 from sweep.execution.interrupt import Control
 from sweep.execution.population_source import PopulationSource
-from sweep.execution.segment import KEPT, Leg, checkpoint_file, checkpoint_files
+from sweep.execution.segment import Leg
+from sweep.execution.session import Session
 from sweep.execution.trial_log import METRICS, Book
 from sweep.execution.trial_source import FINISHED, SearchSource, Source, Trials
+from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, read_rows
-from sweep.records.run_directory import Session
-from sweep.search.ask_and_tell import STUDY_FILE, Proposals
-from sweep.search.optuna_study import open_study
-from sweep.search.problem import question
-from sweep.search.schedulers import build_scheduler
+from sweep.records.rows import CurveRow
+from sweep.records.tables import read_rows
 from sweep.tracking.outbox import OUTBOX
+from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.optuna_study import open_study
+from sweep.tuning.problem import question
+from sweep.tuning.schedulers import build_scheduler
 from tests.sweep.sweep_files import TINY, session_on, trial
 
 TABLES = [
@@ -116,7 +118,7 @@ def configured(*words: str, runs: Path = Path("runs")) -> AppConfig:
 
 
 def searching(session: Session) -> Source:
-    """As `sweep.search.Search` puts it together."""
+    """As `sweep.stages.search.Search` puts it together."""
     config, files = session.config, session.files
     space, experiment = question(config)
     study = open_study(session.directory / STUDY_FILE, session.name, config.search.objectives)

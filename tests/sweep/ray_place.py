@@ -75,7 +75,9 @@ class Place:
 PREAMBLE = """
 import json, os, sys
 from pathlib import Path
-from sweep.cluster.connect import ClusterConfig, ClusterKind, Resources, connected, slots, trial_resources
+from sweep.cluster.connect import connected
+from sweep.cluster.resources import slots, trial_resources
+from sweep.config.schema import ClusterConfig, ClusterKind, Resources
 from sweep.errors import InputError, WorkError
 here = Path.cwd()
 try:

@@ -10,11 +10,15 @@ from rich.console import Console
 from odenet.config import ExperimentConfig
 from search_spaces import SPACES
 from sweep.config.compose import load
-from sweep.config.schema import AppConfig, override, save
+from sweep.config.overrides import override
+from sweep.config.schema import AppConfig, save
+from sweep.execution.session import Session
 from sweep.records.best import Best, provenance, write_best
+from sweep.records.files import write_text
 from sweep.records.outcome import Outcome
-from sweep.records.rows import Phase, TrialRow, write_rows, write_text
-from sweep.records.run_directory import Session, SweepFiles
+from sweep.records.rows import Phase, TrialRow
+from sweep.records.run_directory import SweepFiles
+from sweep.records.tables import write_rows
 from sweep.tracking.outbox import OUTBOX, Tracker
 
 # Networks of a few hundred parameters on 50 digits: an epoch takes milliseconds.

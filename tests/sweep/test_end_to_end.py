@@ -23,9 +23,10 @@ from search_spaces import SPACES, Choice, Space, fixed
 from sweep.__main__ import run as sweep_here
 from sweep.records.best import read_best
 from sweep.records.outcome import STATES, Outcome
-from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow, ranked, read_rows
+from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow, ranked
 from sweep.records.run_directory import SweepFiles
-from sweep.search.ask_and_tell import STUDY_FILE
+from sweep.records.tables import read_rows
+from sweep.tuning.ask_and_tell import STUDY_FILE
 
 pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to start Ray
 

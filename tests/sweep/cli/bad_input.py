@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from sweep.search.ask_and_tell import STUDY_FILE
+from sweep.tuning.ask_and_tell import STUDY_FILE
 
 Change = Callable[[Path], object]
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from torchvision.datasets import CIFAR10
 
-from sweep.records.rows import Phase, write_rows
+from sweep.records.rows import Phase
+from sweep.records.tables import write_rows
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory
 from tests.sweep.sweep_files import trial, write_sweep
 

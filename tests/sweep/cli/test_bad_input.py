@@ -14,12 +14,14 @@ import pytest
 
 from odenet.data import load_data
 from sweep.config.search_config import Objective
+from sweep.records.files import write_text
 from sweep.records.provenance import check_origin, origin
-from sweep.records.rows import CurveRow, ManifestationRow, TrialRow, write_rows, write_text
+from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
 from sweep.records.run_directory import SweepFiles
-from sweep.search.ask_and_tell import STUDY_FILE, Proposals
-from sweep.search.optuna_study import open_study
-from sweep.search.problem import question
+from sweep.records.tables import write_rows
+from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.optuna_study import open_study
+from sweep.tuning.problem import question
 from tests.sweep.cli.bad_input import CURVES, EXTEND, FINAL, LEDGER, PICKLE, RESUME, WRONG
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory
 from tests.sweep.sweep_files import trial, write_sweep

@@ -12,7 +12,8 @@ import yaml
 from odenet.data import DataSet
 from search_spaces import SPACES
 from sweep.cli import commands as stages
-from sweep.cli.parse import STAGES, candidates, help_text
+from sweep.cli.completion import candidates
+from sweep.cli.parse import STAGES, help_text
 from sweep.errors import WorkError
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory
 

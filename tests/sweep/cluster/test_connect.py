@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from sweep.cluster import connect as cluster
-from sweep.cluster.connect import ClusterConfig, ClusterKind, Node, Resources, connected, slots, trial_resources
+from sweep.cluster import connect
+from sweep.cluster import resources as offers
+from sweep.cluster.connect import connected
+from sweep.cluster.resources import Node, slots, trial_resources
+from sweep.config.schema import ClusterConfig, ClusterKind, Resources
 from sweep.errors import InputError, WorkError
 from tests.sweep.ray_place import Place, short_place
 
@@ -65,13 +68,13 @@ CPU_ONLY = Node("c", "::4", 8, 0)
     ],
 )
 def test_a_trial_gets_what_was_asked_and_as_many_run_as_fit_node_by_node(monkeypatch, nodes, asked, given, fit):
-    monkeypatch.setattr(cluster, "_nodes", lambda: nodes)
+    monkeypatch.setattr(offers, "_nodes", lambda: nodes)
     assert trial_resources(asked) == given
     assert slots(given) == fit
 
 
 def test_more_than_any_node_has_is_refused_with_what_the_cluster_has_unless_nodes_may_come(monkeypatch):
-    monkeypatch.setattr(cluster, "_nodes", lambda: [HEAD, SMALL, SMALL])
+    monkeypatch.setattr(offers, "_nodes", lambda: [HEAD, SMALL, SMALL])
     with pytest.raises(InputError) as refused:
         trial_resources(Resources(gpus=2))
     assert "asks for 1 CPUs and 2 GPUs on one node" in str(refused.value)
@@ -80,7 +83,7 @@ def test_more_than_any_node_has_is_refused_with_what_the_cluster_has_unless_node
 
 
 def test_an_autoscaling_cluster_without_nodes_must_be_told_about_gpus_and_has_one_slot(monkeypatch):
-    monkeypatch.setattr(cluster, "_nodes", lambda: [HEAD])
+    monkeypatch.setattr(offers, "_nodes", lambda: [HEAD])
     with pytest.raises(InputError, match=r"say runtime\.resources\.gpus=1, a share, or 0"):
         trial_resources(Resources(), autoscaling=True)
     assert slots(trial_resources(Resources(gpus=0.5), autoscaling=True)) == 1
@@ -200,7 +203,7 @@ def test_the_users_choice_of_authentication_is_kept(monkeypatch, tmp_path, given
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TMPDIR", "/tmp/" + "x" * 60)
-    with cluster._environment(ClusterConfig()):
+    with connect._environment(ClusterConfig()):
         assert os.environ["RAY_AUTH_MODE"] == mode
         assert {name: os.environ[name] for name in given} == given
         assert ("RAY_AUTH_TOKEN" in os.environ) == (fresh or "RAY_AUTH_TOKEN" in given)

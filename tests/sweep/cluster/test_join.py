@@ -15,7 +15,8 @@ from sweep.cluster import join as joining
 from sweep.cluster.join import check_visible
 from sweep.errors import InputError
 from sweep.records.outcome import Outcome
-from sweep.records.rows import TrialRow, read_rows
+from sweep.records.rows import TrialRow
+from sweep.records.tables import read_rows
 from tests.sweep.ray_place import TOKEN, Place, short_place
 
 pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to start Ray

@@ -12,7 +12,8 @@ from odenet.data import DataSet
 from odenet.terms import Device, Scheme
 from search_spaces import SPACES
 from sweep.config.compose import FOLLOWS, GOES_ON, check_possible, groups, known_keys, load
-from sweep.config.schema import AppConfig, SpaceConfig, override, save
+from sweep.config.overrides import override
+from sweep.config.schema import AppConfig, SpaceConfig, save
 from sweep.config.search_config import Budget
 from sweep.errors import InputError
 from sweep.stages.study import members

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from odenet.config import to_plain
-from sweep.config.schema import override
-from sweep.execution.segment import checkpoint_file, inherited_file
+from sweep.config.overrides import override
 from sweep.execution.trial_source import FINISHED, trial_seed
+from sweep.records.checkpoints import checkpoint_file, inherited_file
 from sweep.records.outcome import Outcome
 from tests.sweep.pretended import Worker, begun, configured, history_in, next_leg, outcomes, source_of, stands
 

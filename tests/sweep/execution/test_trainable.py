@@ -16,9 +16,11 @@ from odenet.config import ExperimentConfig, RuntimeConfig, to_plain
 from odenet.optim import OptimizerKind
 from odenet.terms import Device
 from odenet.training import Training
-from sweep.config.schema import EvaluateConfig, override
-from sweep.execution.segment import Leg, checkpoint_file, checkpoint_files, inherited_file
+from sweep.config.overrides import override
+from sweep.config.schema import EvaluateConfig
+from sweep.execution.segment import Leg
 from sweep.execution.trainable import Orders, Trial, TrialFailed
+from sweep.records.checkpoints import checkpoint_file, checkpoint_files, inherited_file
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase
 from tests.sweep.pretended import configured, data

@@ -7,20 +7,21 @@ from typing import Any
 
 import pytest
 
-from sweep.config.schema import override
+from sweep.config.overrides import override
 from sweep.config.search_config import Objective
 from sweep.errors import InputError
+from sweep.execution.list_source import Ended, Job, ListSource
 from sweep.execution.segment import Leg
+from sweep.execution.session import Session
 from sweep.execution.trial_log import METRICS, curve_metrics, objective_value
-from sweep.execution.trial_source import Job, ListSource, Told
-from sweep.records import rows as export
+from sweep.records import tables
 from sweep.records.outcome import STATES, Outcome
-from sweep.records.rows import CurveRow, ManifestationRow, Phase, TrialRow, read_rows
-from sweep.records.run_directory import Session
-from sweep.search import optuna_study as journal
-from sweep.search.ask_and_tell import STUDY_FILE
-from sweep.search.optuna_study import open_study
-from sweep.tracking import outbox as tracking
+from sweep.records.rows import CurveRow, ManifestationRow, Phase, TrialRow
+from sweep.records.tables import read_rows
+from sweep.tracking import outbox
+from sweep.tuning import optuna_study
+from sweep.tuning.ask_and_tell import STUDY_FILE
+from sweep.tuning.optuna_study import open_study
 from tests.sweep.pretended import (
     TABLES,
     Killed,
@@ -56,7 +57,7 @@ def listed(session: Session) -> ListSource:
         for number in range(2)
     ]
 
-    def follow_up(told: Told) -> list[Job]:
+    def follow_up(told: Ended) -> list[Job]:
         best = max(told.values(), key=lambda row: row.objective or 0.0).candidate
         return [Job(number=2, phase=Phase.final, candidate=best, parameters={}, segments=parts[:1])]
 
@@ -84,8 +85,8 @@ def kill_at(patch: pytest.MonkeyPatch, line: int) -> Callable[[], int]:
         written += 1
         whole(path, text, header)
 
-    whole = export.append_line
-    for module in (export, journal, tracking):
+    whole = tables.append_line
+    for module in (tables, optuna_study, outbox):
         patch.setattr(module, "append_line", append_line)
     return lambda: written
 
@@ -136,7 +137,7 @@ def killed_at(runs: Path, kind: str, line: int) -> dict[int, str]:
             taken_up(runs, kind).drive()
     if kind == "final":
         ledger = runs / "x" / "final" / "ledger.csv"
-        export.cut_half_row(ledger)
+        tables.cut_half_row(ledger)
         return {row.number: row.trial_id for row in read_rows(ledger, TrialRow)} if ledger.exists() else {}
     trials = open_study(runs / "x" / STUDY_FILE, "x", [Objective.accuracy]).trials()
     return {one.number: one.user_attrs["trial_id"] for one in trials}

@@ -7,13 +7,15 @@ import pytest
 
 from odenet.config import ExperimentConfig, from_plain
 from search_spaces import SPACES
-from sweep.config.schema import override
+from sweep.config.overrides import override
 from sweep.config.search_config import SearchConfig
+from sweep.execution.list_source import Ended, Job, ListSource
 from sweep.execution.population_source import PopulationSource
 from sweep.execution.segment import Leg
-from sweep.execution.trial_source import FINISHED, Job, ListSource, SearchSource, Told, trial_seed
+from sweep.execution.trial_source import FINISHED, SearchSource, trial_seed
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, Phase, TrialRow, read_rows
+from sweep.records.rows import CurveRow, Phase, TrialRow
+from sweep.records.tables import read_rows
 from tests.sweep.pretended import (
     Worker,
     begun,
@@ -168,8 +170,8 @@ def jobs(*numbers: int, phase: Phase = Phase.confirm) -> list[Job]:
     return [Job(number=n, phase=phase, candidate=n, parameters={}, segments=parts) for n in numbers]
 
 
-def listed(tmp_path: Path, seen: list[Told]) -> ListSource:
-    def follow_up(told: Told) -> list[Job]:
+def listed(tmp_path: Path, seen: list[Ended]) -> ListSource:
+    def follow_up(told: Ended) -> list[Job]:
         seen.append(dict(told))
         return jobs(2, 3, phase=Phase.final)
 
@@ -177,7 +179,7 @@ def listed(tmp_path: Path, seen: list[Told]) -> ListSource:
 
 
 def test_a_list_is_run_first_and_followed_up_once_all_of_it_has_ended(tmp_path):
-    seen: list[Told] = []
+    seen: list[Ended] = []
     source = listed(tmp_path, seen)
     first = [next_leg(source), next_leg(source)]
     assert [leg.number for leg in first] == [0, 1]

@@ -26,11 +26,12 @@ from odenet.training import Training
 from sweep.config.compose import load
 from sweep.config.search_config import Objective
 from sweep.execution.trial_source import Trials
-from sweep.records.rows import TrialRow, read_rows
-from sweep.search.ask_and_tell import STUDY_FILE, Proposals
-from sweep.search.optuna_study import Study
-from sweep.search.problem import question
+from sweep.records.rows import TrialRow
+from sweep.records.tables import read_rows
 from sweep.stages.verify import Store, verify
+from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.optuna_study import Study
+from sweep.tuning.problem import question
 
 PATIENCE = 240.0
 WORKER = "ray::ResourceTrainable"

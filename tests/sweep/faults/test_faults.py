@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from search_spaces import SPACES, Choice, Space
-from sweep.execution.segment import checkpoint_files
+from sweep.records.checkpoints import checkpoint_files
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, Phase, TrialRow, read_rows
+from sweep.records.rows import CurveRow, Phase, TrialRow
 from sweep.records.run_directory import SweepFiles
+from sweep.records.tables import read_rows
 from tests.sweep.faults.fault_drivers import (
     EPOCHS,
     SEARCH,

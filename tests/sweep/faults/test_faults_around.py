@@ -11,7 +11,8 @@ import pytest
 
 from search_spaces import SPACES, Choice, Space, fixed
 from sweep.records.outcome import Outcome
-from sweep.records.rows import TrialRow, read_rows
+from sweep.records.rows import TrialRow
+from sweep.records.tables import read_rows
 from tests.sweep.faults.fault_drivers import (
     EPOCHS,
     SEARCH,

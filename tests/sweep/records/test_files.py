@@ -10,7 +10,8 @@ import pytest
 
 from sweep.errors import StorageError
 from sweep.records.files import write_text
-from sweep.records.rows import TrialRow, append_row, cut_half_row, read_rows, write_rows
+from sweep.records.rows import TrialRow
+from sweep.records.tables import append_row, cut_half_row, read_rows, write_rows
 from tests.sweep.small_disk import make_read_only, mounted
 from tests.sweep.sweep_files import trial
 

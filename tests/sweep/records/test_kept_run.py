@@ -17,13 +17,14 @@ from odenet.data import Statistics, load_data, load_test
 from sweep.config.compose import load
 from sweep.records.best import read_best
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, Phase, TrialRow, ranked, read_rows
+from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, Phase, TrialRow, ranked
 from sweep.records.run_directory import SweepFiles
-from sweep.search.ask_and_tell import Proposals
-from sweep.search.optuna_study import open_study
-from sweep.search.problem import question
+from sweep.records.tables import read_rows
 from sweep.stages.evaluate import measure
 from sweep.stages.final import check_final
+from sweep.tuning.ask_and_tell import Proposals
+from sweep.tuning.optuna_study import open_study
+from sweep.tuning.problem import question
 from tests.sweep.sweep_command import Command, in_empty_directory
 
 ARCHIVE = Path(__file__).parents[2] / "fixtures" / "kept-runs.tar.xz"

@@ -13,18 +13,8 @@ from odenet.config import ExperimentConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, git_commit, read_best, write_best
 from sweep.records.outcome import Outcome
-from sweep.records.rows import (
-    SCHEMA,
-    CurveRow,
-    EvaluationRow,
-    ManifestationRow,
-    Phase,
-    TrialRow,
-    append_row,
-    ranked,
-    read_rows,
-    write_rows,
-)
+from sweep.records.rows import SCHEMA, CurveRow, EvaluationRow, ManifestationRow, Phase, TrialRow, ranked
+from sweep.records.tables import append_row, read_rows, write_rows
 from tests.sweep.sweep_files import best_of, trial
 
 CURVE = CurveRow(

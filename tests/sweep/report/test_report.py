@@ -13,9 +13,10 @@ from odenet.config import ExperimentConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, write_best
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow, write_rows
-from sweep.report import write_report
+from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow
+from sweep.records.tables import write_rows
 from sweep.report.elements import figure
+from sweep.report.page import write_report
 from sweep.report.param_importances import average_ranks, explained
 
 SEEDS = (100, 101)

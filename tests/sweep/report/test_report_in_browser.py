@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.report import write_report
+from sweep.report.page import write_report
 from tests.sweep.report.test_report import write_final, write_search
 from tests.sweep.report.test_report_search import manifestation, proposed, sweep
 

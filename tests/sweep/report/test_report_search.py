@@ -12,9 +12,10 @@ from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SamplerKind, SchedulerKind, SearchConfig
 from sweep.errors import InputError
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, ManifestationRow, TrialRow, write_rows
-from sweep.report import write_report
+from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
+from sweep.records.tables import write_rows
 from sweep.report.optimization_history import expected_best
+from sweep.report.page import write_report
 from sweep.report.pareto import front
 from tests.sweep.report.test_report import curve, report, study, trial, write_evaluation, write_search
 

@@ -14,12 +14,14 @@ from odenet.evaluation import evaluate as score
 from odenet.models import manifest
 from odenet.terms import Device, Scheme
 from odenet.training import Training
-from sweep.config.schema import AppConfig, EvaluateConfig, override
+from sweep.config.overrides import override
+from sweep.config.schema import AppConfig, EvaluateConfig
 from sweep.errors import WorkError
 from sweep.records.outcome import Outcome
-from sweep.records.rows import EvaluationRow, Phase, TrialRow, read_rows, write_rows
+from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
+from sweep.records.tables import read_rows, write_rows
 from sweep.stages import evaluate as stage
-from sweep.stages.evaluate import CLEAN, MANIFESTATION, check_evaluate, class_balanced, evaluate, measure
+from sweep.stages.evaluate import check_evaluate, class_balanced, evaluate, measure
 from tests.sweep.sweep_files import PARAMETERS, session_on, trial, write_sweep
 
 CPU = RuntimeConfig(device=Device.cpu)

@@ -12,8 +12,8 @@ from odenet.config import ExperimentConfig, from_plain
 from odenet.data import Portion
 from odenet.seeding import derive
 from sweep.errors import InputError, WorkError
+from sweep.execution.list_source import Job
 from sweep.execution.segment import Leg
-from sweep.execution.trial_source import Job
 from sweep.records.best import read_best
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase

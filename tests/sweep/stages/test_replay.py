@@ -14,15 +14,17 @@ import pytest
 from odenet.config import ExperimentConfig
 from search_spaces import SPACES, Choice, Float, Int, Space, When, fixed
 from sweep.config.compose import load
-from sweep.config.schema import ReplayConfig, override, save
+from sweep.config.overrides import override
+from sweep.config.schema import ReplayConfig, save
 from sweep.config.search_config import Budget, Objective, SamplerKind, SchedulerKind, SearchConfig
 from sweep.execution.simulator import Archive, Recorded, Recording, Simulation, as_it_was, replayed, simulation
 from sweep.execution.trial_source import SearchSource, Trials
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, TrialRow, append_row, write_rows
-from sweep.search.ask_and_tell import ENQUEUED, STUDY_FILE, Proposals
-from sweep.search.optuna_study import Study, open_study
-from sweep.search.schedulers import build_scheduler, refinement_epochs
+from sweep.records.rows import CurveRow, TrialRow
+from sweep.records.tables import append_row, write_rows
+from sweep.tuning.ask_and_tell import ENQUEUED, STUDY_FILE, Proposals
+from sweep.tuning.optuna_study import Study, open_study
+from sweep.tuning.schedulers import build_scheduler, refinement_epochs
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory, tree
 from tests.sweep.sweep_files import trial, write_sweep
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from odenet.seeding import derive
-from sweep.config.schema import override
+from sweep.config.overrides import override
 from sweep.errors import InputError, WorkError
 from sweep.execution.trial_source import trial_seed
 from sweep.records.best import read_best

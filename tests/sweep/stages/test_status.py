@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from sweep.records.outcome import Outcome
-from sweep.records.rows import Phase, TrialRow, write_rows
+from sweep.records.rows import Phase, TrialRow
+from sweep.records.tables import write_rows
 from sweep.stages.status import sweeps_below
 from tests.sweep.sweep_command import Command, in_empty_directory
 from tests.sweep.sweep_files import trial, write_sweep

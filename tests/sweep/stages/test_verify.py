@@ -15,13 +15,14 @@ from sweep.config.search_config import Objective, SamplerKind, SearchConfig
 from sweep.errors import InputError
 from sweep.execution.trial_log import mlflow_key
 from sweep.records.outcome import STATES, Outcome
-from sweep.records.rows import Phase, TrialRow, read_rows, write_rows
+from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import SweepFiles
-from sweep.search.ask_and_tell import STUDY_FILE, Proposals
-from sweep.search.optuna_study import open_study
+from sweep.records.tables import read_rows, write_rows
 from sweep.stages.verify import Store, verify
 from sweep.tracking.delivery import main
 from sweep.tracking.outbox import OUTBOX, Run, Tracker, store_uri
+from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.optuna_study import open_study
 from tests.sweep.sweep_files import trial
 
 EPOCHS = 3

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from odenet.config import ExperimentConfig, RuntimeConfig
 from odenet.terms import Device
 from odenet.training import Training
-from sweep.config.schema import override
+from sweep.config.overrides import override
 from sweep.errors import WorkError
 from sweep.tracking import delivery
 from sweep.tracking.outbox import AWAY, OUTBOX, Run, Tracker, delivering, lag, store_uri

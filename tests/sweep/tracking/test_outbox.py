@@ -24,13 +24,13 @@ from odenet.checkpoint import load_checkpoint
 from odenet.config import ExperimentConfig, RuntimeConfig
 from odenet.terms import Device
 from odenet.training import Training
-from sweep.config.schema import override
+from sweep.config.overrides import override
 from sweep.errors import StorageError, WorkError
 from sweep.execution.trial_log import METRICS
 from sweep.tracking import delivery
 from sweep.tracking import outbox as tracking
 from sweep.tracking.delivery import LONGEST_PARAM, main
-from sweep.tracking.outbox import DELIVERED, LOCK, OUTBOX, Lag, Run, Tracker, delivering, lag, store_uri
+from sweep.tracking.outbox import DELIVERED, DELIVERY_LOCK, OUTBOX, Lag, Run, Tracker, delivering, lag, store_uri
 from tests.sweep.small_disk import make_read_only, mounted
 
 PATIENCE = 120.0
@@ -184,7 +184,7 @@ def test_while_a_line_is_delivered_no_other_process_can_deliver(tmp_path):
     Tracker(tmp_path / OUTBOX).metrics("x", {}, 1)
 
     def deliver_one(line: dict, runs: dict, doubtful: bool) -> None:
-        with (tmp_path / LOCK).open("w") as lock, pytest.raises(BlockingIOError):
+        with (tmp_path / DELIVERY_LOCK).open("w") as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     assert [delivery.deliver_next(tmp_path, deliver_one) for _ in range(2)] == [True, False]

@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 from search_spaces import Choice, Int, Space, When, fixed
 from sweep.config.search_config import Constraints, Objective, SamplerKind, SearchConfig
 from sweep.records.outcome import STATES, Outcome
-from sweep.search.ask_and_tell import STUDY_FILE, Proposals
-from sweep.search.optuna_study import Study
-from tests.sweep.search.studies import CHANCE, NUMBERS, SPACE, accuracy, go_on, proposals, recorded, what
+from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.optuna_study import Study
+from tests.sweep.tuning.studies import CHANCE, NUMBERS, SPACE, accuracy, go_on, proposals, recorded, what
 
 OPTIONS = Space({"net": fixed("n"), "a": Choice(("p", "q")), "b": Int(0, 2)}, {"b": When("a", ("q",))})
 ENDINGS = [outcome for outcome in Outcome if outcome.ended]

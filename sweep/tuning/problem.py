@@ -7,14 +7,16 @@ from odenet.config import ExperimentConfig, depths_after
 from odenet.networks import NETWORKS
 from odenet.terms import Scheme
 from search_spaces import Space
-from sweep.config.schema import AppConfig, flat, override
+from sweep.config.overrides import flat, override
+from sweep.config.schema import AppConfig
 from sweep.config.search_config import Objective, SchedulerKind
 from sweep.errors import InputError
 from sweep.records.best import read_best
-from sweep.records.rows import TrialRow, ranked, read_rows
-from sweep.search.population import check_population, generations
-from sweep.search.samplers import check_sampler
-from sweep.search.schedulers import build_scheduler, refinement_epochs
+from sweep.records.rows import TrialRow, ranked
+from sweep.records.tables import read_rows
+from sweep.tuning.population import check_population, generations
+from sweep.tuning.samplers import check_sampler
+from sweep.tuning.schedulers import build_scheduler, refinement_epochs
 
 TIMING = ("refinement.count", "refinement.first", "refinement.interval")
 

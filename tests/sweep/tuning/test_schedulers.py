@@ -11,7 +11,7 @@ import pytest
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
 from sweep.config.search_config import PopulationConfig, SchedulerKind, SearchConfig
-from sweep.search.schedulers import (
+from sweep.tuning.schedulers import (
     Asha,
     DepthAsha,
     Hyperband,

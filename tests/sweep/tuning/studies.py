@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial
 from search_spaces import SPACES, Float, Int, Space, fixed
 from sweep.config.search_config import Objective, SamplerKind, SearchConfig
 from sweep.records.outcome import Outcome
-from sweep.search.ask_and_tell import STUDY_FILE, Proposal, Proposals
-from sweep.search.optuna_study import open_study
+from sweep.tuning.ask_and_tell import STUDY_FILE, Proposal, Proposals
+from sweep.tuning.optuna_study import open_study
 
 CHANCE = 0.1
 SPACE = SPACES["continuous"]

@@ -8,7 +8,8 @@ import pytest
 from sweep.config.search_config import Budget
 from sweep.errors import InputError
 from sweep.records.outcome import Outcome
-from sweep.search.stopping import Progress, exhausted
+from sweep.records.progress import Progress
+from sweep.tuning.stopping import exhausted
 from tests.sweep.sweep_files import trial
 
 HOUR = 3600.0

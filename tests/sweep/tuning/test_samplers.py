@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from search_spaces import SPACES, Choice, Float, Int, Space, When, fixed
 from sweep.config.search_config import Constraints, SamplerKind, SchedulerKind, SearchConfig
-from sweep.search.samplers import LARGEST_GRID, LEARNING, check_sampler, given, population_size, sampler_for
+from sweep.tuning.samplers import LARGEST_GRID, LEARNING, check_sampler, given, population_size, sampler_for
 
 CONTINUOUS = SPACES["continuous"]
 NUMBERS = Space({"a.x": Float(0, 1), "a.y": Float(1e-3, 1, log=True), "a.n": Int(1, 9), "b": fixed("z")})

@@ -5,9 +5,9 @@ import pytest
 from search_spaces import Choice, Float, Space
 from sweep.config.search_config import Constraints, Objective, SamplerKind, SearchConfig
 from sweep.records.outcome import Outcome
-from sweep.search.ask_and_tell import Proposals
-from sweep.search.optuna_study import Study
-from tests.sweep.search.studies import CHANCE, NUMBERS, SPACE, accuracy, proposals, recorded
+from sweep.tuning.ask_and_tell import Proposals
+from sweep.tuning.optuna_study import Study
+from tests.sweep.tuning.studies import CHANCE, NUMBERS, SPACE, accuracy, proposals, recorded
 
 BOTH = [Objective.accuracy, Objective.gflops]
 

@@ -10,7 +10,7 @@ from odenet.config import ExperimentConfig, from_plain
 from odenet.regularization import RegularizationConfig
 from search_spaces import SPACES, Choice, Float, Int, Space, When, fixed
 from sweep.config.search_config import PopulationConfig, SchedulerKind, SearchConfig
-from sweep.search.population import (
+from sweep.tuning.population import (
     INTEGRATOR,
     MUTABLE,
     Draws,

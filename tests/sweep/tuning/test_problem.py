@@ -8,8 +8,9 @@ from sweep.config.compose import load
 from sweep.errors import InputError
 from sweep.records.best import write_best
 from sweep.records.outcome import Outcome
-from sweep.records.rows import TrialRow, write_rows
-from sweep.search.problem import TIMING, check_objectives, enqueued, question
+from sweep.records.rows import TrialRow
+from sweep.records.tables import write_rows
+from sweep.tuning.problem import TIMING, check_objectives, enqueued, question
 from tests.sweep.pretended import configured
 from tests.sweep.sweep_files import PARAMETERS, best_of, trial
 

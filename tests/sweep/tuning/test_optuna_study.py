@@ -14,9 +14,9 @@ from search_spaces import Choice, Float, Space, fixed
 from sweep.config.search_config import Objective, SamplerKind, SearchConfig
 from sweep.errors import InputError, StorageError
 from sweep.records.outcome import Outcome
-from sweep.search.ask_and_tell import STUDY_FILE, Proposals
-from sweep.search.optuna_study import open_study
-from tests.sweep.search.studies import CHANCE, NUMBERS, accuracy, go_on, proposals, recorded, what
+from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.optuna_study import open_study
+from tests.sweep.tuning.studies import CHANCE, NUMBERS, accuracy, go_on, proposals, recorded, what
 
 
 def a_sweep(directory: Path) -> Proposals:

@@ -21,8 +21,8 @@ from odenet.seeding import derive
 from search_spaces import Space
 from sweep.config.search_config import Objective, SamplerKind, SearchConfig
 from sweep.records.outcome import STATES, Outcome
-from sweep.search.optuna_study import Study, Told, damaged
-from sweep.search.samplers import LEARNING, given, sampler_for
+from sweep.tuning.optuna_study import Study, Told, damaged
+from sweep.tuning.samplers import LEARNING, given, sampler_for
 
 STUDY_FILE = "study.journal"
 ENQUEUED = "enqueued"

@@ -8,7 +8,7 @@ from enum import Enum
 from itertools import accumulate
 
 from sweep.config.search_config import SchedulerKind, SearchConfig
-from sweep.search.population import generations
+from sweep.tuning.population import generations
 
 FEWEST_OTHERS = 3  # median: a median of fewer says little
 GOLDEN = 0x9E3779B97F4A7C15  # of 2^64 the golden section: multiples of it fill a circle evenly, at any stride
