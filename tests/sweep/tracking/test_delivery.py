@@ -21,7 +21,7 @@ from odenet.terms import Device
 from odenet.training import Training
 from sweep.config.overrides import override
 from sweep.errors import WorkError
-from sweep.tracking import delivery
+from sweep.tracking import client, delivery
 from sweep.tracking.outbox import AWAY, OUTBOX, Run, Tracker, delivering, lag, store_uri
 from tests.sweep.store_server import StoreServer
 
@@ -310,4 +310,4 @@ def test_a_store_that_cannot_be_read_is_named(monkeypatch):
     for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"):
         monkeypatch.setenv(name, "0")
     with pytest.raises(WorkError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be read: "):
-        delivery.Records("http://127.0.0.1:9", "x").runs()
+        client.Records("http://127.0.0.1:9", "x").runs()
