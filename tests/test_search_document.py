@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.cli.parse import STAGES
+from sweep.cli.commands import STAGES
 from sweep.config.compose import known_keys
 from sweep.config.search_config import SamplerKind, SchedulerKind
 from sweep.records.outcome import STATES, Outcome

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from sweep.cli.parse import STAGES
+from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
 SHELLS = {"bash": " ", "zsh": " ", "fish": "\n"}  # with what each has between the candidates

@@ -80,6 +80,11 @@ def compose_config(arguments: list[str]) -> DictConfig:
         raise InputError(_explain(error.__cause__ or error, arguments)) from error
 
 
+def composed_text(arguments: list[str]) -> str:
+    """The composed configuration as YAML. InputError as `load`."""
+    return OmegaConf.to_yaml(compose_config(arguments))
+
+
 def hydra_arguments(arguments: list[str]) -> list[str]:
     """space.fix.X= and space.range.X= as the additions that they are to Hydra; the last of two counts."""
     return [f"++{text}" if text.startswith(OPEN_KEYS) else text for text in arguments]

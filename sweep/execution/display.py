@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 
 from rich.console import Console, Group, RenderableType
@@ -10,11 +11,38 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.execution.observers import Observer
+from sweep.execution.segment import Segment
 from sweep.records.outcome import Outcome
-from sweep.records.rows import TrialRow
+from sweep.records.rows import CurveRow, TrialRow
 
 SHOWN = 8  # running trials listed at most
-SILENT = (Outcome.running, Outcome.paused)  # a line for each of these would be one for every leg
+SILENT = (Outcome.running, Outcome.paused)  # a line for each of these would be one for every segment
+
+
+class ShownTrials(Observer):
+    """The trials of one sweep, on a display that several sweeps may share. `epochs`: of a whole trial."""
+
+    def __init__(self, display: "ProgressDisplay", epochs: int) -> None:
+        self._display, self._epochs = display, epochs
+        self._epochs_of: dict[int, int] = {}
+
+    def take_up(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:  # noqa: ARG002
+        for row in rows:
+            self._display.update(row, self._epochs, heard=False)
+
+    def began(self, row: TrialRow, segment: Segment) -> None:
+        self._epochs_of[row.number] = segment.epochs
+        self._show(row)
+
+    def epoch(self, row: TrialRow, curve: CurveRow) -> None:  # noqa: ARG002
+        self._show(row)
+
+    def stands(self, row: TrialRow, segment: Segment | None) -> None:  # noqa: ARG002
+        self._show(row)
+
+    def _show(self, row: TrialRow) -> None:
+        self._display.update(row, self._epochs_of.get(row.number, self._epochs))
 
 
 class ProgressDisplay:

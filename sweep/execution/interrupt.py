@@ -16,7 +16,7 @@ class Interrupted(KeyboardInterrupt):
     """The user stopped the sweep; what was done is on disk."""
 
 
-class Control:
+class Interrupt:
     """Inside the block SIGINT and SIGTERM stop the sweep: once, running trials end after their present epoch, with a
     checkpoint; twice, at once. Workers see it by a file."""
 
@@ -28,7 +28,7 @@ class Control:
         self.failure: BaseException | None = None  # to be raised outside Ray's callbacks, some of which swallow it
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Control":
+    def __enter__(self) -> "Interrupt":
         with storing(self.file, 0):
             self.file.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
@@ -43,12 +43,17 @@ class Control:
             self.file.unlink(missing_ok=True)
 
     def stop(self, reason: str) -> None:
-        """No further leg begins, and running trials end after their epoch."""
+        """No further segment begins, and running trials end after their epoch."""
         self.stopping, self.reason = True, self.reason or reason
         try:
             write_text(self.file, reason)
         except StorageError as error:  # workers will not see it: the run ends between two of Ray's steps
             self.fail(error)
+
+    def storage_failed(self, reason: str) -> None:
+        """A worker could not write: nothing further begins, and the session says so at its end."""
+        self.storage = reason
+        self.stop(reason)
 
     def fail(self, error: BaseException) -> None:
         self.failure = self.failure or error

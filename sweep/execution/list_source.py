@@ -5,39 +5,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odenet.config import ExperimentConfig, to_plain
-from sweep.execution.segment import Leg, new_trial_id
-from sweep.execution.trial_source import FINISHED, Next, Source
+from odenet.config import ExperimentConfig
+from sweep.execution.segment import Segment, new_trial_id
+from sweep.execution.trial_source import FINISHED, Next, TrialSource
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A trial that is given. `segments`: experiments in turn, each from an epoch on; most have one, from 0."""
+    """A trial that is given. `experiments`: in turn, each from an epoch on; most trials have one, from epoch 0."""
 
     number: int
     phase: Phase
     candidate: int
     parameters: dict[str, Any]
-    segments: list[tuple[int, ExperimentConfig]]
+    experiments: list[tuple[int, ExperimentConfig]]
 
     @property
     def epochs(self) -> int:
-        return self.segments[0][1].training.epochs
+        return self.experiments[0][1].training.epochs
 
-    def leg(self, done: int, trial_id: str, folder: Path) -> Leg:
-        """The stretch that follows `done` epochs."""
-        ends = [*(begin for begin, _ in self.segments[1:]), self.epochs]
+    def segment(self, done: int, trial_id: str, folder: Path) -> Segment:
+        """The segment that follows `done` epochs."""
+        ends = [*(begin for begin, _ in self.experiments[1:]), self.epochs]
         index = next((index for index, end in enumerate(ends) if done < end), len(ends) - 1)
-        return Leg(
+        return Segment(
             number=self.number,
             trial_id=trial_id,
             phase=self.phase,
             candidate=self.candidate,
             parameters=self.parameters,
             proposed_by="",
-            experiment=to_plain(self.segments[index][1]),
+            experiment=self.experiments[index][1],
             epochs=self.epochs,
             until=ends[index],
             folder=str(folder / f"{self.number:06d}"),
@@ -47,7 +47,7 @@ class Job:
 Ended = dict[int, TrialRow]  # by number: trials that ended
 
 
-class ListSource(Source):
+class ListSource(TrialSource):
     """Runs given jobs: a first list, then those that `follow_up` makes of how the first ended."""
 
     def __init__(self, first: list[Job], follow_up: Callable[[Ended], list[Job]], total: int, folder: Path) -> None:
@@ -78,19 +78,19 @@ class ListSource(Source):
         job = self._jobs[self._waiting.pop(0)]
         self._running.add(job.number)
         trial_id = self._ids.setdefault(job.number, new_trial_id())
-        return job.leg(self._epochs.get(job.number, 0), trial_id, self._folder)
+        return job.segment(self._epochs.get(job.number, 0), trial_id, self._folder)
 
     def result(self, number: int, epoch: int, objective: float | None) -> bool:  # noqa: ARG002 - nothing is chosen
         self._epochs[number] = max(epoch, self._epochs.get(number, 0))
         return True
 
-    def leg_ended(self, row: TrialRow) -> None:
+    def segment_ended(self, row: TrialRow) -> None:
         self._running.discard(row.number)
         if row.outcome.ended:
             self._told[row.number] = row
         elif row.outcome is Outcome.paused:
             self._waiting.insert(0, row.number)  # its next segment
 
-    def again(self, leg: Leg) -> None:
-        self._running.discard(leg.number)
-        self._waiting.insert(0, leg.number)
+    def again(self, segment: Segment) -> None:
+        self._running.discard(segment.number)
+        self._waiting.insert(0, segment.number)

@@ -1,4 +1,4 @@
-"""The members of a population as a source of legs: each generation is one leg of every member."""
+"""The members of a population as a source of legs: each generation is one segment of every member."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Space
-from sweep.execution.segment import Leg
-from sweep.execution.trial_source import FINISHED, Next, Source, Trials
+from sweep.execution.segment import Segment
+from sweep.execution.trial_source import FINISHED, Next, Trials, TrialSource
 from sweep.records.checkpoints import checkpoint_file, inherited_file
 from sweep.records.rows import CurveRow, TrialRow
 from sweep.tuning.population import exchange, generations
 
 
-class PopulationSource(Source):
+class PopulationSource(TrialSource):
     """Population-based training, in step: all members reach a generation's end before they exchange, so that what comes
     of it is a function of seed and scores. A member's schedule is the history of the weights that it has now."""
 
@@ -57,16 +57,16 @@ class PopulationSource(Source):
             self._meet()
             self._waiting = self._missing()
         if self._waiting:
-            return self._leg(self._waiting.pop(0))
+            return self._segment(self._waiting.pop(0))
         return None if trials.running else FINISHED
 
-    def _leg(self, number: int) -> Leg:
+    def _segment(self, number: int) -> Segment:
         trials = self._trials
         now = self._schedules[number][-1]
-        leg = trials.leg(trials.proposals.asked[number], now["parameters"], self._ends[self._generation])
-        inherited = inherited_file(Path(leg.folder), now["epoch"])
+        segment = trials.segment(trials.proposals.asked[number], now["parameters"], self._ends[self._generation])
+        inherited = inherited_file(Path(segment.folder), now["epoch"])
         start = str(inherited) if inherited.exists() else ""
-        return replace(leg, start=start, schedule=self._schedules[number])
+        return replace(segment, start=start, schedule=self._schedules[number])
 
     def _meet(self) -> None:
         """The exchange at the end of the present generation. What an interrupted one had decided is decided again."""
@@ -105,15 +105,15 @@ class PopulationSource(Source):
             self._scores[number, epoch] = objective
         return True
 
-    def leg_ended(self, row: TrialRow) -> None:
+    def segment_ended(self, row: TrialRow) -> None:
         self._trials.running.discard(row.number)
         self._trials.tell(row)
         if row.outcome.ended:
             self._out.add(row.number)
 
-    def again(self, leg: Leg) -> None:
-        self._trials.running.discard(leg.number)
-        self._waiting.append(leg.number)
+    def again(self, segment: Segment) -> None:
+        self._trials.running.discard(segment.number)
+        self._waiting.append(segment.number)
 
     def leftover(self) -> list[tuple[int, str]]:
         left, epochs = [number for number in range(self.total) if number not in self._out], self._trials.epochs

@@ -1,4 +1,4 @@
-"""Ray Tune's searcher, scheduler and callback, which pass everything on to the conductors."""
+"""Ray Tune's searcher, scheduler and callback, which pass everything on to the controllers."""
 
 from pathlib import Path
 from typing import Any
@@ -10,36 +10,36 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from sweep.execution.controller import Conductor
-from sweep.execution.interrupt import Control
-from sweep.execution.segment import Leg
+from sweep.execution.controller import Controller
+from sweep.execution.interrupt import Interrupt
+from sweep.execution.segment import Segment, WorkerResult
 from sweep.execution.trial_source import FINISHED
 from sweep.records.outcome import Outcome
 
 
-class LegSearcher(Searcher):
-    """Asks the conductors in turn; while one waits for results, the next is asked already."""
+class SegmentSearcher(Searcher):
+    """Asks the controllers in turn; while one waits for results, the next is asked already."""
 
-    def __init__(self, conductors: list[Conductor], control: Control) -> None:
+    def __init__(self, controllers: list[Controller], interrupt: Interrupt) -> None:
         super().__init__()
-        self._conductors, self.control = conductors, control
-        self._open = list(range(len(conductors)))
-        self.legs: dict[str, tuple[Conductor, Leg]] = {}  # by Ray's trial id
+        self._controllers, self.interrupt = controllers, interrupt
+        self._open = list(range(len(controllers)))
+        self.segments: dict[str, tuple[Controller, Segment]] = {}  # by Ray's trial id
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         try:
             return self._suggest(trial_id)
         except Exception as error:  # noqa: BLE001 - Ray would go on; it is raised between two of its steps
-            self.control.fail(error)
+            self.interrupt.fail(error)
             return None
 
     def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         for index in list(self._open):
-            leg = self._conductors[index].next_leg()
-            if isinstance(leg, Leg):
-                self.legs[trial_id] = self._conductors[index], leg
-                return {"batch": index, "leg": leg.plain()}
-            if leg is FINISHED:
+            segment = self._controllers[index].next_segment()
+            if isinstance(segment, Segment):
+                self.segments[trial_id] = self._controllers[index], segment
+                return {"batch": index, "segment": segment.to_dict()}
+            if segment is FINISHED:
                 self._open.remove(index)
         return None if self._open else Searcher.FINISHED
 
@@ -57,61 +57,62 @@ class LegSearcher(Searcher):
         """Nothing to restore."""
 
 
-class LegScheduler(FIFOScheduler):
-    """Hears every result, end and error; the conductor decides."""
+class SegmentScheduler(FIFOScheduler):
+    """Hears every result, end and error; the controller decides."""
 
-    def __init__(self, searcher: LegSearcher) -> None:
+    def __init__(self, searcher: SegmentSearcher) -> None:
         super().__init__()
         self._searcher = searcher
 
     def on_trial_result(self, _: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        conductor, leg = self._searcher.legs[trial.trial_id]
+        controller, segment = self._searcher.segments[trial.trial_id]
         try:
-            goes_on = conductor.result(leg, result)
-        except Exception as error:  # noqa: BLE001 - as in LegSearcher
-            self._searcher.control.fail(error)
+            goes_on = controller.result(segment, WorkerResult.from_dict(result))
+        except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
+            self._searcher.interrupt.fail(error)
             goes_on = False
         return self.CONTINUE if goes_on else self.STOP
 
     def on_trial_complete(self, _: TuneController, trial: Trial, result: dict[str, Any]) -> None:
-        conductor, leg = self._searcher.legs.pop(trial.trial_id)
+        controller, segment = self._searcher.segments.pop(trial.trial_id)
         try:
-            if self._searcher.control.failure is None:
-                conductor.result(leg, result)
-                conductor.leg_ended(leg, result, Trial.TERMINATED)
-        except Exception as error:  # noqa: BLE001 - as in LegSearcher
-            self._searcher.control.fail(error)
+            if self._searcher.interrupt.failure is None:
+                last = WorkerResult.from_dict(result)
+                controller.result(segment, last)
+                controller.segment_ended(segment, last, Trial.TERMINATED)
+        except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
+            self._searcher.interrupt.fail(error)
 
     def on_trial_error(self, _: TuneController, trial: Trial) -> None:
-        conductor, leg = self._searcher.legs.pop(trial.trial_id)
+        controller, segment = self._searcher.segments.pop(trial.trial_id)
         try:
-            conductor.leg_failed(leg, *cause(trial))
-        except Exception as error:  # noqa: BLE001 - as in LegSearcher
-            self._searcher.control.fail(error)
+            controller.segment_failed(segment, *cause(trial))
+        except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
+            self._searcher.interrupt.fail(error)
 
     def on_trial_remove(self, _: TuneController, trial: Trial) -> None:
-        """A leg that never started, when the run is stopped: its trial is interrupted by `finish`."""
+        """A segment that never started, when the run is stopped: its trial is interrupted by `finish`."""
 
 
 class Watch(Callback):
     """Raises between two steps what went wrong inside one."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
-        if self._control.failure is not None:
-            raise self._control.failure
+        if self._interrupt.failure is not None:
+            raise self._interrupt.failure
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 def cause(trial: Trial) -> tuple[Outcome, str]:
-    """Why a leg ended in an error."""
-    last = trial.last_result or {}
-    if last.get("outcome") == Outcome.code.value:
-        return Outcome.code, last["reason"]
+    """Why a segment ended in an error."""
+    last = WorkerResult.from_dict(trial.last_result or {}).ended
+    if last is not None and last.outcome is Outcome.code:
+        return Outcome.code, last.reason
     error, text = _error(trial)
     if "running low on memory" in text:
         return Outcome.host_oom, "Ray's memory monitor ended its worker: the machine was out of memory"

@@ -1,8 +1,8 @@
-"""Runs legs on Ray Tune: searching and final training both come through here, one sweep or all sweeps of a study at
+"""Runs segments on Ray Tune: searching and final training both come through here, one sweep or all sweeps of a study at
 once, so that a cluster is never idle between two sweeps and worker processes start once.
 
-Ray starts processes, places them and tells what became of them. It retries nothing and keeps no checkpoint: a leg that
-was lost is followed by another one.
+Ray starts processes, places them and tells what became of them. It retries nothing and keeps no checkpoint: a segment
+that was lost is followed by another one.
 """
 
 import logging
@@ -17,16 +17,18 @@ import ray
 from ray import tune
 
 from odenet.data import Portion, Splits
-from sweep.cluster.resources import slots, trial_resources
+from sweep.cluster.resources import slots
 from sweep.errors import StorageError, WorkError
-from sweep.execution.controller import Conductor
-from sweep.execution.display import ProgressDisplay
-from sweep.execution.interrupt import Control, Interrupted
-from sweep.execution.ray_adapter import LegScheduler, LegSearcher, Watch
+from sweep.execution.controller import Controller
+from sweep.execution.display import ProgressDisplay, ShownTrials
+from sweep.execution.interrupt import Interrupt, Interrupted
+from sweep.execution.mlflow_runs import TrialRuns
+from sweep.execution.observers import CheckpointCleaner
+from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch
 from sweep.execution.session import Session
-from sweep.execution.trainable import Orders, Trial
-from sweep.execution.trial_log import Book
-from sweep.execution.trial_source import Source
+from sweep.execution.trainable import Orders, SegmentTrainable
+from sweep.execution.trial_log import TrialLog
+from sweep.execution.trial_source import TrialSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class Batch:
     """Trials to run for one sweep: where they come from, on what data, where they are written down."""
 
     session: Session
-    source: Source
-    book: Book
+    source: TrialSource
+    log: TrialLog
     splits: dict[Portion, Splits]
 
 
@@ -53,7 +55,9 @@ class Work(ABC):
         """Keeps what is done when trials were cut short; `status` is MLflow's word for it."""
 
 
-def run_works(works: Sequence[Work], title: str, directory: Path, trainable: type[tune.Trainable] = Trial) -> None:
+def run_works(
+    works: Sequence[Work], title: str, directory: Path, trainable: type[tune.Trainable] = SegmentTrainable
+) -> None:
     """Runs all batches as one Ray Tune experiment, kept in `directory`, and concludes each.
 
     Raises:
@@ -67,34 +71,37 @@ def run_works(works: Sequence[Work], title: str, directory: Path, trainable: typ
     shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
     with (
         ProgressDisplay(batches[0].session.console, title, sum(batch.source.total for batch in batches)) as display,
-        Control(directory.parent / "stop", display.say) as control,
+        Interrupt(directory.parent / "stop", display.say) as interrupt,
     ):
-        conductors = [Conductor(batch.source, batch.book, batch.session.config.search, control) for batch in batches]
-        for conductor in conductors:
-            conductor.take_up(display)
-        failure = _fit(_tuner(batches, LegSearcher(conductors, control), directory, trainable), control)
-        waiting = _finish(conductors, control.reason or "the sweep was stopped")
-    _raise_if_cut_short(works, failure, waiting, control)
+        controllers = [Controller(batch.source, batch.log, interrupt, display.say) for batch in batches]
+        for controller, batch in zip(controllers, batches, strict=True):
+            shown = ShownTrials(display, batch.session.config.training.epochs)
+            controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner()])
+        failure = _fit(_tuner(batches, SegmentSearcher(controllers, interrupt), directory, trainable), interrupt)
+        waiting = _finish(controllers, interrupt.reason or "the sweep was stopped")
+    _raise_if_cut_short(works, failure, waiting, interrupt)
     _conclude(works)
 
 
-def _fit(tuner: tune.Tuner, control: Control) -> BaseException | None:
+def _fit(tuner: tune.Tuner, interrupt: Interrupt) -> BaseException | None:
     """Runs to the end; what went wrong."""
     try:
         tuner.fit()
     except KeyboardInterrupt as error:
         return error
     except (ray.exceptions.RayError, tune.TuneError, StorageError, OSError, EOFError) as error:
-        return control.failure or error
-    return control.failure
+        return interrupt.failure or error
+    return interrupt.failure
 
 
-def _finish(conductors: list[Conductor], reason: str) -> int:
+def _finish(controllers: list[Controller], reason: str) -> int:
     """Trials that wait to be taken up again."""
-    return sum(conductor.finish(reason) for conductor in conductors)
+    return sum(controller.finish(reason) for controller in controllers)
 
 
-def _raise_if_cut_short(works: Sequence[Work], failure: BaseException | None, waiting: int, control: Control) -> None:
+def _raise_if_cut_short(
+    works: Sequence[Work], failure: BaseException | None, waiting: int, interrupt: Interrupt
+) -> None:
     name = works[0].batch.session.name.split("/")[0]
     kept = f"What is done is kept; `sweep resume {name}` goes on."
     if failure is not None and not isinstance(failure, KeyboardInterrupt):
@@ -102,10 +109,10 @@ def _raise_if_cut_short(works: Sequence[Work], failure: BaseException | None, wa
         if isinstance(failure, StorageError):
             raise failure
         raise WorkError(f"Ray Tune stopped: {failure}. {kept}") from failure
-    if control.storage:
+    if interrupt.storage:
         _stop(works, "FAILED")
-        raise WorkError(f"A worker could not write its checkpoint: {control.storage}. Make space. {kept}")
-    if waiting or failure is not None or control.stopping:
+        raise WorkError(f"A worker could not write its checkpoint: {interrupt.storage}. Make space. {kept}")
+    if waiting or failure is not None or interrupt.stopping:
         _stop(works, "KILLED")
         raise Interrupted(f"{waiting} trials were cut short and wait at a checkpoint. {kept}")
 
@@ -126,26 +133,25 @@ def _conclude(works: Sequence[Work]) -> None:
         raise WorkError(" ".join(failures))
 
 
-def _tuner(batches: list[Batch], searcher: LegSearcher, directory: Path, trainable: type[tune.Trainable]) -> tune.Tuner:
-    config = batches[0].session.config
-    per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
-    for batch in batches:
-        batch.book.price(per_trial.get("GPU", 0.0))
+def _tuner(
+    batches: list[Batch], searcher: SegmentSearcher, directory: Path, trainable: type[tune.Trainable]
+) -> tune.Tuner:
+    config, per_trial = batches[0].session.config, dict(batches[0].session.per_trial)
     bound = tune.with_parameters(
         trainable,
         runtime=config.runtime.for_training(),
         orders=[_orders(batch) for batch in batches],
-        stop=searcher.control.file,
+        stop=searcher.interrupt.file,
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Control has its own
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Interrupt has its own
     return tune.Tuner(
         tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=LegScheduler(searcher),
-            num_samples=-1,  # as many legs as it takes
+            scheduler=SegmentScheduler(searcher),
+            num_samples=-1,  # as many segments as it takes
             max_concurrent_trials=config.search.concurrency or slots(per_trial),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -153,7 +159,7 @@ def _tuner(batches: list[Batch], searcher: LegSearcher, directory: Path, trainab
         run_config=tune.RunConfig(
             name=directory.name,
             storage_path=str(directory.parent),
-            callbacks=[Watch(searcher.control)],
+            callbacks=[Watch(searcher.interrupt)],
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
         ),

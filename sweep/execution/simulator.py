@@ -1,8 +1,8 @@
 """A sweep whose trials are recorded learning curves: the engine's sources, samplers and schedulers, and no training.
 
-Time is simulated. So many workers take the legs that a source hands out, each epoch takes the seconds and operations
-that it took when it was recorded, and results arrive in the order of simulated time. Starting workers, loading data and
-saving checkpoints take none.
+Time is simulated. So many workers take the segments that a source hands out, each epoch takes the seconds and
+operations that it took when it was recorded, and results arrive in the order of simulated time. Starting workers,
+loading data and saving checkpoints take none.
 """
 
 import heapq
@@ -19,13 +19,13 @@ from odenet.config import ExperimentConfig
 from odenet.seeding import derive
 from search_spaces import Choice, Float, Int, Parameter, Space
 from sweep.config.search_config import Budget, SearchConfig
-from sweep.execution.segment import Leg
+from sweep.execution.segment import Segment
 from sweep.execution.trial_log import with_curve
-from sweep.execution.trial_source import SearchSource, Source, Trials
+from sweep.execution.trial_source import SearchSource, Trials, TrialSource
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import CurveRow, TrialRow, ranked
 from sweep.tuning.ask_and_tell import ENQUEUED, Proposals
-from sweep.tuning.optuna_study import Study
+from sweep.tuning.optuna_study import OptunaStudy
 from sweep.tuning.schedulers import build_scheduler
 from sweep.tuning.stopping import exhausted
 
@@ -33,7 +33,7 @@ CLOSE = 0.01  # one point of accuracy below the best recorded objective is as go
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedTrial:
     """A trial with its whole curve, which is shorter than training only where the trial diverged."""
 
     row: TrialRow
@@ -52,12 +52,12 @@ class Recording:
     curves: Sequence[CurveRow]
 
     @property
-    def trials(self) -> list[Recorded]:
+    def trials(self) -> list[RecordedTrial]:
         """Those that can be replayed: done ones whose every epoch is recorded, and those that ended by themselves."""
         curves: dict[int, list[CurveRow]] = {row.number: [] for row in self.rows}
         for curve in self.curves:
             curves.setdefault(curve.number, []).append(curve)
-        return [Recorded(row, curves[row.number]) for row in self.rows if self._is_whole(row, curves[row.number])]
+        return [RecordedTrial(row, curves[row.number]) for row in self.rows if self._is_whole(row, curves[row.number])]
 
     def _is_whole(self, row: TrialRow, curve: Sequence[CurveRow]) -> bool:
         if [one.epoch for one in curve] != list(range(1, row.epochs + 1)) or not self.space.contains(row.parameters):
@@ -70,21 +70,21 @@ class Recording:
 
 
 class Archive:
-    """Recorded trials, each given away once: to a proposal, the nearest one that is left.
+    """RecordedTrial trials, each given away once: to a proposal, the nearest one that is left.
 
     Near is what Gower's distance says (1971, doi 10.2307/2528823): the sum over the searched keys of |difference| in
     parts of the range, of its logarithm where the key is searched so; of 0 or 1 for options; of 1 where only one of
     the two uses the key. Of equally near ones it is the first.
     """
 
-    def __init__(self, trials: Sequence[Recorded], space: Space) -> None:
+    def __init__(self, trials: Sequence[RecordedTrial], space: Space) -> None:
         self._trials, self._space = trials, space
         self._points = np.array([self._point(one.row.parameters) for one in trials])
         self._is_option = np.array([isinstance(parameter, Choice) for parameter in space.parameters.values()], bool)
         self._left = np.ones(len(trials), bool)
-        self._given: dict[int, Recorded] = {}
+        self._given: dict[int, RecordedTrial] = {}
 
-    def of(self, number: int, parameters: Mapping[str, Any]) -> Recorded:
+    def of(self, number: int, parameters: Mapping[str, Any]) -> RecordedTrial:
         """The recorded trial that stands for trial `number`, the same one each time."""
         if number not in self._given:
             distance = np.where(self._left, self._distances(self._point(parameters)), np.inf)
@@ -122,7 +122,7 @@ def _coordinate(parameter: Parameter, value: Any) -> float:
 class Simulation:
     """One run of a source on so many workers; `rows` and `curves` are as a sweep would have written them."""
 
-    source: Source
+    source: TrialSource
     archive: Archive
     budget: Budget
     workers: int
@@ -130,7 +130,7 @@ class Simulation:
     curves: list[CurveRow] = field(default_factory=list)
     clock: float = 0.0  # seconds
     _spent: str = ""  # why no further trial begins
-    _events: list[tuple[float, int, Leg]] = field(default_factory=list)  # when the next epoch of a leg ends
+    _events: list[tuple[float, int, Segment]] = field(default_factory=list)  # when the next epoch of a segment ends
     _order: int = 0  # of events at the same time
 
     def run(self) -> None:
@@ -145,30 +145,32 @@ class Simulation:
             for number, reason in self.source.leftover():
                 self._stand(number, Outcome.pruned, reason)
             return False
-        self.clock, _, leg = heapq.heappop(self._events)
-        self._epoch(leg)
+        self.clock, _, segment = heapq.heappop(self._events)
+        self._epoch(segment)
         return True
 
     def _hand_out(self) -> None:
         while len(self._events) < self.workers:
             if not self._spent:
                 self._spent = exhausted(self.budget, list(self.rows.values()), self.clock)
-            leg = self.source.next(may_begin=not self._spent)
-            if not isinstance(leg, Leg):
+            segment = self.source.next(may_begin=not self._spent)
+            if not isinstance(segment, Segment):
                 return
-            row = self.rows.get(leg.number) or _begun(self.archive.of(leg.number, leg.parameters).row, leg)
-            self.rows[leg.number] = replace(row, outcome=Outcome.running, reason="", legs=row.legs + 1)
-            self._await(leg)
+            row = self.rows.get(segment.number) or _begun(
+                self.archive.of(segment.number, segment.parameters).row, segment
+            )
+            self.rows[segment.number] = replace(row, outcome=Outcome.running, reason="", legs=row.legs + 1)
+            self._await(segment)
 
-    def _await(self, leg: Leg) -> None:
+    def _await(self, segment: Segment) -> None:
         """A trial diverges at the end of its last recorded epoch: how far the next one came is not known."""
-        row, curve = self.rows[leg.number], self.archive.of(leg.number, leg.parameters).curve
+        row, curve = self.rows[segment.number], self.archive.of(segment.number, segment.parameters).curve
         lasts = max(0.0, curve[row.epochs].cost_seconds - row.seconds) if row.epochs < len(curve) else 0.0
-        heapq.heappush(self._events, (self.clock + lasts, self._order, leg))
+        heapq.heappush(self._events, (self.clock + lasts, self._order, segment))
         self._order += 1
 
-    def _epoch(self, leg: Leg) -> None:
-        number, recorded = leg.number, self.archive.of(leg.number, leg.parameters)
+    def _epoch(self, segment: Segment) -> None:
+        number, recorded = segment.number, self.archive.of(segment.number, segment.parameters)
         done = self.rows[number].epochs
         if done == len(recorded.curve):
             self._stand(number, recorded.row.outcome, recorded.row.reason)
@@ -177,14 +179,14 @@ class Simulation:
         self.curves.append(curve)
         self.rows[number] = _with_epoch(self.rows[number], curve, recorded.row)
         goes_on = self.source.result(number, curve.epoch, curve.objective)
-        if curve.epoch == leg.epochs:
+        if curve.epoch == segment.epochs:
             self._done(number, recorded.row)
-        elif curve.epoch == leg.until:
+        elif curve.epoch == segment.until:
             self._stand(number, Outcome.paused, f"waits at epoch {curve.epoch}")
         elif not goes_on:
             self._stand(number, Outcome.pruned, f"stopped by the scheduler after epoch {curve.epoch}")
         else:
-            self._await(leg)
+            self._await(segment)
 
     def _done(self, number: int, recorded: TrialRow) -> None:
         """What was measured at its end is as recorded, too."""
@@ -195,20 +197,20 @@ class Simulation:
 
     def _stand(self, number: int, outcome: Outcome, reason: str) -> None:
         row = self.rows[number] = replace(self.rows[number], outcome=outcome, reason=reason)
-        self.source.leg_ended(row)
+        self.source.segment_ended(row)
 
 
-def _begun(recorded: TrialRow, leg: Leg) -> TrialRow:
+def _begun(recorded: TrialRow, segment: Segment) -> TrialRow:
     """The recorded trial as it was before its first epoch, under the proposal's number and parameters."""
     before = replace(recorded, objective=None, epochs=0, gflops=0.0, seconds=0.0, rate_evaluations=0, gpu_seconds=0.0)
     unmeasured = replace(before, objectives={}, constraints={}, feasible=True, legs=0)
     return replace(
         unmeasured,
-        number=leg.number,
-        candidate=leg.number,
-        trial_id=leg.trial_id,
-        parameters=leg.parameters,
-        proposed_by=leg.proposed_by,
+        number=segment.number,
+        candidate=segment.number,
+        trial_id=segment.trial_id,
+        parameters=segment.parameters,
+        proposed_by=segment.proposed_by,
     )
 
 
@@ -226,7 +228,7 @@ def simulation(recording: Recording, search: SearchConfig, workers: int) -> Simu
     found = recording.trials
     search = replace(search, trials=min(search.trials, len(found)))
     first = [one.row.parameters for one in found if one.row.proposed_by == ENQUEUED]
-    proposals = Proposals(recording.space, search, Study.in_memory(search.objectives), recording.chance, first)
+    proposals = Proposals(recording.space, search, OptunaStudy.in_memory(search.objectives), recording.chance, first)
     trials = Trials(proposals, recording.experiment, search, Path())
     source = SearchSource(trials, build_scheduler(search, recording.experiment.training.epochs))
     source.restore([], [])

@@ -1,4 +1,4 @@
-"""A leg as Ray Tune sees it: a Trainable that pulls one report of `Training` per step. It knows nothing of MLflow."""
+"""A segment as Ray Tune sees it: a Trainable that pulls one report of `Training` per step; it knows no MLflow."""
 
 import errno
 import signal
@@ -13,7 +13,7 @@ import torch
 from ray import tune
 
 from odenet.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
-from odenet.config import ExperimentConfig, RuntimeConfig, from_plain
+from odenet.config import RuntimeConfig
 from odenet.data import Portion, Splits
 from odenet.evaluation import manifestations
 from odenet.footprint import footprint
@@ -21,7 +21,7 @@ from odenet.optim import OptimizerKind
 from odenet.training import Diverged, Report, Training
 from odenet.transfer import transfer
 from sweep.config.schema import EvaluateConfig
-from sweep.execution.segment import Leg
+from sweep.execution.segment import EpochResult, Segment, TrialEnded, WorkerResult
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
 
@@ -29,7 +29,7 @@ STORAGE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO)
 
 
 class TrialFailed(RuntimeError):
-    """Ends a leg in Ray's eyes as an error; the outcome was reported in the result before."""
+    """Ends a segment in Ray's eyes as an error; the outcome was reported in the result before."""
 
 
 class OutOfTime(Exception):
@@ -38,7 +38,7 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What all legs of one sweep have in common."""
+    """What all segments of one sweep have in common."""
 
     splits: dict[Portion, Splits]
     tables: EvaluateConfig
@@ -46,12 +46,11 @@ class Orders:
     seconds: float | None  # that a trial may train
 
 
-class Trial(tune.Trainable):
-    """`config` holds a leg, and in `batch` whose orders it is under.
+class SegmentTrainable(tune.Trainable):
+    """`config` holds a segment, and in `batch` whose orders it is under.
 
-    Processes are reused, so nothing is kept between legs. A result carries the metrics of one epoch, or `outcome` and
-    `reason` where training ended, or both. After a checkpoint was loaded the report of its epoch comes first: whoever
-    asked for the leg may not have heard of it.
+    Processes are reused, so nothing is kept between segments. A step's result is a `WorkerResult`. After a checkpoint
+    was loaded the report of its epoch comes first: whoever asked for the segment may not have heard of it.
     """
 
     def setup(  # type: ignore[override]  # Tune binds the further arguments
@@ -63,9 +62,9 @@ class Trial(tune.Trainable):
         torch.set_num_threads(int(self.trial_resources.required_resources["CPU"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begins another leg in this process; called by Tune, and first by setup."""
-        self._leg, self._orders = Leg.from_plain(new_config["leg"]), self._all_orders[new_config["batch"]]
-        self._experiment = from_plain(ExperimentConfig, self._leg.experiment)
+        """Begins another segment in this process; called by Tune, and first by setup."""
+        self._segment, self._orders = Segment.from_dict(new_config["segment"]), self._all_orders[new_config["batch"]]
+        self._experiment = self._segment.experiment
         self._training: Training | None = None
         self._failed, self._notice = "", ""
         return True
@@ -75,20 +74,25 @@ class Trial(tune.Trainable):
             raise TrialFailed(self._failed)
         try:
             with self._limited():
-                return self._advance()
-        except Diverged as error:
-            return _ended(Outcome.diverged, str(error))
-        except torch.OutOfMemoryError as error:
-            return _ended(Outcome.cuda_oom, str(error).splitlines()[0])
-        except OutOfTime:
-            return _ended(Outcome.timeout, f"longer than {self._orders.seconds:.0f} s")
+                return self._advance().to_dict()
         except Exception as error:  # noqa: BLE001 - a defect is reported with its reason, then raised at the next step
-            if isinstance(error, OSError) and error.errno in STORAGE:
-                return {**_ended(Outcome.interrupted, str(error)), "storage": str(error)}
-            self._failed = f"{type(error).__name__}: {error}"
-            return {"outcome": Outcome.code.value, "reason": self._failed, "done": False}
+            ended = self._ended(error)
+            self._failed = ended.reason if ended.outcome is Outcome.code else ""
+            return WorkerResult(ended=ended, done=not self._failed).to_dict()
 
-    def _advance(self) -> dict[str, Any]:
+    def _ended(self, error: Exception) -> TrialEnded:
+        """What ended training, as the one who asked for the segment wants to know it."""
+        if isinstance(error, Diverged):
+            return TrialEnded(outcome=Outcome.diverged, reason=str(error))
+        if isinstance(error, torch.OutOfMemoryError):
+            return TrialEnded(outcome=Outcome.cuda_oom, reason=str(error).splitlines()[0])
+        if isinstance(error, OutOfTime):
+            return TrialEnded(outcome=Outcome.timeout, reason=f"longer than {self._orders.seconds:.0f} s")
+        if isinstance(error, OSError) and error.errno in STORAGE:
+            return TrialEnded(outcome=Outcome.interrupted, reason=str(error), storage=str(error))
+        return TrialEnded(outcome=Outcome.code, reason=f"{type(error).__name__}: {error}")
+
+    def _advance(self) -> WorkerResult:
         report = None
         if self._training is None:
             self._training = self._begin()
@@ -98,37 +102,33 @@ class Trial(tune.Trainable):
         self._keep(report.epoch)
         return self._result(self._training, report)
 
-    def _result(self, training: Training, report: Report) -> dict[str, Any]:
-        ended: dict[str, Any] = {}
-        if report.epoch == self._leg.epochs:
-            ended = {"outcome": Outcome.done.value, **self._measured(training)}
+    def _result(self, training: Training, report: Report) -> WorkerResult:
+        ended = None
+        if report.epoch == self._segment.epochs:
+            ended = self._measured(training)
         elif self._stop.exists():
-            ended = {"outcome": Outcome.interrupted.value, "reason": "the sweep was stopped"}
+            ended = TrialEnded(outcome=Outcome.interrupted, reason="the sweep was stopped")
         notice, self._notice = self._notice, ""
-        return {
-            **report.metrics,
-            "epoch": report.epoch,
-            "parameters": training.model.parameter_count,
-            **ended,
-            **({"notice": notice} if notice else {}),
-            "done": bool(ended) or report.epoch >= self._leg.until,
-        }
+        epoch = EpochResult(
+            epoch=report.epoch, weights=training.model.parameter_count, metrics=report.metrics, notice=notice
+        )
+        return WorkerResult(epoch=epoch, ended=ended, done=ended is not None or report.epoch >= self._segment.until)
 
-    def _measured(self, training: Training) -> dict[str, Any]:
-        """What the network costs, and how its weights do under other manifestations, on the val set."""
+    def _measured(self, training: Training) -> TrialEnded:
+        """Measure what the network costs, and how its weights do under other manifestations, on the val set."""
         shape, batches = training.train_batches.shape, training.val_batches
         optim = self._experiment.optim
         moments = 2 if optim.optimizer is OptimizerKind.adamw else 1
         cost = footprint(training.model, shape, optim.batch_size, moments=moments)
-        measured: dict[str, Any] = {f"footprint/{name}": value for name, value in asdict(cost).items()}
+        table: list[dict[str, Any]] = []
         if batches is not None:
-            tables = self._orders.tables
-            measured["manifestations"] = [
+            asked = self._orders.tables
+            table = [
                 {"scheme": one.scheme.value, "steps": one.steps, "trained": one.trained, **asdict(one.score)}
                 | {"gflops": one.gflops, "rate_evaluations": one.rate_evaluations}
-                for one in manifestations(training.model, batches, tables.schemes, tables.step_factors)
+                for one in manifestations(training.model, batches, asked.schemes, asked.step_factors)
             ]
-        return measured
+        return TrialEnded(outcome=Outcome.done, footprint=asdict(cost), manifestations=table)
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -139,12 +139,12 @@ class Trial(tune.Trainable):
     def _found(self) -> Checkpoint | None:
         """The newest whole checkpoint of this experiment; else of the one that it goes on from."""
         whole, damaged = [], []
-        for file in checkpoint_files(Path(self._leg.folder)):
+        for file in checkpoint_files(Path(self._segment.folder)):
             try:
                 whole.append(load_checkpoint(file))
             except DamagedCheckpoint as error:
                 damaged.append(str(error))
-        start = load_checkpoint(Path(self._leg.start)) if self._leg.start else None
+        start = load_checkpoint(Path(self._segment.start)) if self._segment.start else None
         since = start.epoch if start else 0  # its own from before are of weights that it has given up
         own = next((one for one in whole if one.experiment == self._experiment and one.epoch > since), None)
         found = own or start or next(iter(whole), None)
@@ -157,8 +157,12 @@ class Trial(tune.Trainable):
 
     def _keep(self, epoch: int) -> None:
         """Saves this epoch where it is due, and drops what is older than the one before."""
-        folder, leg = Path(self._leg.folder), self._leg
-        if not (epoch % self._orders.checkpoint_every == 0 or epoch in (leg.until, leg.epochs) or self._stop.exists()):
+        folder, segment = Path(self._segment.folder), self._segment
+        if not (
+            epoch % self._orders.checkpoint_every == 0
+            or epoch in (segment.until, segment.epochs)
+            or self._stop.exists()
+        ):
             return
         assert self._training is not None
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +177,7 @@ class Trial(tune.Trainable):
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
-        """Interrupts what runs inside when the trial's time is up; the seconds of former legs count."""
+        """Interrupts what runs inside when the trial's time is up; the seconds of former segments count."""
         if self._orders.seconds is None:
             yield
             return
@@ -189,7 +193,3 @@ class Trial(tune.Trainable):
 
 def _out_of_time(_number: int, _frame: FrameType | None) -> None:
     raise OutOfTime
-
-
-def _ended(outcome: Outcome, reason: str) -> dict[str, Any]:
-    return {"outcome": outcome.value, "reason": reason, "done": True}

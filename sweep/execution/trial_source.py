@@ -1,5 +1,7 @@
-"""Which trials a sweep runs, and how each goes on: one source of legs for a search, one for a given list; `pbt` has one
-for a population. They know nothing of Ray: `conductor` asks them for legs, and so does `replay`, which trains nothing.
+"""Which trials a search runs, and how each goes on: a source hands out segments and hears what became of them.
+
+`list_source` has one for given trials, `population_source` one for a population. They know nothing of Ray: `controller`
+asks them for segments, and so does `simulator`, which trains nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -8,27 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from odenet.config import ExperimentConfig, to_plain
+from odenet.config import ExperimentConfig
 from odenet.seeding import derive
 from sweep.config.overrides import override
 from sweep.config.search_config import Objective, SearchConfig
-from sweep.execution.segment import Leg
+from sweep.execution.segment import Segment
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
 from sweep.tuning.ask_and_tell import Proposal, Proposals
-from sweep.tuning.schedulers import Scheduler, Verdict, refinement_epochs
+from sweep.tuning.schedulers import Scheduler, refinement_epochs
 
 
 class Finished:
-    """Said in place of a leg: none will follow."""
+    """Said in place of a segment: none will follow."""
 
 
 FINISHED = Finished()
-Next = Leg | Finished | None  # None: not now
+Next = Segment | Finished | None  # None: not now
 
 
-class Source(ABC):
-    """Asked for legs, and told of every epoch and of how each leg ended. `total`: trials in all."""
+class TrialSource(ABC):
+    """Asked for segments, and told of every epoch and of how each segment ended. `total`: trials in all."""
 
     total: int
 
@@ -38,19 +40,19 @@ class Source(ABC):
 
     @abstractmethod
     def next(self, may_begin: bool) -> Next:
-        """The next leg. With `may_begin` False only trials that were under way go on, none is begun or promoted."""
+        """The next segment. With `may_begin` False only trials that were under way go on, none is begun or promoted."""
 
     @abstractmethod
     def result(self, number: int, epoch: int, objective: float | None) -> bool:
         """Hears of an epoch; whether the trial is to go on."""
 
     @abstractmethod
-    def leg_ended(self, row: TrialRow) -> None:
-        """Hears how the trial stands after its leg."""
+    def segment_ended(self, row: TrialRow) -> None:
+        """Hears how the trial stands after its segment."""
 
     @abstractmethod
-    def again(self, leg: Leg) -> None:
-        """The leg's worker was lost: its trial is to have another."""
+    def again(self, segment: Segment) -> None:
+        """The segment's worker was lost: its trial is to have another."""
 
     def leftover(self) -> list[tuple[int, str]]:
         """Once finished: trials that still wait and will not go on, each with the reason."""
@@ -94,26 +96,26 @@ class Trials:
         excess = {name: value - limits[name] for name, value in row.constraints.items() if name in limits}
         self.proposals.tell(row.number, row.outcome, values, excess)
 
-    def leg(self, proposal: Proposal, parameters: dict[str, Any], until: int) -> Leg:
+    def segment(self, proposal: Proposal, parameters: dict[str, Any], until: int) -> Segment:
         number = proposal.number
         experiment = override(self.experiment, {**parameters, "training.seed": trial_seed(self.config.seed, number)})
         self.running.add(number)
         self.proposals.tell(number, Outcome.running)
-        return Leg(
+        return Segment(
             number=number,
             trial_id=proposal.trial_id,
             phase=Phase.search,
             candidate=number,
             parameters=proposal.parameters,
             proposed_by=proposal.proposed_by,
-            experiment=to_plain(experiment),
+            experiment=experiment,
             epochs=experiment.training.epochs,
             until=until,
             folder=str(self.folder / f"{number:06d}"),
         )
 
 
-class SearchSource(Source):
+class SearchSource(TrialSource):
     """Optuna proposes; a scheduler stops trials, or lets them wait at rungs until they are promoted."""
 
     def __init__(self, trials: Trials, scheduler: Scheduler) -> None:
@@ -138,20 +140,20 @@ class SearchSource(Source):
     def next(self, may_begin: bool) -> Next:
         trials = self._trials
         if trials.due:
-            return self._leg(trials.due.pop(0))
+            return self._segment(trials.due.pop(0))
         promoted = self._scheduler.promote() if may_begin else None
         if promoted is not None:
-            return self._leg(promoted)
+            return self._segment(promoted)
         if may_begin and len(trials.proposals) < self.total and not trials.proposals.exhausted:
-            return self._leg(trials.proposals.ask().number)
+            return self._segment(trials.proposals.ask().number)
         return None if trials.running else FINISHED
 
-    def _leg(self, number: int) -> Leg:
+    def _segment(self, number: int) -> Segment:
         trials = self._trials
         last = trials.experiment.training.epochs
         until = last if trials.config.is_random(number) else self._scheduler.until(trials.epochs.get(number, 0))
         proposal = trials.proposals.asked[number]
-        return trials.leg(proposal, proposal.parameters, until)
+        return trials.segment(proposal, proposal.parameters, until)
 
     def result(self, number: int, epoch: int, objective: float | None) -> bool:
         trials = self._trials
@@ -164,17 +166,17 @@ class SearchSource(Source):
             trials.proposals.report(number, self._rungs.index(epoch), objective)
         if trials.config.is_random(number):
             return True
-        return self._scheduler.report(number, epoch, objective) is Verdict.go
+        return self._scheduler.report(number, epoch, objective)
 
-    def leg_ended(self, row: TrialRow) -> None:
+    def segment_ended(self, row: TrialRow) -> None:
         self._trials.running.discard(row.number)
         self._trials.tell(row)
         if row.outcome.ended:
             self._scheduler.end(row.number)
 
-    def again(self, leg: Leg) -> None:
-        self._trials.running.discard(leg.number)
-        self._trials.due.append(leg.number)
+    def again(self, segment: Segment) -> None:
+        self._trials.running.discard(segment.number)
+        self._trials.due.append(segment.number)
 
     def leftover(self) -> list[tuple[int, str]]:
         return [

@@ -1,12 +1,15 @@
 """best.yaml: a complete experiment with its provenance, so that retraining needs neither study nor space.
 
-runs/NAME/best.yaml is the best trial of a search, runs/NAME/final/crowned.yaml the configuration that `final` crowned.
+runs/NAME/best.yaml is the best trial of a search, runs/NAME/candidates.yaml has the best few, the best first, and
+runs/NAME/final/crowned.yaml is the configuration that `final` crowned.
 """
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,7 @@ def provenance(row: TrialRow, space: Space) -> dict[str, Any]:
     }
 
 
+@cache
 def git_commit() -> str:
     """The commit of the code that runs, `-dirty` where files differ from it; empty outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -66,25 +70,57 @@ def git_commit() -> str:
 
 
 def write_best(path: Path, best: Best) -> None:
-    content = {"schema": SCHEMA, "experiment": to_plain(best.experiment), "provenance": best.provenance}
-    if best.schedule:
-        content["schedule"] = best.schedule
+    write_text(path, yaml.safe_dump({"schema": SCHEMA, **_document(best)}, sort_keys=False, allow_unicode=True))
+
+
+def write_candidates(path: Path, candidates: Sequence[Best]) -> None:
+    content = {"schema": SCHEMA, "candidates": [_document(best) for best in candidates]}
     write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _document(best: Best) -> dict[str, Any]:
+    content = {"experiment": to_plain(best.experiment), "provenance": best.provenance}
+    return content | ({"schedule": best.schedule} if best.schedule else {})
 
 
 def read_best(path: Path) -> Best:
     """Raises InputError: not there, not YAML, of another schema version, or no valid experiment."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
+    content = _loaded(path)
     if not isinstance(content, dict) or not {"schema", "experiment", "provenance"} <= content.keys():
         raise InputError(f"{path} is no best.yaml: it needs the keys schema, experiment and provenance.")
-    schema, origin = content["schema"], content["provenance"]
+    _check_schema(path, content["schema"])
+    return _parsed(path, content)
+
+
+def read_candidates(path: Path) -> list[Best]:
+    """The candidates of a search, the best first. InputError as `read_best`."""
+    content = _loaded(path)
+    found = content.get("candidates") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(found, list) or "schema" not in content:
+        raise InputError(f"{path} is no candidates.yaml: it needs the keys schema and candidates, which is a list.")
+    _check_schema(path, content["schema"])
+    for one in found:
+        if not isinstance(one, dict) or not {"experiment", "provenance"} <= one.keys():
+            raise InputError(f"{path}: each candidate needs the keys experiment and provenance.")
+    return [_parsed(path, one) for one in found]
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
+
+
+def _check_schema(path: Path, schema: Any) -> None:
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
         hint = " It was written by a newer version: update this one." if newer else ""
         raise InputError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}.{hint}")
+
+
+def _parsed(path: Path, content: dict[str, Any]) -> Best:
+    origin = content["provenance"]
     if not isinstance(origin, dict):
         raise InputError(f"{path}: provenance must be a mapping.")
     for key, (kind, what) in _ORIGIN.items():

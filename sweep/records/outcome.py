@@ -27,7 +27,7 @@ class Outcome(Enum):
 
     @property
     def retried(self) -> bool:
-        """Whether the machine failed and not the trial, so that it is worth another attempt."""
+        """Whether the machine failed and not the trial, so that it gets another attempt, however that was heard of."""
         return self in (Outcome.worker_lost, Outcome.node_lost)
 
 
@@ -35,7 +35,7 @@ class Outcome(Enum):
 class States:
     """What each system is told. `at_chance`: Optuna learns chance accuracy instead of the last value."""
 
-    ray: str  # of the trial's last leg
+    ray: str  # of the trial's last segment
     optuna: str
     mlflow: str
     at_chance: bool = False

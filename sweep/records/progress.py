@@ -11,7 +11,7 @@ from sweep.records.files import write_text
 
 
 @dataclass(slots=True)
-class Progress:
+class SweepProgress:
     """progress.json: wall-clock seconds of all sessions, and whether the work is done."""
 
     seconds: float = 0.0  # of former sessions
@@ -19,7 +19,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def read(cls, file: Path) -> "Progress":
+    def read(cls, file: Path) -> "SweepProgress":
         """Raises InputError: damaged."""
         if not file.exists():
             return cls()

@@ -43,7 +43,7 @@ class TrialRow:
     config_hash: str
     data_hash: str
     proposed_by: str = ""  # the sampler, or "enqueued"; empty for confirm and final
-    ray: str = ""  # Ray's status of the last leg
+    ray: str = ""  # Ray's status of the last segment
     legs: int = 0  # stretches of training begun: more than one after a pause, a loss or a restart
     objectives: dict[str, Any] = field(default_factory=dict)  # values by name, where there are several
     constraints: dict[str, Any] = field(default_factory=dict)  # measured values by name, where limits are set
@@ -85,6 +85,12 @@ class CurveRow:
     gradient_drift: float | None = None  # with runtime.check_drift, where states are reconstructed
 
 
+# Of an epoch, as workers report them; `objective` is the mean val/accuracy of the last 5 epochs.
+METRICS = (
+    "train/loss", "val/loss", "val/accuracy", "objective", "cost/train_gflops", "cost/seconds", "cost/rate_evaluations",
+    "depth/steps", "depth/nodes", "gradient/drift",
+)  # fmt: skip
+
 # Conditions of an evaluation:
 CLEAN = "clean"  # the whole test set, as trained
 MANIFESTATION = "manifestation"  # a class-balanced part of it, under every scheme and number of steps
@@ -124,5 +130,5 @@ def ranked(rows: list[TrialRow]) -> list[TrialRow]:
     return sorted(done, key=lambda row: (-(row.objective or 0.0), row.number))
 
 
-Row = TypeVar("Row", TrialRow, CurveRow, ManifestationRow, EvaluationRow)
+RowT = TypeVar("RowT", TrialRow, CurveRow, ManifestationRow, EvaluationRow)
 AnyRow = TrialRow | CurveRow | ManifestationRow | EvaluationRow

@@ -8,6 +8,7 @@ from sweep.config.schema import AppConfig
 from sweep.errors import InputError
 
 CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
+STAGE, JOURNAL = "stage.json", "study.journal"
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -60,6 +61,26 @@ class SweepFiles:
         return self.directory / "origin.json"
 
     @property
+    def stage(self) -> Path:
+        """Which stage was begun last."""
+        return self.directory / STAGE
+
+    @property
+    def candidates(self) -> Path:
+        """The best trials of a search as complete experiments, for `sweep final`."""
+        return self.directory / "candidates.yaml"
+
+    @property
+    def space(self) -> Path:
+        """What was searched, for people and MLflow; nothing reads it."""
+        return self.directory / "space.json"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna study."""
+        return self.directory / JOURNAL
+
+    @property
     def curves(self) -> Path:
         return self.directory / "curves.csv"
 
@@ -102,3 +123,22 @@ def run_directory(config: AppConfig, name: str) -> Path:
 def store_directory(config: AppConfig, name: str) -> Path:
     """Where outbox and MLflow's sqlite file are: the directory of the study, or of the sweep that is in none."""
     return run_directory(config, check_name(name).split("/")[0])
+
+
+def claim_directory(directory: Path) -> None:
+    """Makes the run directory.
+
+    Raises:
+        InputError: it exists already, or cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        raise InputError(
+            f"{directory.name} exists already in {directory.parent}: choose another name, go on with it by `sweep "
+            f"resume {directory.name}`, or remove {directory}."
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"The run directory {directory} cannot be made: {error.strerror}; choose another by runtime.runs_dir=DIR."
+        ) from error

@@ -15,12 +15,12 @@ from typing import Any, get_type_hints
 
 from sweep.errors import InputError
 from sweep.records.files import append_line, cut_half_line, whole_rows, write_text
-from sweep.records.rows import SCHEMA, AnyRow, Row
+from sweep.records.rows import SCHEMA, AnyRow, RowT
 
 LONGEST_SHOWN = 100  # characters of a cell that cannot be read
 
 
-def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
+def write_rows(path: Path, row_type: type[RowT], rows: Iterable[RowT]) -> None:
     """Writes a table with its header, also when there are no rows."""
     write_text(path, "".join([_line(_header(row_type)), *(_line(_cells(row)) for row in rows)]))
 
@@ -43,7 +43,7 @@ def cut_half_row(path: Path) -> int:
     return removed
 
 
-def read_rows(path: Path, row_type: type[Row], *, growing: bool = False) -> list[Row]:
+def read_rows(path: Path, row_type: type[RowT], *, growing: bool = False) -> list[RowT]:
     """Reads a table back; InputError names file, line and column of what is wrong.
 
     `growing`: one that is appended to, whose last row may be unfinished and is then left out.
@@ -98,7 +98,7 @@ def _cell(value: Any) -> str:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else str(value)
 
 
-def _parse(path: Path, number: int, line: list[str], row_type: type[Row], parsers: dict[str, Callable]) -> Row:
+def _parse(path: Path, number: int, line: list[str], row_type: type[RowT], parsers: dict[str, Callable]) -> RowT:
     if len(line) != len(parsers) + 1:
         raise InputError(f"{path}, line {number}: {len(line)} cells where {len(parsers) + 1} are needed.")
     if line[0] != str(SCHEMA):

@@ -22,7 +22,7 @@ RANDOM = "random"
 FEWEST = 2  # random trials: with one there is nothing to choose from
 POINTS = 200  # of one curve
 
-Line = tuple[np.ndarray, np.ndarray]  # x, and y in percent
+Curve = tuple[np.ndarray, np.ndarray]  # x, and y in percent
 
 
 def random_trials(sweep: Sweep) -> list[TrialRow]:
@@ -109,7 +109,7 @@ def histories(study: Study, results: TaskResults, name: str) -> Figure | None:
     return figure(name, caption, chart, 400, legend=True)
 
 
-def _expectation(sweep: Sweep, rows: Sequence[TrialRow]) -> tuple[Line, Line]:
+def _expectation(sweep: Sweep, rows: Sequence[TrialRow]) -> tuple[Curve, Curve]:
     """Against trials and against GFLOP."""
     chosen = {row.number: row.objective for row in ranked(list(rows))}
     values = [chosen.get(row.number) for row in rows]
@@ -119,7 +119,7 @@ def _expectation(sweep: Sweep, rows: Sequence[TrialRow]) -> tuple[Line, Line]:
     return (k.astype(float), best), (k * float(np.mean([row.gflops for row in rows])), best)
 
 
-def _history(sweep: Sweep) -> tuple[Line, Line]:
+def _history(sweep: Sweep) -> tuple[Curve, Curve]:
     chosen = {row.number: row.objective for row in ranked(sweep.trials)}
     values = [chosen.get(row.number) for row in sweep.trials]
     best = np.maximum.accumulate([-np.inf if value is None else 100 * value for value in values])
@@ -135,7 +135,7 @@ def _panels(measure: str, left: str, right: str) -> go.Figure:
     return chart.update_yaxes(title=measure, row=1, col=1)
 
 
-def _add(chart: go.Figure, look: tuple[str, str], titles: Sequence[str], lines: Sequence[tuple[Line, Line]]) -> None:
+def _add(chart: go.Figure, look: tuple[str, str], titles: Sequence[str], lines: Sequence[tuple[Curve, Curve]]) -> None:
     """One family in both panels. look: its name and colour; titles and lines: one per draw."""
     family, tint = look
     for column, own in enumerate(zip(*lines, strict=True), start=1):

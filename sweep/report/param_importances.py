@@ -13,6 +13,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from sweep.report.elements import INK, Figure, figure, label
 from sweep.report.figures import colour
 from sweep.report.results import Family, Study, TaskResults, configuration_value
+from sweep.report.statistics import average_ranks
 
 FEW = 20  # trials: below, a warning
 SHUFFLES = 200
@@ -64,12 +65,6 @@ def explained(design: np.ndarray, ranks: np.ndarray) -> float:
         return 0.0
     residual = ranks - design @ np.linalg.lstsq(design, ranks, rcond=None)[0]
     return max(0.0, 1 - float(residual @ residual) / total * (n - 1) / (n - k))
-
-
-def average_ranks(values: Sequence[float]) -> np.ndarray:
-    """Ranks from 1, ties sharing their mean."""
-    _, inverse, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def _pooled(family: Family, name: str) -> tuple[list[Any], np.ndarray]:

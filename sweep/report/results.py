@@ -24,7 +24,7 @@ FAILED = tuple(o for o in Outcome if o not in (Outcome.done, Outcome.pruned, *UN
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class FinalRun:
     """One final network on the test set, at the manifestation it was trained with."""
 
     draw: int
@@ -39,7 +39,7 @@ class Family:
 
     name: str
     sweeps: list[Sweep]
-    runs: list[Run]
+    runs: list[FinalRun]
 
     def by_draw(self) -> list[np.ndarray]:
         draws = sorted({run.draw for run in self.runs})
@@ -174,7 +174,7 @@ def confirmed_objective(sweep: Sweep) -> float | None:
     return mean_or_none(confirmations(sweep).get(sweep.crowned_candidate, []))
 
 
-def final_runs(sweep: Sweep) -> list[Run]:
+def final_runs(sweep: Sweep) -> list[FinalRun]:
     """One per seed: measured test accuracy, on the most images measured; chance where the training failed."""
     clean = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == CLEAN]
     measured = {row.seed: row.value for row in sorted(clean, key=lambda row: row.n) if is_trained(row)}
@@ -183,8 +183,8 @@ def final_runs(sweep: Sweep) -> list[Run]:
         for row in sweep.final_trials
         if row.phase is Phase.final and row.outcome in FAILED and row.seed not in measured
     }
-    runs = [Run(sweep.draw, seed, value) for seed, value in measured.items()]
-    runs += [Run(sweep.draw, seed, value, failed=True) for seed, value in failed.items()]
+    runs = [FinalRun(sweep.draw, seed, value) for seed, value in measured.items()]
+    runs += [FinalRun(sweep.draw, seed, value, failed=True) for seed, value in failed.items()]
     return sorted(runs, key=lambda run: run.seed)
 
 

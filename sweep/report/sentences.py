@@ -9,14 +9,14 @@ from sweep.report import statistics
 from sweep.report.elements import count, listing, percent, percent_interval, plural, points, points_interval
 from sweep.report.load import FILES, Sweep
 from sweep.report.results import BASELINE, FAILED, UNFINISHED, Difference, Family, Study, TaskResults
-from sweep.report.statistics import CLAIM, Verdict
+from sweep.report.statistics import CLAIM, EQUIVALENCE, EVEN, EXPLORATION, MEANINGFUL, Verdict
 
 SINGLE = "n = 1: no interval"
 RULES = (
     "Rules fixed before the final runs: a family is better than the baseline when P(family > baseline) over matched"
-    " pairs is at least 0.75 and the lower bound of its interval exceeds 0.5, worse in the mirror case; equivalent when"
-    " the interval of the difference lies within ±1 point; otherwise inconclusive. Fewer than 3 draws decide nothing,"
-    " fewer than 5 only explore."
+    f" pairs is at least {MEANINGFUL} and the lower bound of its interval exceeds {EVEN}, worse in the mirror case;"
+    f" equivalent when the interval of the difference lies within ±{100 * EQUIVALENCE:g} point; otherwise inconclusive."
+    f" Fewer than {EXPLORATION} draws decide nothing, fewer than {CLAIM} only explore."
 )
 
 
@@ -164,7 +164,7 @@ def _decision(difference: Difference) -> str:
         return "Inconclusive: the data do not decide."
     if found.verdict is Verdict.equivalent:
         return f"Verdict: {name} is equivalent, within one point."
-    small = " by less than one point" if found.delta_interval.within(statistics.EQUIVALENCE) else ""
+    small = " by less than one point" if found.delta_interval.within(EQUIVALENCE) else ""
     scope = " in this exploration" if found.draws < CLAIM else ""
     return f"Verdict: {name} is {found.verdict.value}{small}{scope}."
 

@@ -15,6 +15,7 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 EQUIVALENCE = 0.01  # accuracy: within one point
 MEANINGFUL = 0.75  # Bouthillier et al. 2021, arXiv 2103.03098: P(A > B) that matters in practice
+EVEN = 0.5  # P(A > B) of equals; the interval must lie beyond
 EXPLORATION, CLAIM = 3, 5  # draws from which a result is exploratory, and from which it supports a claim
 EXACT_FLIPS = 100_000  # up to this many sign patterns are enumerated (16 draws); beyond, as many are drawn
 
@@ -136,9 +137,9 @@ def verdict(delta_interval: Interval, improvement: float, improvement_interval: 
     Better: P >= 0.75 and the lower bound of its interval above 0.5; worse: the mirror image. Equivalent: the interval
     of the difference lies within one point of accuracy on either side.
     """
-    if improvement >= MEANINGFUL and improvement_interval.low > 0.5:
+    if improvement >= MEANINGFUL and improvement_interval.low > EVEN:
         return Verdict.better
-    if improvement <= 1 - MEANINGFUL and improvement_interval.high < 0.5:
+    if improvement <= 1 - MEANINGFUL and improvement_interval.high < EVEN:
         return Verdict.worse
     return Verdict.equivalent if delta_interval.within(EQUIVALENCE) else Verdict.inconclusive
 
@@ -159,3 +160,8 @@ def compare(differences: Sequence[np.ndarray], seed: int = 0) -> Comparison:
         pairs=sum(len(seeds) for seeds in differences),
         verdict=decided if len(differences) >= EXPLORATION else Verdict.inconclusive,
     )
+
+
+def average_ranks(values: Sequence[float]) -> np.ndarray:
+    """Ranks from 1, ties sharing their mean."""
+    return stats.rankdata(values)

@@ -16,17 +16,16 @@ from odenet.config import RuntimeConfig
 from odenet.data import Batches, Images, Statistics, load_data, load_test
 from odenet.evaluation import Score, manifestations
 from odenet.evaluation import evaluate as score
+from odenet.models import DepthNet
 from odenet.terms import Scheme
-from sweep.cluster.resources import trial_resources
 from sweep.config.schema import AppConfig, EvaluateConfig
 from sweep.errors import InputError, WorkError
+from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.session import Session
-from sweep.execution.trial_log import mlflow_key
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory
 from sweep.records.tables import read_rows, write_rows
-from sweep.tracking.outbox import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +38,21 @@ class Measured:
     score: Score
 
 
-def evaluate(session: Session) -> None:
-    """Measures every final network that ended done and writes rows.csv.
+@dataclass(frozen=True, slots=True)
+class PreparedEvaluation:
+    """The final networks that ended done and their trials, the test set, and the statistics of the training data."""
+
+    rows: list[TrialRow]
+    networks: list[DepthNet]
+    statistics: Statistics
+    test: Images
+
+
+def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
+    """Read the final networks, each once, and the data.
 
     Raises:
         InputError: there are no final networks, the test set was used already, or its files are not there.
-        WorkError: a worker failed; nothing is written, so the stage can be run again.
-    """
-    rows, statistics, test = check_evaluate(session.config, session.name)
-    try:
-        measured = _measure_all(session, rows, statistics, test)
-    except ray.exceptions.RayError as error:
-        raise WorkError(
-            f"The evaluation of {session.name} failed: {str(error).strip().splitlines()[-1]} Its final networks are "
-            f"kept in {session.files.final.directory}; go on with `sweep evaluate {session.name}`."
-        ) from error
-    evaluations = [row for trial, results in zip(rows, measured, strict=True) for row in _rows(trial, results)]
-    write_rows(session.files.rows, EvaluationRow, evaluations)
-    _track(session, rows, measured)
-
-
-def check_evaluate(config: AppConfig, name: str) -> tuple[list[TrialRow], Statistics, Images]:
-    """The final trials that ended done, the statistics they were trained with, and the test images.
-
-    Raises InputError as `evaluate`, before anything is started.
     """
     files = SweepFiles(run_directory(config, name))
     rows = [row for row in _final_rows(files.final.trials) if row.outcome is Outcome.done]
@@ -80,19 +70,39 @@ def check_evaluate(config: AppConfig, name: str) -> tuple[list[TrialRow], Statis
         train = load_data(checkpoints[0].experiment.data, config.runtime.data_dir).train
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
-    return rows, Statistics.of(train), test
+    return PreparedEvaluation(rows, [one.build() for one in checkpoints], Statistics.of(train), test)
 
 
 def _final_rows(trials: Path) -> list[TrialRow]:
     return [row for row in read_rows(trials, TrialRow) if row.phase is Phase.final] if trials.exists() else []
 
 
-def _measure_all(session: Session, rows: list[TrialRow], statistics: Statistics, test: Images) -> list[list[Measured]]:
-    config = session.config
-    per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
-    task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=per_trial.get("GPU", 0.0))(_measure_on)
-    shared = (ray.put(statistics), ray.put(test), ray.put(config.evaluate), ray.put(config.runtime.for_training()))
-    return ray.get([task.remote(int(per_trial["CPU"]), session.files.checkpoint(row.number), *shared) for row in rows])
+def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
+    """Measure every final network and write rows.csv.
+
+    Raises:
+        WorkError: a worker failed; nothing is written, so the stage can be run again.
+    """
+    try:
+        measured = _measure_all(session, prepared)
+    except ray.exceptions.RayError as error:
+        raise WorkError(
+            f"The evaluation of {session.name} failed: {str(error).strip().splitlines()[-1]} Its final networks are "
+            f"kept in {session.files.final.directory}; go on with `sweep evaluate {session.name}`."
+        ) from error
+    results = list(zip(prepared.rows, measured, strict=True))
+    write_rows(session.files.rows, EvaluationRow, [row for trial, found in results for row in _rows(trial, found)])
+    clean = [(trial, found[0].score) for trial, found in results]
+    scores = [(trial, {"test/accuracy": one.accuracy, "test/loss": one.loss}) for trial, one in clean]
+    SweepRun(session).evaluated(scores)
+
+
+def _measure_all(session: Session, prepared: PreparedEvaluation) -> list[list[Measured]]:
+    config, per_trial = session.config, session.per_trial
+    task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=session.gpus_per_trial)(_measure_on)
+    parts = (prepared.statistics, prepared.test, config.evaluate, config.runtime.for_training())
+    shared = [ray.put(part) for part in parts]
+    return ray.get([task.remote(int(per_trial["CPU"]), network, *shared) for network in prepared.networks])
 
 
 def _measure_on(worker_threads: int, *arguments: Any) -> list[Measured]:
@@ -101,14 +111,14 @@ def _measure_on(worker_threads: int, *arguments: Any) -> list[Measured]:
 
 
 def measure(
-    checkpoint: Path, statistics: Statistics, test: Images, config: EvaluateConfig, runtime: RuntimeConfig
+    network: DepthNet, statistics: Statistics, test: Images, config: EvaluateConfig, runtime: RuntimeConfig
 ) -> list[Measured]:
     """One network on the whole test set, and on a part of it under every manifestation that makes sense of its rate.
 
     Runs on a worker.
     """
-    loaded, device = load_checkpoint(checkpoint), runtime.torch_device()
-    model = loaded.build().to(device)
+    device = runtime.torch_device()
+    model = network.to(device)
     course = model.depths()[-1].course
     whole = Batches(test, statistics=statistics, device=device)
     part = Batches(class_balanced(test, config.manifestation_images), statistics=statistics, device=device)
@@ -155,15 +165,3 @@ def _rows(trial: TrialRow, results: list[Measured]) -> list[EvaluationRow]:
         for result in results
         for metric, value in (("accuracy", result.score.accuracy), ("loss", result.score.loss))
     ]
-
-
-def _track(session: Session, rows: list[TrialRow], measured: list[list[Measured]]) -> None:
-    told = session.tracker.told()
-    for row, results in zip(rows, measured, strict=True):
-        key, clean = mlflow_key(row), results[0].score
-        if key not in told:  # its runs were tracked elsewhere
-            session.tracker.start(Run(key, f"final-{row.number}", session.run_key), tags={}, params={})
-        session.tracker.metrics(key, {"test/accuracy": clean.accuracy, "test/loss": clean.loss}, row.epochs)
-        if key not in told:
-            session.tracker.end(key, "FINISHED")
-    session.tracker.artifact(session.run_key, session.files.rows)

@@ -16,35 +16,33 @@ from sweep.config.overrides import override
 from sweep.config.schema import AppConfig, save
 from sweep.errors import InputError, WorkError
 from sweep.execution.list_source import Ended, Job, ListSource
+from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.run import Batch, Work, run_works
 from sweep.execution.session import Session
-from sweep.execution.trial_log import Book, mlflow_key
-from sweep.records.best import Best, changed, read_best, write_best
+from sweep.execution.trial_log import TrialLog
+from sweep.records.best import Best, read_best, read_candidates, write_best
 from sweep.records.checkpoints import checkpoint_file
 from sweep.records.files import write_text
 from sweep.records.outcome import Outcome
-from sweep.records.progress import Progress
+from sweep.records.progress import SweepProgress
 from sweep.records.rows import Phase, TrialRow, ranked
 from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
-from sweep.tracking.outbox import Run
-from sweep.tuning.problem import question
+from sweep.tuning.problem import build_problem
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configuration to confirm; `number` is the search trial it comes from. `schedule`: how a population changed its
-    parameters in mid-training, from epoch 0 on; empty for all others."""
+    """A configuration to confirm; `number` is the search trial it comes from."""
 
     number: int
-    parameters: dict[str, Any]
-    experiment: ExperimentConfig
-    schedule: list[Any]
+    best: Best
 
-    def segments(self, changes: dict[str, Any]) -> list[tuple[int, ExperimentConfig]]:
+    def experiments(self, changes: dict[str, Any]) -> list[tuple[int, ExperimentConfig]]:
         """Experiments in turn, each from an epoch on. Raises ValueError: the schedule sets what cannot be."""
-        parts = [(one["epoch"], one["parameters"]) for one in self.schedule] or [(0, {})]
-        return [(epoch, override(self.experiment, {**parameters, **changes})) for epoch, parameters in parts]
+        parts = [(one["epoch"], one["parameters"]) for one in self.best.schedule] or [(0, {})]
+        return [(epoch, override(self.best.experiment, {**parameters, **changes})) for epoch, parameters in parts]
 
     def job(self, session: Session, phase: Phase, index: int, number: int) -> Job:
         """The seeds depend on phase and index only: families and candidates are compared on the same ones."""
@@ -54,58 +52,78 @@ class Candidate:
             number=number,
             phase=phase,
             candidate=self.number,
-            parameters=self.parameters,
-            segments=self.segments({"training.seed": seed, "data.portion": portion.value}),
+            parameters=self.best.provenance.get("parameters", {}),
+            experiments=self.experiments({"training.seed": seed, "data.portion": portion.value}),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedFinal:
+    """What is to be confirmed, the best first, and on what data."""
+
+    candidates: list[Candidate]
+    splits: dict[Portion, Splits]
 
 
 class Final(Work):
     """The confirming trials and, once they have ended, those of the crowned configuration."""
 
-    def __init__(self, session: Session) -> None:
-        """Raises InputError as `check_final`."""
-        self._candidates, splits = check_final(session.config, session.name)
+    def __init__(self, session: Session, prepared: PreparedFinal) -> None:
+        self._candidates, splits, self._run = prepared.candidates, prepared.splits, SweepRun(session)
         self._chance = 1 / splits[Portion.train].classes
         files, seeds = session.files.final, session.config.final
         files.directory.mkdir(parents=True, exist_ok=True)
+        record_stage(session.files.stage, BegunStage.final)
         write_text(files.config, save(session.config))
-        session.tracker.start(Run(session.run_key, session.name), tags={"kind": "sweep"}, params={})
+        self._run.retrains()
         pairs = [(candidate, index) for candidate in self._candidates for index in range(seeds.confirm_seeds)]
         if len(self._candidates) == 1:
             pairs = []  # nothing to choose between
         self._confirm = [one.job(session, Phase.confirm, index, n) for n, (one, index) in enumerate(pairs)]
-        source = ListSource(
-            self._confirm, self._follow_up, len(self._confirm) + seeds.seeds, files.directory / "checkpoints"
-        )
-        self.batch = Batch(session, source, Book(session, files, splits), splits)
+        source = ListSource(self._confirm, self._follow_up, len(self._confirm) + seeds.seeds, files.checkpoints)
+        self.batch = Batch(session, source, TrialLog(session, files, splits), splits)
 
     def _follow_up(self, told: Ended) -> list[Job]:
         session, crowned = self.batch.session, crown(self._candidates, self._confirm, told, self._chance)
-        _write_crowned(session, crowned, self.batch.splits)
-        first = len(self._confirm)
-        seeds = range(session.config.final.seeds)
+        data_hash = self.batch.splits[Portion.train].hash
+        origin = {**crowned.best.provenance, "data_hash": data_hash, "phase": Phase.confirm.value}
+        write_best(session.files.crowned, replace(crowned.best, provenance=origin))
+        self._run.crowned()
+        first, seeds = len(self._confirm), range(session.config.final.seeds)
         return [crowned.job(session, Phase.final, index, first + index) for index in seeds]
 
     def conclude(self) -> None:
-        session, rows = self.batch.session, self.batch.book.in_order()
+        rows = self.batch.log.in_order()
         try:
-            _keep_checkpoints(session, [row for row in rows if row.phase is Phase.final])
+            self._keep_checkpoints([row for row in rows if row.phase is Phase.final])
         except WorkError:
             self.stopped("FAILED")
             raise
-        session.tracker.end(session.run_key, "FINISHED")
+        self.stopped("FINISHED")
 
     def stopped(self, status: str) -> None:
-        self.batch.session.tracker.end(self.batch.session.run_key, status)
+        self._run.end(status)
+
+    def _keep_checkpoints(self, rows: list[TrialRow]) -> None:
+        session, files = self.batch.session, self.batch.session.files
+        done, folder = [row for row in rows if row.outcome is Outcome.done], files.final.checkpoints
+        if not done:
+            reasons = "; ".join(sorted({f"{row.outcome.value}: {row.reason}" for row in rows}))
+            raise WorkError(f"No final seed of {session.name} ended done ({reasons}); {files.final.trials} lists them.")
+        for row in done:
+            shutil.copyfile(checkpoint_file(folder / f"{row.number:06d}", row.epochs), files.checkpoint(row.number))
+        first = min(done, key=lambda row: row.number)
+        self._run.registers(first, files.checkpoint(first.number))
+        shutil.rmtree(folder)
 
 
-def final(session: Session) -> None:
-    """Writes final/trials.csv, final/curves.csv, final/crowned.yaml and one checkpoint per final seed.
+def final(session: Session, prepared: PreparedFinal) -> None:
+    """Write final/trials.csv, final/curves.csv, final/crowned.yaml and one checkpoint per final seed.
 
     Raises:
-        InputError: nothing to confirm, done already, or the data is not there. WorkError: no final seed ended done.
+        InputError: a file that an earlier session left is damaged. WorkError: no final seed ended done.
     """
-    run_works([Final(session)], f"final {session.name}", session.files.final.directory / "ray")
+    run_works([Final(session, prepared)], f"final {session.name}", session.files.final.directory / "ray")
 
 
 def crown(candidates: list[Candidate], jobs: list[Job], told: Ended, chance: float) -> Candidate:
@@ -121,40 +139,49 @@ def crown(candidates: list[Candidate], jobs: list[Job], told: Ended, chance: flo
     return max(candidates, key=lambda candidate: fmean(values[candidate.number]))
 
 
-def check_final(config: AppConfig, name: str) -> tuple[list[Candidate], dict[Portion, Splits]]:
-    """What is to be confirmed, on what data. Raises InputError, before anything is started."""
+def prepare_final(config: AppConfig, name: str) -> PreparedFinal:
+    """Read what is to be confirmed, and the data.
+
+    Raises:
+        InputError: nothing to confirm, done already, or the data is not there; before anything is started.
+    """
     files = SweepFiles(run_directory(config, name))
-    if Progress.read(files.final.progress).finished:
+    if SweepProgress.read(files.final.progress).finished:
         raise InputError(f"{name} has final trials already; remove {files.final.directory} to train again.")
-    return _candidates(config, name), load_splits(config)
-
-
-def _candidates(config: AppConfig, name: str) -> list[Candidate]:
-    files = SweepFiles(run_directory(config, name))
     try:
-        found = _of_best(files) if not files.trials.exists() else _of_trials(config, files)
-        for one in found:
-            one.segments({})
+        found = _best_few(config, files)
+        candidates = [Candidate(best.provenance.get("trial", 0), best) for best in found]
+        for one in candidates:
+            one.experiments({})
     except ValueError as error:
         raise InputError(f"{files.directory}: {error}") from error
-    if not found:
+    if not candidates:
         raise InputError(f"{name} has no trial that ended done: there is nothing to retrain.")
-    return found
+    return PreparedFinal(candidates, load_splits(config))
 
 
-def _of_best(files: SweepFiles) -> list[Candidate]:
-    """A best.yaml alone, copied here by the command."""
-    best = read_best(files.best)
-    origin = best.provenance
-    return [Candidate(origin.get("trial", 0), origin.get("parameters", {}), best.experiment, best.schedule)]
+def prepare_retraining(config: AppConfig, best: Best) -> PreparedFinal:
+    """As `prepare_final`, of the best.yaml of another directory."""
+    return PreparedFinal([Candidate(best.provenance.get("trial", 0), best)], load_splits(config))
 
 
-def _of_trials(config: AppConfig, files: SweepFiles) -> list[Candidate]:
-    _, experiment = question(config)
-    return [
-        Candidate(row.number, row.parameters, override(experiment, row.parameters), changed(row))
-        for row in ranked(read_rows(files.trials, TrialRow))[: config.final.top]
-    ]
+def _best_few(config: AppConfig, files: SweepFiles) -> list[Best]:
+    """The complete experiments that the search wrote when it ended; of a retrained best.yaml that one.
+
+    They are made from the trials where a search has not ended, or is of a version that wrote none, and where more are
+    asked for.
+    """
+    if not files.trials.exists():
+        return [read_best(files.best)]
+    ended = SweepProgress.read(files.progress).finished
+    written = read_candidates(files.candidates) if ended and files.candidates.exists() else []
+    if len(written) >= config.final.top:
+        return written[: config.final.top]
+    rows = ranked(read_rows(files.trials, TrialRow))[: config.final.top]
+    if len(written) == len(rows):
+        return written
+    problem = build_problem(config)
+    return [problem.best(row) for row in rows]
 
 
 def load_splits(config: AppConfig) -> dict[Portion, Splits]:
@@ -166,25 +193,3 @@ def load_splits(config: AppConfig) -> dict[Portion, Splits]:
         }
     except ValueError as error:
         raise InputError(str(error)) from error
-
-
-def _write_crowned(session: Session, crowned: Candidate, splits: dict[Portion, Splits]) -> None:
-    origin = read_best(session.files.best).provenance
-    mine = {"trial": crowned.number, "parameters": crowned.parameters, "data_hash": splits[Portion.train].hash}
-    origin = {**origin, **mine, "phase": Phase.confirm.value}
-    write_best(session.files.crowned, Best(crowned.experiment, origin, crowned.schedule))
-    session.tracker.artifact(session.run_key, session.files.crowned)
-
-
-def _keep_checkpoints(session: Session, rows: list[TrialRow]) -> None:
-    done, folder = [row for row in rows if row.outcome is Outcome.done], session.files.final.directory / "checkpoints"
-    if not done:
-        reasons = "; ".join(sorted({f"{row.outcome.value}: {row.reason}" for row in rows}))
-        raise WorkError(
-            f"No final seed of {session.name} ended done ({reasons}); {session.files.final.trials} lists them."
-        )
-    for row in done:
-        shutil.copyfile(checkpoint_file(folder / f"{row.number:06d}", row.epochs), session.files.checkpoint(row.number))
-    first = min(done, key=lambda row: row.number)
-    session.tracker.model(mlflow_key(first), session.files.checkpoint(first.number), session.name.replace("/", "."))
-    shutil.rmtree(folder)

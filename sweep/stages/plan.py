@@ -18,15 +18,13 @@ from odenet.footprint import footprint
 from odenet.models import build_model
 from odenet.refinement import coarsen, refine
 from odenet.training import Training
-from sweep.config.overrides import override
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
-from sweep.stages.search import check
-from sweep.tuning.problem import question
+from sweep.stages.search import prepare_search
 from sweep.tuning.schedulers import bracket_shares, rungs
 
-Course = list[tuple[int, float]]  # up to an epoch, so many trials
+Expected = list[tuple[int, float]]  # up to an epoch, so many trials
 ITERATIONS = 2  # of the dry run, after one that warms up
 
 
@@ -39,7 +37,7 @@ class Estimate:
     seconds_per_gflop: float
     memory_mib: float  # weights, gradients, momentum and what a batch saves, at the final depth
 
-    def spent(self, course: Course) -> float:
+    def spent(self, course: Expected) -> float:
         """GFLOP of all trials of a search that take this course."""
         begins, total = 0, 0.0
         for epoch, trials in course:
@@ -54,11 +52,10 @@ def plan(config: AppConfig, console: Console) -> None:
     Raises:
         InputError: the configuration, the data or the place for results is not usable.
     """
-    splits = check(config)
+    prepared = prepare_search(config)
+    splits, corners = prepared.splits, prepared.corners
     check_dry_run(config)
     check_writable(Path(config.runtime.runs_dir))
-    space, experiment = question(config)
-    corners = [override(experiment, corner) for corner in space.corners()]
     costs = [sum(_epoch_gflops(corner, splits)) for corner in corners]
     chosen = {"cheapest": costs.index(min(costs)), "middle": 0, "dearest": costs.index(max(costs))}
     estimates = {name: _estimate(corners[index], config, splits) for name, index in chosen.items()}
@@ -82,7 +79,7 @@ def _described(config: AppConfig) -> str:
     )
 
 
-def expected(search: SearchConfig, epochs: int) -> Course:
+def expected(search: SearchConfig, epochs: int) -> Expected:
     """How many trials are trained up to each rung and to the end, if results come in random order.
 
     Of asha and depth_asha one in `reduction` passes a rung, of hyperband in each of its brackets; the median rule is
@@ -165,7 +162,7 @@ def _dry_run(training: Training, gflops_per_image: float) -> float:
     return (time.perf_counter() - started) / (images * gflops_per_image)
 
 
-def _table(estimates: dict[str, Estimate], course: Course, config: AppConfig) -> Table:
+def _table(estimates: dict[str, Estimate], course: Expected, config: AppConfig) -> Table:
     at_once = config.search.concurrency or config.cluster.cpus or os.cpu_count() or 1
     at_once = max(1, at_once // config.runtime.resources.cpus) if config.search.concurrency is None else at_once
     retrained = config.final.top * config.final.confirm_seeds * (config.final.top > 1) + config.final.seeds
@@ -189,7 +186,7 @@ def _table(estimates: dict[str, Estimate], course: Course, config: AppConfig) ->
     return table
 
 
-def _budget(estimates: dict[str, Estimate], course: Course, config: AppConfig) -> Iterator[str]:
+def _budget(estimates: dict[str, Estimate], course: Expected, config: AppConfig) -> Iterator[str]:
     """When a budget would end the search before its trials do."""
     limit = config.search.budget.gflops
     for name, one in estimates.items():

@@ -14,11 +14,11 @@ from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
 from sweep.execution.simulator import CLOSE, Recording, Tally, as_it_was, replayed
 from sweep.records.outcome import Outcome
-from sweep.records.progress import Progress
+from sweep.records.progress import SweepProgress
 from sweep.records.rows import CurveRow, TrialRow
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows
-from sweep.tuning.problem import question
+from sweep.tuning.problem import build_problem
 from sweep.tuning.schedulers import refinement_epochs
 
 # What of a finished search can be asked otherwise: how it was searched, not what.
@@ -34,12 +34,7 @@ METHOD = (
 
 
 def replay(config: AppConfig, recording: Recording, name: str, console: Console) -> None:
-    """Prints the search as it was beside its replays; writes nothing.
-
-    Raises:
-        InputError: what was recorded cannot be searched in this way.
-    """
-    check_replay(config, recording)
+    """Print the search as it was beside its replays; writes nothing."""
     workers, repeats = config.replay.workers, config.replay.repeats
     tallies = replayed(recording, config.search, workers, repeats)
     console.print(
@@ -47,6 +42,17 @@ def replay(config: AppConfig, recording: Recording, name: str, console: Console)
     )
     for line in (*_left_out(recording, config.search), METHOD):
         console.print(line, highlight=False)
+
+
+def prepare_replay(config: AppConfig, files: SweepFiles) -> Recording:
+    """Read what the search in this run directory left, to be searched as `config` says.
+
+    Raises:
+        InputError: as `read_recording`, or the curves say nothing of what is asked.
+    """
+    recording = read_recording(files)
+    check_replay(config, recording)
+    return recording
 
 
 def read_recording(files: SweepFiles) -> Recording:
@@ -60,7 +66,7 @@ def read_recording(files: SweepFiles) -> Recording:
         raise InputError(f"{name} is a study: replay one of its sweeps, {name}/FAMILY-dDRAW.")
     if not files.trials.exists() or not files.curves.exists():
         raise InputError(f"{files.directory} has no learning curves to replay; run `sweep search` first.")
-    if not Progress.read(files.progress).finished:
+    if not SweepProgress.read(files.progress).finished:
         raise InputError(f"The search of {name} has not ended: `sweep status {name}`, `sweep resume {name}`.")
     config = load([], files.config)
     if config.search.scheduler is SchedulerKind.pbt:
@@ -69,12 +75,12 @@ def read_recording(files: SweepFiles) -> Recording:
             "curve is of one configuration; replay another sweep."
         )
     try:
-        space, experiment = question(config)
+        problem = build_problem(config)
     except ValueError as error:
         raise InputError(str(error)) from error
     recording = Recording(
-        space=space,
-        experiment=experiment,
+        space=problem.space,
+        experiment=problem.experiment,
         search=config.search,
         chance=1 / SETS[config.data.dataset].classes,
         rows=read_rows(files.trials, TrialRow),
@@ -94,7 +100,7 @@ def check_replay(config: AppConfig, recording: Recording) -> None:
             "asha, hyperband or median."
         )
     try:
-        question(config)
+        build_problem(config)
         epochs = config.training.epochs
         refined, asked = (refinement_epochs(one, epochs) for one in (recording.search, config.search))
     except ValueError as error:
@@ -128,10 +134,10 @@ def _left_out(recording: Recording, search: SearchConfig) -> list[str]:
 
 
 # name, its value, how it is written; None: there is none
-Line = tuple[str, Callable[[Tally], float | None], Callable[[float], str]]
+Measure = tuple[str, Callable[[Tally], float | None], Callable[[float], str]]
 
 
-def _lines(tallies: Sequence[Tally]) -> list[Line]:
+def _lines(tallies: Sequence[Tally]) -> list[Measure]:
     present = [outcome for outcome in Outcome if any(tally.outcomes[outcome] for tally in tallies)]
     return [
         ("trials begun", lambda tally: tally.trials, _count),

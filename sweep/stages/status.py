@@ -12,7 +12,7 @@ from rich.table import Table
 from sweep.errors import InputError
 from sweep.records.locks import is_alive
 from sweep.records.outcome import Outcome
-from sweep.records.progress import Progress
+from sweep.records.progress import SweepProgress
 from sweep.records.rows import TrialRow, ranked
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows
@@ -46,7 +46,7 @@ def status(runs: Path, name: str | None, console: Console) -> None:
 def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
     """What was spent, whether it runs, and what MLflow was not told yet."""
     for part in [part for part in (files, files.final) if part.trials.exists()]:
-        rows, progress = read_rows(part.trials, TrialRow), Progress.read(part.progress)
+        rows, progress = read_rows(part.trials, TrialRow), SweepProgress.read(part.progress)
         gpus = sum(row.gpu_seconds for row in rows) / 3600
         yield (
             f"{'search' if part is files else 'final'}: {sum(row.gflops for row in rows):,.0f} GFLOP, "

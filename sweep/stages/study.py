@@ -13,11 +13,12 @@ from sweep.errors import InputError, StorageError, WorkError
 from sweep.execution.run import run_works
 from sweep.execution.session import Session
 from sweep.records.files import write_text
-from sweep.records.progress import Progress
+from sweep.records.progress import SweepProgress
 from sweep.records.run_directory import check_name
-from sweep.stages.evaluate import evaluate
-from sweep.stages.final import Final
-from sweep.stages.search import Search, check
+from sweep.records.stage_record import BegunStage, record_stage
+from sweep.stages.evaluate import evaluate, prepare_evaluate
+from sweep.stages.final import Final, prepare_final
+from sweep.stages.search import PreparedSearch, Search, prepare_search
 
 
 def members(config: AppConfig) -> dict[str, AppConfig]:
@@ -56,36 +57,47 @@ def _space_of(family: str, config: AppConfig) -> SpaceConfig:
     )
 
 
-def check_study(config: AppConfig, name: str) -> None:
-    """Refuses what could only fail later: a name that cannot have members; as `search.check`, for every member."""
+PreparedStudy = dict[str, PreparedSearch]  # by the names of its sweeps
+
+
+def prepare_study(config: AppConfig, name: str) -> PreparedStudy:
+    """Refuse what could only fail later: a name that cannot have members; as `prepare_search`, for every member."""
     if "/" in check_name(name):
         raise InputError(f"The name {name!r} is a sweep's within a study; a study's own name has no '/'.")
-    for member in members(config).values():
-        check(member)
+    return {part: prepare_search(member) for part, member in members(config).items()}
 
 
-def study(session: Session) -> Path:
-    """Runs the members stage by stage, each stage of all members at once, and returns the report's path. What was done
+def study(session: Session, prepared: PreparedStudy) -> Path:
+    """Run the members stage by stage, each stage of all members at once, and return the report's path. What was done
     by an earlier session is not done again.
 
     Raises:
         WorkError: the work of a member failed; the others went on, and the report on them is written.
     """
     write_text(session.files.study, save(session.config))
-    sweeps = [session.member(config, part) for part, config in members(session.config).items()]
+    record_stage(session.files.stage, BegunStage.study)
+    sweeps = {part: session.member(config, part) for part, config in members(session.config).items()}
     failures: list[str] = []
-    searches = [Search(sweep) for sweep in sweeps if not Progress.read(sweep.files.progress).finished]
+    searches = [
+        Search(sweep, prepared[part])
+        for part, sweep in sweeps.items()
+        if not SweepProgress.read(sweep.files.progress).finished
+    ]
     with _collecting(failures):
         run_works(searches, f"search {session.name}", session.directory / "ray-search")
-    found = [sweep for sweep in sweeps if sweep.files.best.exists()]
-    finals = [Final(sweep) for sweep in found if not Progress.read(sweep.files.final.progress).finished]
+    found = [sweep for sweep in sweeps.values() if sweep.files.best.exists()]
+    finals = [
+        Final(sweep, prepare_final(sweep.config, sweep.name))
+        for sweep in found
+        if not SweepProgress.read(sweep.files.final.progress).finished
+    ]
     with _collecting(failures):
         run_works(finals, f"final {session.name}", session.directory / "ray-final")
-    for sweep in [sweep for sweep in found if any(sweep.files.final.directory.glob("*.ckpt"))]:
-        if not sweep.files.rows.exists():
+    for sweep in found:
+        if any(sweep.files.final.directory.glob("*.ckpt")) and not sweep.files.rows.exists():
             with _collecting(failures):
-                evaluate(sweep)
-    report = _report(session, sweeps)
+                evaluate(sweep, prepare_evaluate(sweep.config, sweep.name))
+    report = _report(session, list(sweeps.values()))
     if failures:
         raise WorkError(f"{' '.join(failures)} The report {report} has what there is.")
     return report

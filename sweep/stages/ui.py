@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.errors import InputError, WorkError
+from sweep.records.run_directory import JOURNAL
 from sweep.tracking.outbox import store_uri
-from sweep.tuning.ask_and_tell import STUDY_FILE
 
 HOST = "127.0.0.1"
 
@@ -24,9 +24,9 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
     if not (store / "mlflow.db").exists():
         raise InputError(f"There is no MLflow store {store / 'mlflow.db'}: run `sweep search {store.name}` first.")
     commands = {port: _mlflow(store, port)}
-    if (sweep / STUDY_FILE).exists():
+    if (sweep / JOURNAL).exists():
         dashboard = str(Path(sys.executable).with_name("optuna-dashboard"))
-        commands[port + 1] = [dashboard, "--host", HOST, "--port", str(port + 1), str(sweep / STUDY_FILE)]
+        commands[port + 1] = [dashboard, "--host", HOST, "--port", str(port + 1), str(sweep / JOURNAL)]
     for taken in (number for number in commands if _taken(number)):
         raise InputError(f"Port {taken} on {HOST} is taken: choose another by tracking.port=NUMBER.")
     console.print(f"MLflow: http://{HOST}:{port}   (Ctrl-C ends it)", highlight=False)

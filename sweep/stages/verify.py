@@ -5,7 +5,7 @@ known everywhere is asked of it; MLflow is not asked about runs of which the out
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 
-from sweep.errors import InputError
-from sweep.execution.trial_log import mlflow_key
+from sweep.errors import InputError, WorkError
+from sweep.execution.mlflow_runs import trial_key
+from sweep.records.locks import is_alive
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import TrialRow
-from sweep.records.run_directory import SweepFiles
+from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
 from sweep.tracking.outbox import OUTBOX, lag, store_uri
-from sweep.tuning.ask_and_tell import STUDY_FILE
 
 if TYPE_CHECKING:
-    from sweep.tracking.client import Recorded, Records
+    from sweep.tracking.client import RecordedRun, Records
 
 PARENT = "mlflow.parentRunId"
 
@@ -52,9 +53,21 @@ def verify(directory: Path, store: Store, *, alive: bool) -> list[str]:
     return [
         *_in_rows(search, alive),
         *_in_rows(final, alive),
-        *_in_study(directory / STUDY_FILE, search, alive),
+        *_in_study(directory / JOURNAL, search, alive),
         *_in_mlflow(store, [*search, *final], alive),
     ]
+
+
+def print_differences(directories: Sequence[Path], store: Store, console: Console) -> None:
+    """Print what differs in these run directories. WorkError: something does."""
+    found = {path: verify(path, store, alive=is_alive(path)) for path in directories}
+    for path, differences in found.items():
+        for text in differences:
+            console.print(f"{path.name}: {text}", highlight=False)
+    count = sum(map(len, found.values()))
+    if count:
+        raise WorkError(f"trials.csv, Ray, the Optuna study and MLflow differ in {count} places.")
+    console.print("trials.csv, Ray, the Optuna study and MLflow agree on every trial.", highlight=False)
 
 
 def _called(row: TrialRow) -> str:
@@ -147,14 +160,14 @@ def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]
     runs = _by_trial(run for run in everything if run.tags.get(PARENT) in parents)
     for row in rows:
         found = runs.pop((row.trial_id, row.phase.value), [])
-        if mlflow_key(row) not in behind.keys:
+        if trial_key(row) not in behind.keys:
             yield from _in_runs(row, found, records)
     for trial_id, phase in runs:
         if not alive:
             yield f"MLflow's run of {phase} trial {trial_id}: not in trials.csv"
 
 
-def _by_trial(runs: Iterable["Recorded"]) -> dict[tuple[str, str], list["Recorded"]]:
+def _by_trial(runs: Iterable["RecordedRun"]) -> dict[tuple[str, str], list["RecordedRun"]]:
     """By trial id and phase."""
     grouped = defaultdict(list)
     for run in runs:
@@ -162,7 +175,7 @@ def _by_trial(runs: Iterable["Recorded"]) -> dict[tuple[str, str], list["Recorde
     return grouped
 
 
-def _in_runs(row: TrialRow, runs: list["Recorded"], records: "Records") -> Iterator[str]:
+def _in_runs(row: TrialRow, runs: list["RecordedRun"], records: "Records") -> Iterator[str]:
     if len(runs) != 1:
         yield f"{_called(row)}: MLflow has {len(runs)} runs of it, not one"
     elif row.outcome is not Outcome.running:

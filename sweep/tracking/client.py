@@ -17,7 +17,7 @@ from sweep.errors import WorkError
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedRun:
     """A run as MLflow has it."""
 
     run_id: str
@@ -33,13 +33,13 @@ class Records:
         with self._answering():
             self._client = MlflowClient(uri)
 
-    def runs(self) -> list[Recorded]:
+    def runs(self) -> list[RecordedRun]:
         """All of them; none where there is no such experiment."""
         with self._answering():
             known = self._client.get_experiment_by_name(self._experiment)
             return [_recorded(run) for run in self._pages(known.experiment_id)] if known else []
 
-    def history(self, run: Recorded, metric: str) -> list[tuple[int, float]]:
+    def history(self, run: RecordedRun, metric: str) -> list[tuple[int, float]]:
         """Step and value, in order of time."""
         with self._answering():
             found = self._client.get_metric_history(run.run_id, metric)
@@ -60,5 +60,5 @@ class Records:
             raise WorkError(f"MLflow at {self._uri} cannot be read: {str(error).strip().splitlines()[0]}") from error
 
 
-def _recorded(run: Run) -> Recorded:
-    return Recorded(run.info.run_id, run.info.status, run.data.tags)
+def _recorded(run: Run) -> RecordedRun:
+    return RecordedRun(run.info.run_id, run.info.status, run.data.tags)

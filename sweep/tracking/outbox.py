@@ -35,7 +35,7 @@ AWAY = "away.json"  # since when the store does not answer, and why
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrackedRun:
     """An MLflow run before it has an id there. `key` is unique within the store; equal keys are the same run."""
 
     key: str
@@ -54,7 +54,7 @@ class Tracker:
         self.token = _new_id()  # by which its delivery knows its `close` from other trackers'
         append_line(outbox, "")  # it is there, and can be written
 
-    def start(self, run: Run, *, tags: dict[str, str], params: dict[str, Any]) -> None:
+    def start(self, run: TrackedRun, *, tags: dict[str, str], params: dict[str, Any]) -> None:
         """Begins a run, or takes up the run of that key again, which is RUNNING from then on."""
         self._write("start", run.key, id=_new_id(), name=run.name, parent=run.parent, tags=tags, params=params)
 
@@ -77,9 +77,9 @@ class Tracker:
         """`status` is MLflow's word: FINISHED, FAILED or KILLED; SCHEDULED for a run that waits and has no end yet."""
         self._write("end", key, status=status, tags=tags or {})
 
-    def told(self) -> "Told":
+    def told(self) -> "KnownRuns":
         """What this and all earlier trackers of the outbox have written, delivered or not."""
-        told = Told()
+        told = KnownRuns()
         with _reading(self._outbox):
             for line in _lines(self._outbox, 0):
                 told.add(line)
@@ -99,7 +99,7 @@ def _new_id() -> str:
     return secrets.token_hex(8)
 
 
-class Told:
+class KnownRuns:
     """What MLflow knows of runs, or will know, so that a resumed sweep tells it the rest only."""
 
     def __init__(self) -> None:

@@ -21,10 +21,9 @@ from odenet.seeding import derive
 from search_spaces import Space
 from sweep.config.search_config import Objective, SamplerKind, SearchConfig
 from sweep.records.outcome import STATES, Outcome
-from sweep.tuning.optuna_study import Study, Told, damaged
+from sweep.tuning.optuna_study import OptunaStudy, Standing, damaged
 from sweep.tuning.samplers import LEARNING, given, sampler_for
 
-STUDY_FILE = "study.journal"
 ENQUEUED = "enqueued"
 
 
@@ -56,13 +55,13 @@ class Proposals:
         self,
         space: Space,
         config: SearchConfig,
-        study: Study,
+        study: OptunaStudy,
         chance: float,
         enqueued: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._space, self._config, self._chance = space, config, chance
         self._learns = config.sampler in LEARNING
-        self._memory: Study | None = None
+        self._memory: OptunaStudy | None = None
         self._journal, self._asked = study, _proposals(study)
         self._worst: dict[Objective, float] = {}  # of done trials
         for trial in self._journal.trials():
@@ -123,7 +122,7 @@ class Proposals:
         if trial.state.is_finished():
             return
         state = TrialState[STATES[outcome].optuna]
-        told = Told(outcome, state, self._values(trial, outcome, values or {}), constraints or {})
+        told = Standing(outcome, state, self._values(trial, outcome, values or {}), constraints or {})
         self._journal.tell(number, told)
         self._remember_worst(self._journal.trial(number))
         if (trial.state, state) != (TrialState.WAITING, TrialState.WAITING):
@@ -155,13 +154,13 @@ class Proposals:
         self._space.suggest(self._memory.optuna.ask())
         return self._memory.trial(number)
 
-    def _rebuilt(self) -> Study:
-        memory = Study.in_memory(self._config.objectives)
+    def _rebuilt(self) -> OptunaStudy:
+        memory = OptunaStudy.in_memory(self._config.objectives)
         for proposal, trial in zip(self._asked, self._journal.trials(), strict=True):
             memory.add(_learnable(trial, proposal, self._space, self._config))
         return memory
 
-    def _learn(self, number: int, change: Callable[[Study], None]) -> None:
+    def _learn(self, number: int, change: Callable[[OptunaStudy], None]) -> None:
         """Optuna lets nobody change what ended, and for samplers a trial that waits has: then memory is rebuilt."""
         if self._memory is not None and self._memory.trial(number).state.is_finished():
             self._memory = None
@@ -192,7 +191,7 @@ class Proposals:
             self._worst[objective] = max(value, self._worst.get(objective, value))
 
 
-def _proposals(study: Study) -> list[Proposal]:
+def _proposals(study: OptunaStudy) -> list[Proposal]:
     try:
         return [
             Proposal(trial.number, *(trial.user_attrs[name] for name in ("trial_id", "parameters", "proposed_by")))
@@ -225,7 +224,7 @@ def _learnable(trial: FrozenTrial, proposal: Proposal, space: Space, config: Sea
     """A trial of the journal as samplers may see it: failed where it is not in the space, which may have changed."""
     if not space.contains(proposal.parameters):
         return create_trial(state=TrialState.FAIL)
-    lesson = _lesson(Told(Outcome.running, trial.state, trial.values, trial.constraints), config)
+    lesson = _lesson(Standing(Outcome.running, trial.state, trial.values, trial.constraints), config)
     written = _written_out(space, proposal.parameters)
     return create_trial(
         state=lesson.state,
@@ -237,7 +236,7 @@ def _learnable(trial: FrozenTrial, proposal: Proposal, space: Space, config: Sea
     )
 
 
-def _lesson(told: Told, config: SearchConfig) -> Told:
+def _lesson(told: Standing, config: SearchConfig) -> Standing:
     """What samplers learn: a trial that waits is as good as what it reported, limits nobody measured are kept.
 
     As running ones, waiting trials would count as bad to TPE's constant liar; the Gaussian process wants as many

@@ -20,7 +20,7 @@ from sweep.records.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Standing:
     """How a trial stands. `constraints` are measured values minus limits."""
 
     outcome: Outcome
@@ -34,7 +34,7 @@ class Told:
         return {f"constraints:{name}": excess for name, excess in self.constraints.items()}
 
 
-class Study:
+class OptunaStudy:
     """A study of these objectives, begun or gone on with. It uses its storage: to make an Optuna Trial is to sample."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Study:
         self._storage, self._id, self.path = storage, storage.get_study_id_from_name(name), path
 
     @classmethod
-    def in_memory(cls, objectives: Sequence[Objective]) -> "Study":
+    def in_memory(cls, objectives: Sequence[Objective]) -> "OptunaStudy":
         return cls(InMemoryStorage(), "memory", objectives)
 
     def trial(self, number: int) -> FrozenTrial:
@@ -72,7 +72,7 @@ class Study:
     def report(self, number: int, step: int, value: float) -> None:
         self._storage.set_trial_intermediate_value(self._key(number), step, value)
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, told: Standing) -> None:
         """The state comes last: a trial whose ending a kill cut off still runs, and is told again."""
         key = self._key(number)
         if told.state is not TrialState.RUNNING:
@@ -86,7 +86,7 @@ class Study:
         return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
 
-def open_study(path: Path, name: str, objectives: Sequence[Objective]) -> Study:
+def open_study(path: Path, name: str, objectives: Sequence[Objective]) -> OptunaStudy:
     """The study of this name in its file; what a killed driver was writing is cut off.
 
     Raises:
@@ -102,7 +102,7 @@ def open_study(path: Path, name: str, objectives: Sequence[Objective]) -> Study:
         names = _names(storage)
         if names not in ([], [name]):
             raise InputError(f"{path} holds the study of {', '.join(names)}, not of {name}: choose another directory.")
-        study = Study(storage, name, objectives, path)
+        study = OptunaStudy(storage, name, objectives, path)
     except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise damaged(path, error) from error
     directions = study.optuna.directions

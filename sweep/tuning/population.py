@@ -158,10 +158,10 @@ class Draws:
         return self.generator.choice(choices)
 
 
-Change = Callable[[Random, Space, str, Parameters], Any]
+Vary = Callable[[Random, Space, str, Parameters], Any]
 
 # What may change in mid-training. All else is the network, the data, or the course of the whole training.
-MUTABLE: dict[str, Change] = {
+MUTABLE: dict[str, Vary] = {
     "optim.lr": _varied,
     "optim.weight_decay": _varied,
     "optim.batch_size": _varied,

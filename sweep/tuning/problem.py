@@ -1,5 +1,6 @@
 """What a sweep asks: the space, the experiment around which it is searched, and configurations to try first."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from sweep.config.overrides import flat, override
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import Objective, SchedulerKind
 from sweep.errors import InputError
-from sweep.records.best import read_best
+from sweep.records.best import Best, changed, provenance, read_best
 from sweep.records.rows import TrialRow, ranked
 from sweep.records.tables import read_rows
 from sweep.tuning.population import check_population, generations
@@ -21,8 +22,27 @@ from sweep.tuning.schedulers import build_scheduler, refinement_epochs
 TIMING = ("refinement.count", "refinement.first", "refinement.interval")
 
 
-def question(config: AppConfig) -> tuple[Space, ExperimentConfig]:
-    """What is searched, and the experiment that it is searched around: schedulers that refine take the timing over.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a sweep searches: a space, and the experiment around which it is searched."""
+
+    space: Space
+    experiment: ExperimentConfig
+
+    def corners(self) -> list[ExperimentConfig]:
+        """The extreme experiments of the space. ValueError: one of them is not possible."""
+        return [override(self.experiment, corner) for corner in self.space.corners()]
+
+    def best(self, row: TrialRow) -> Best:
+        """A trial as a complete experiment with its provenance."""
+        schedule = changed(row)
+        parameters = schedule[0]["parameters"] if schedule else row.parameters
+        experiment = override(self.experiment, {**parameters, "training.seed": row.seed})
+        return Best(experiment, provenance(row, self.space), schedule)
+
+
+def build_problem(config: AppConfig) -> Problem:
+    """Parse what a configuration asks for. Schedulers that refine take the timing of refinements over.
 
     Raises:
         ValueError: the user asks for a timing, too, or the scheduler or the sampler does not go with the space.
@@ -45,7 +65,7 @@ def question(config: AppConfig) -> tuple[Space, ExperimentConfig]:
     else:
         build_scheduler(search, config.training.epochs)
     check_sampler(search, space)
-    return space, experiment
+    return Problem(space, experiment)
 
 
 def check_objectives(config: AppConfig, experiment: ExperimentConfig) -> None:

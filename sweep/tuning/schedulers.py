@@ -4,31 +4,23 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from enum import Enum
 from itertools import accumulate
+from statistics import median
 
 from sweep.config.search_config import SchedulerKind, SearchConfig
-from sweep.tuning.population import generations
 
 FEWEST_OTHERS = 3  # median: a median of fewer says little
 GOLDEN = 0x9E3779B97F4A7C15  # of 2^64 the golden section: multiples of it fill a circle evenly, at any stride
 
-Place = tuple[float, int]  # (-objective, number): sorts the best first
-
-
-class Verdict(Enum):
-    """What becomes of a trial that has reported."""
-
-    go = "go"
-    stop = "stop"
+Position = tuple[float, int]  # (-objective, number): sorts the best first
 
 
 class Scheduler(ABC):
     """Who stops or pauses trials. What it knows is what it was told, and every call may be repeated.
 
     It is restored by repeating `report` for each recorded value, in the order in which they had arrived, and `end` for
-    the trials that ended: verdicts and promotions are the same then. A promotion after which nothing was reported cost
-    nothing, and is decided again.
+    the trials that ended: its answers are the same then. A promotion after which nothing was reported cost nothing, and
+    is decided again.
 
     Args:
         epochs: of a whole trial.
@@ -45,11 +37,11 @@ class Scheduler(ABC):
         self._ended: set[int] = set()
 
     def until(self, epoch: int) -> int:
-        """The epoch at which a leg ends that begins after `epoch` epochs."""
+        """The epoch at which a segment ends that begins after `epoch` epochs."""
         return next((pause for pause in self._pauses if pause > epoch), self._epochs)
 
-    def report(self, number: int, epoch: int, objective: float) -> Verdict:
-        """What becomes of trial `number`, which has `objective` after `epoch` epochs. Told for every epoch, in order.
+    def report(self, number: int, epoch: int, objective: float) -> bool:
+        """Whether trial `number`, which has `objective` after `epoch` epochs, goes on. Told for every epoch, in order.
 
         A trial is stopped for good, and at once where its objective is not finite: a comparison with NaN is false, so
         a rung would let it pass.
@@ -58,10 +50,10 @@ class Scheduler(ABC):
             self._reached[number] = epoch
             if not math.isfinite(objective) or (epoch < self._epochs and not self._goes_on(number, epoch, objective)):
                 self._stopped.add(number)
-        return Verdict.stop if number in self._stopped else Verdict.go
+        return number not in self._stopped
 
     def promote(self) -> int | None:
-        """A paused trial whose next leg is due now, and which counts as promoted from now on; None: there is none."""
+        """A paused trial whose next segment is due, and which counts as promoted from now on; None: there is none."""
         return None
 
     def end(self, number: int) -> None:
@@ -74,7 +66,7 @@ class Scheduler(ABC):
 
 
 class Unstopped(Scheduler):
-    """Every trial runs to its last epoch; with `pauses` in legs, as the members of a population do."""
+    """Every trial runs to its last epoch."""
 
     def _goes_on(self, number: int, epoch: int, objective: float) -> bool:  # noqa: ARG002
         return True
@@ -122,7 +114,7 @@ class Hyperband(Scheduler):
         return bisect_right(self._until, turn * self._until[-1] >> 64)
 
     def _goes_on(self, number: int, epoch: int, objective: float) -> bool:
-        return self._brackets[self.bracket(number)].report(number, epoch, objective) is Verdict.go
+        return self._brackets[self.bracket(number)].report(number, epoch, objective)
 
 
 def _sizes(rungs: int, reduction: int) -> list[int]:
@@ -156,7 +148,7 @@ class Median(Scheduler):
         self._best[number] = max(objective, self._best.get(number, objective))
         others = self._means[epoch]
         compared = epoch >= self._grace and len(others) >= FEWEST_OTHERS
-        goes_on = not compared or self._best[number] >= _median(others)
+        goes_on = not compared or self._best[number] >= median(others)
         insort(others, self._sums[number] / self._counts[number])
         return goes_on
 
@@ -164,7 +156,7 @@ class Median(Scheduler):
 class DepthAsha(Scheduler):
     """Asynchronous successive halving, promotion type (arXiv 1810.05934, Algorithm 2), for trials that grow at rungs.
 
-    A trial pauses at each rung, and its next leg, which is deeper and dearer, is due while it is among the best
+    A trial pauses at each rung, and its next segment, which is deeper and dearer, is due while it is among the best
     floor(n / reduction) of the n trials that have come to the rung; of equals the one with the lower number. Better
     ones that come later take nothing back: in random order n/reduction and fewer than sqrt(n) are promoted, more where
     trials become better and better.
@@ -173,8 +165,8 @@ class DepthAsha(Scheduler):
     def __init__(self, epochs: int, rungs: tuple[int, ...], reduction: int) -> None:
         super().__init__(epochs, rungs, pauses=rungs)
         self._reduction = reduction
-        self._seen: dict[int, list[Place]] = {rung: [] for rung in rungs}
-        self._paused: dict[int, list[Place]] = {rung: [] for rung in rungs}
+        self._seen: dict[int, list[Position]] = {rung: [] for rung in rungs}
+        self._paused: dict[int, list[Position]] = {rung: [] for rung in rungs}
 
     def promote(self) -> int | None:
         for rung in reversed(self.rungs):
@@ -206,7 +198,7 @@ def build_scheduler(config: SearchConfig, epochs: int) -> Scheduler:
         case SchedulerKind.none:
             return Unstopped(epochs)
         case SchedulerKind.pbt:
-            return Unstopped(epochs, pauses=tuple(generations(config, epochs)))
+            raise AssertionError("The members of a population are compared by PopulationSource.")
         case SchedulerKind.asha:
             return Asha(epochs, rungs(config, epochs), config.reduction)
         case SchedulerKind.hyperband:
@@ -239,8 +231,3 @@ def rungs(config: SearchConfig, epochs: int) -> tuple[int, ...]:
             "smaller grace, more epochs, or scheduler=none."
         )
     return tuple(rungs)
-
-
-def _median(ascending: list[float]) -> float:
-    middle = len(ascending) // 2
-    return ascending[middle] if len(ascending) % 2 else (ascending[middle - 1] + ascending[middle]) / 2

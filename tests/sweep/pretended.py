@@ -1,4 +1,4 @@
-"""Sweeps without Ray and without training: a pretended worker runs the legs that a conductor hands out, one by one."""
+"""Sweeps without Ray and without training: a pretended worker runs the legs that a controller hands out, one by one."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,22 +11,25 @@ from odenet.data import Portion, Splits, load_data
 from sweep.config.compose import load
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind
-from sweep.execution.controller import Conductor
-from sweep.execution.display import ProgressDisplay
-from sweep.execution.interrupt import Control
+from sweep.execution.controller import Controller
+from sweep.execution.display import ProgressDisplay, ShownTrials
+from sweep.execution.interrupt import Interrupt
+from sweep.execution.mlflow_runs import TrialRuns
+from sweep.execution.observers import CheckpointCleaner
 from sweep.execution.population_source import PopulationSource
-from sweep.execution.segment import Leg
+from sweep.execution.segment import EpochResult, Segment, TrialEnded, WorkerResult
 from sweep.execution.session import Session
-from sweep.execution.trial_log import METRICS, Book
-from sweep.execution.trial_source import FINISHED, SearchSource, Source, Trials
+from sweep.execution.trial_log import TrialLog
+from sweep.execution.trial_source import FINISHED, SearchSource, Trials, TrialSource
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow
+from sweep.records.rows import METRICS, CurveRow
+from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import read_rows
 from sweep.tracking.outbox import OUTBOX
-from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
-from sweep.tuning.problem import question
+from sweep.tuning.problem import build_problem
 from sweep.tuning.schedulers import build_scheduler
 from tests.sweep.sweep_files import TINY, session_on, trial
 
@@ -45,23 +48,30 @@ class Killed(BaseException):
 # --- what a worker reports --------------------------------------------------------------------------------------------
 
 
-def reported(epoch: int, objective: float | None, **more: Any) -> dict[str, Any]:
-    """One epoch as `sweep.trial` reports it; a second and ten GFLOP each."""
+def reported(epoch: int, objective: float | None, last: TrialEnded | None = None, **more: Any) -> WorkerResult:
+    """One epoch as a worker reports it; a second and ten GFLOP each. `more`: other metrics, or a notice."""
     values = {"objective": objective, "val/accuracy": objective, "val/loss": 1.0, "train/loss": 1.0}
     costs = {name: 10.0 * epoch for name in METRICS if name.startswith("cost/")} | {"cost/seconds": float(epoch)}
-    return {**values, **costs, "depth/steps": 3, "depth/nodes": 3, "epoch": epoch, "parameters": 123, **more}
+    metrics = {**values, **costs, "depth/steps": 3, "depth/nodes": 3, **more}
+    notice = metrics.pop("notice", "")
+    one = EpochResult(epoch=epoch, weights=123, metrics=metrics, notice=notice)
+    return WorkerResult(epoch=one, ended=last, done=last is not None)
 
 
-def ended(epoch: int, objective: float | None) -> dict[str, Any]:
+def ended(epoch: int, objective: float | None) -> WorkerResult:
     """The last epoch, with what is measured then."""
     footprint = {"parameters": 123, "memory_mib": 4.0, "latency_ms": 2.0, "gflops": 0.1, "rate_evaluations": 1}
-    more = {f"footprint/{name}": value for name, value in footprint.items()}
-    return reported(epoch, objective, outcome="done", manifestations=TABLES, done=True, **more)
+    return reported(epoch, objective, TrialEnded(outcome=Outcome.done, footprint=footprint, manifestations=TABLES))
 
 
-def rising(leg: Leg, epoch: int) -> float:
+def over(outcome: Outcome, reason: str = "", **more: Any) -> WorkerResult:
+    """The end of training without an epoch."""
+    return WorkerResult(ended=TrialEnded(outcome=outcome, reason=reason, **more))
+
+
+def rising(segment: Segment, epoch: int) -> float:
     """An objective that orders trials alike at every epoch, neither by number nor by time."""
-    return 0.01 * (leg.number * 7 % 11) + 0.001 * epoch
+    return 0.01 * (segment.number * 7 % 11) + 0.001 * epoch
 
 
 @dataclass
@@ -69,23 +79,23 @@ class Worker:
     """Begins where the trial's newest checkpoint was written, and repeats the report of that epoch. A checkpoint holds
     the numbers of the trials that trained its epochs."""
 
-    rule: Callable[[Leg, int], float] = rising
+    rule: Callable[[Segment, int], float] = rising
 
-    def results(self, leg: Leg) -> Iterator[dict[str, Any]]:
-        history = self._begun(leg)
-        for epoch in range(max(1, len(history)), leg.until + 1):
-            history = [*history, leg.number][:epoch]
-            self._save(leg, epoch, history)
-            report = ended if epoch == leg.epochs else reported
-            yield {"done": epoch == leg.until, **report(epoch, self.rule(leg, epoch))}
+    def results(self, segment: Segment) -> Iterator[WorkerResult]:
+        history = self._begun(segment)
+        for epoch in range(max(1, len(history)), segment.until + 1):
+            history = [*history, segment.number][:epoch]
+            self._save(segment, epoch, history)
+            report = ended if epoch == segment.epochs else reported
+            yield replace(report(epoch, self.rule(segment, epoch)), done=epoch == segment.until)
 
-    def _begun(self, leg: Leg) -> list[int]:
-        start = history_in(Path(leg.start)) if leg.start else []
-        own = [history_in(file) for file in checkpoint_files(Path(leg.folder))]
+    def _begun(self, segment: Segment) -> list[int]:
+        start = history_in(Path(segment.start)) if segment.start else []
+        own = [history_in(file) for file in checkpoint_files(Path(segment.folder))]
         return next((one for one in own if len(one) > len(start)), start)
 
-    def _save(self, leg: Leg, epoch: int, history: list[int]) -> None:
-        folder = Path(leg.folder)
+    def _save(self, segment: Segment, epoch: int, history: list[int]) -> None:
+        folder = Path(segment.folder)
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint_file(folder, epoch).write_text(json.dumps(history))
         for old in checkpoint_files(folder)[KEPT:]:
@@ -117,43 +127,43 @@ def configured(*words: str, runs: Path = Path("runs")) -> AppConfig:
     return replace(config, runtime=replace(config.runtime, runs_dir=str(runs)))
 
 
-def searching(session: Session) -> Source:
+def searching(session: Session) -> TrialSource:
     """As `sweep.stages.search.Search` puts it together."""
     config, files = session.config, session.files
-    space, experiment = question(config)
-    study = open_study(session.directory / STUDY_FILE, session.name, config.search.objectives)
-    proposals = Proposals(space, config.search, study, 0.1)
-    trials = Trials(proposals, experiment, config.search, files.checkpoints)
+    problem = build_problem(config)
+    study = open_study(session.directory / JOURNAL, session.name, config.search.objectives)
+    proposals = Proposals(problem.space, config.search, study, 0.1)
+    trials = Trials(proposals, problem.experiment, config.search, files.checkpoints)
     if config.search.scheduler is SchedulerKind.pbt:
-        return PopulationSource(trials, space)
+        return PopulationSource(trials, problem.space)
     return SearchSource(trials, build_scheduler(config.search, config.training.epochs))
 
 
 @dataclass
 class Sweep:
-    """A conductor with what it conducts, taken up."""
+    """A controller with what it conducts, taken up."""
 
-    conductor: Conductor
-    book: Book
-    source: Source
-    control: Control
+    controller: Controller
+    log: TrialLog
+    source: TrialSource
+    interrupt: Interrupt
     session: Session
 
-    def drive(self, worker: Worker | None = None, legs: int = 1_000_000) -> list[Leg]:
+    def drive(self, worker: Worker | None = None, legs: int = 1_000_000) -> list[Segment]:
         """Runs so many legs one after another, or all there are; returns those that were run."""
-        run: list[Leg] = []
-        while len(run) < legs and isinstance(leg := self.conductor.next_leg(), Leg):
-            self.run(leg, worker or Worker())
-            run.append(leg)
-        assert len(run) == legs or leg is FINISHED
+        run: list[Segment] = []
+        while len(run) < legs and isinstance(segment := self.controller.next_segment(), Segment):
+            self.run(segment, worker or Worker())
+            run.append(segment)
+        assert len(run) == legs or segment is FINISHED
         return run
 
-    def run(self, leg: Leg, worker: Worker) -> None:
-        for result in worker.results(leg):
-            goes_on = self.conductor.result(leg, result)
-            if result["done"] or not goes_on:
+    def run(self, segment: Segment, worker: Worker) -> None:
+        for result in worker.results(segment):
+            goes_on = self.controller.result(segment, result)
+            if result.done or not goes_on:
                 break
-        self.conductor.leg_ended(leg, result, "TERMINATED")
+        self.controller.segment_ended(segment, result, "TERMINATED")
 
     def lines(self) -> list[dict[str, Any]]:
         """What MLflow is told."""
@@ -163,17 +173,18 @@ class Sweep:
         return self.session.console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
-def opened(session: Session, source: Source | None = None, splits: dict[Portion, Splits] | None = None) -> Sweep:
+def opened(session: Session, source: TrialSource | None = None, splits: dict[Portion, Splits] | None = None) -> Sweep:
     """A sweep begun in the session's directory, or taken up there; a search where no other source is given."""
     source = source or searching(session)
     files = session.files if isinstance(source, SearchSource | PopulationSource) else session.files.final
     files.directory.mkdir(parents=True, exist_ok=True)
-    book = Book(session, files, splits or data())
+    log = TrialLog(session, files, splits or data())
     display = ProgressDisplay(session.console, "sweep", source.total)
-    control = Control(session.directory / "stop", display.say)
-    conductor = Conductor(source, book, session.config.search, control)
-    conductor.take_up(display)
-    return Sweep(conductor, book, source, control, session)
+    interrupt = Interrupt(session.directory / "stop", display.say)
+    controller = Controller(source, log, interrupt, display.say)
+    shown = ShownTrials(display, session.config.training.epochs)
+    controller.take_up([TrialRuns(session, splits or data()), shown, CheckpointCleaner()])
+    return Sweep(controller, log, source, interrupt, session)
 
 
 def begun(runs: Path, *words: str) -> Sweep:
@@ -181,28 +192,28 @@ def begun(runs: Path, *words: str) -> Sweep:
     return opened(session_on(configured(*words, runs=runs)))
 
 
-def source_of(runs: Path, *words: str) -> Source:
+def source_of(runs: Path, *words: str) -> TrialSource:
     """Of a search that has just begun."""
     source = searching(session_on(configured(*words, runs=runs)))
     source.restore([], [])
     return source
 
 
-def next_leg(source: Source) -> Leg:
-    leg = source.next(may_begin=True)
-    assert isinstance(leg, Leg), leg
-    return leg
+def next_segment(source: TrialSource) -> Segment:
+    segment = source.next(may_begin=True)
+    assert isinstance(segment, Segment), segment
+    return segment
 
 
-def stands(source: Source, leg: Leg, outcome: Outcome, epochs: int = 0) -> None:
-    source.leg_ended(trial(leg.number, outcome=outcome, objective=0.5, epochs=epochs))
+def stands(source: TrialSource, segment: Segment, outcome: Outcome, epochs: int = 0) -> None:
+    source.segment_ended(trial(segment.number, outcome=outcome, objective=0.5, epochs=epochs))
 
 
 def curves_of(sweep: Sweep) -> dict[int, list[int]]:
     """The recorded epochs of each trial."""
-    curves = read_rows(sweep.book.files.curves, CurveRow)
-    return {number: [one.epoch for one in curves if one.number == number] for number in sweep.book.rows}
+    curves = read_rows(sweep.log.files.curves, CurveRow)
+    return {number: [one.epoch for one in curves if one.number == number] for number in sweep.log.rows}
 
 
 def outcomes(sweep: Sweep) -> list[Outcome]:
-    return [row.outcome for row in sweep.book.in_order()]
+    return [row.outcome for row in sweep.log.in_order()]

@@ -24,9 +24,8 @@ from sweep.__main__ import run as sweep_here
 from sweep.records.best import read_best
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow, ranked
-from sweep.records.run_directory import SweepFiles
+from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
-from sweep.tuning.ask_and_tell import STUDY_FILE
 
 pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to start Ray
 
@@ -302,7 +301,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
 
 def study_trials(directory: Path) -> list[optuna.trial.FrozenTrial]:
     """As Optuna alone reads the sweep's journal."""
-    storage = JournalStorage(JournalFileBackend(str(directory / STUDY_FILE)))
+    storage = JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
     return optuna.load_study(study_name=None, storage=storage).trials
 
 

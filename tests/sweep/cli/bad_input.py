@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from sweep.tuning.ask_and_tell import STUDY_FILE
+from sweep.records.run_directory import JOURNAL
 
 Change = Callable[[Path], object]
 
 SEARCH, RESUME, EXTEND, FINAL, REPLAY = "search y", "resume x", "extend x search.more=2", "final x", "replay x"
 LEDGER, CURVES, TRIALS, TABLES = "ledger.csv", "curves.csv", "trials.csv", "manifestations.csv"
-PROGRESS, ORIGIN, JOURNAL, CONFIG, BEST = "progress.json", "origin.json", STUDY_FILE, "config.yaml", "best.yaml"
+PROGRESS, ORIGIN, CONFIG, BEST, STAGE = "progress.json", "origin.json", "config.yaml", "best.yaml", "stage.json"
 PBT, DEPTH, TWO = "search.scheduler=pbt", "search.scheduler=depth_asha", "search.objectives=[accuracy,gflops]"
 ENQUEUE_BEST, ENQUEUE_TRIALS = (f"search y space=smoke search.enqueue=[runs/x/{file}]" for file in (BEST, TRIALS))
 TAG = "!!python/object/apply:os.mkdir [hacked]"
@@ -79,6 +79,14 @@ def directory_at(file: str) -> Change:
     def change(directory: Path) -> None:
         (directory / file).unlink()
         (directory / file).mkdir()
+
+    return change
+
+
+def both(first: Change, second: Change) -> Change:
+    def change(directory: Path) -> None:
+        first(directory)
+        second(directory)
 
     return change
 
@@ -147,6 +155,7 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
         (no_change, ("resume y", "extend y search.more=2", "replay y"), ("There is no sweep y in", "there are: x")),
         (sub(CONFIG, "  random_share:", "  random_shrae:"), (*GOING_ON, FINAL, REPLAY), ("random_shrae",)),
         (sub(LEDGER, ",done,", ",doen,"), GOING_ON, (LEDGER, "column outcome: 'doen'")),
+        (put(STAGE, '{"stage": "serach"}'), (RESUME,), (STAGE, "is damaged", "'serach' is not a valid")),
         (sub(TRIALS, "optim.lr", "optim.rl"), (ENQUEUE_TRIALS,), ("search.enqueue=", "optim.lr is missing")),
     ],
     "contradiction": [
@@ -265,6 +274,8 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
         (put("final/ledger.csv", "garbage"), (FINAL,), ("final/ledger.csv", "line 1: 'garbage' is no row")),
         (put("outbox.jsonl", '{"key": "x"}\nno\n'), (*GOING_ON, "status x"), ("outbox.jsonl", "is damaged")),
         (put("delivered.json", "{"), (*GOING_ON,), ("delivered.json", "is damaged")),
+        (put(STAGE, "{"), (RESUME,), (STAGE, "is damaged", "NAME is one of study, search, final; or remove it")),
+        (both(put("candidates.yaml", "schema: 2"), progress(finished=True)), (FINAL,), ("candidates.yaml", "the keys")),
     ],
     "pickles": [
         *[(put(file, PICKLE), GOING_ON, (file,)) for file in (*READ, ORIGIN)],

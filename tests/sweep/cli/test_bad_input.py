@@ -17,11 +17,11 @@ from sweep.config.search_config import Objective
 from sweep.records.files import write_text
 from sweep.records.provenance import check_origin, origin
 from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
-from sweep.records.run_directory import SweepFiles
+from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import write_rows
-from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
-from sweep.tuning.problem import question
+from sweep.tuning.problem import build_problem
 from tests.sweep.cli.bad_input import CURVES, EXTEND, FINAL, LEDGER, PICKLE, RESUME, WRONG
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory
 from tests.sweep.sweep_files import trial, write_sweep
@@ -31,8 +31,8 @@ def write_all(finished: bool) -> None:
     """A sweep of two trials as `sweep search` leaves it, or as a killed driver does."""
     files = SweepFiles(Path("runs/x"))
     config = write_sweep(Path("runs"), [trial()])
-    space, _ = question(config)
-    journal = open_study(files.directory / STUDY_FILE, "x", config.search.objectives)
+    space = build_problem(config).space
+    journal = open_study(files.directory / JOURNAL, "x", config.search.objectives)
     study, rows = Proposals(space, config.search, journal, 0.1), []
     for number in (0, 1):
         asked = study.ask()

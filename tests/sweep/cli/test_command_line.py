@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import yaml
 
 from odenet.data import DataSet
 from search_spaces import SPACES
-from sweep.cli import commands as stages
+from sweep.cli.commands import STAGES
 from sweep.cli.completion import candidates
-from sweep.cli.parse import STAGES, help_text
+from sweep.cli.parse import help_text
 from sweep.errors import WorkError
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory
 
@@ -164,7 +165,6 @@ def test_every_stage_is_runnable_and_explains_itself(sweep, stage):
     assert f"usage: {STAGES[stage].usage}" in answer.out
     assert STAGES[stage].summary in answer.out
     assert STAGES[stage].summary in sweep("--help").out == sweep().out == help_text("") + "\n"
-    assert set(stages.RUN) == set(STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -187,7 +187,7 @@ def test_failed_work_and_interruption_have_their_own_exit_codes(sweep, monkeypat
     def stage(*_: Any) -> None:
         raise error
 
-    monkeypatch.setitem(stages.RUN, "status", stage)
+    monkeypatch.setitem(STAGES, "status", replace(STAGES["status"], run=stage))
     assert sweep("status") == (code, "", said)
 
 

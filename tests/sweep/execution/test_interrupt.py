@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from sweep.errors import StorageError
-from sweep.execution.interrupt import Control
+from sweep.execution.interrupt import Interrupt
 
 
-def control(directory: Path, said: list[str] | None = None) -> Control:
-    return Control(directory / "stop", (said if said is not None else []).append)
+def interrupt(directory: Path, said: list[str] | None = None) -> Interrupt:
+    return Interrupt(directory / "stop", (said if said is not None else []).append)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_stops_after_the_present_epochs_and_the_second_at_once(tmp_path, number):
     said: list[str] = []
-    with control(tmp_path, said) as one:
+    with interrupt(tmp_path, said) as one:
         os.kill(os.getpid(), number)
         assert (one.stopping, one.reason, one.file.exists()) == (True, "the sweep was stopped", True)
         assert said == ["Stopping: running trials finish their epoch and are kept. Once more to stop at once."]
@@ -27,7 +27,7 @@ def test_the_first_signal_stops_after_the_present_epochs_and_the_second_at_once(
 
 def test_outside_the_block_signals_are_as_before_and_workers_are_told_nothing(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    one = control(tmp_path)
+    one = interrupt(tmp_path)
     one.file.write_text("of a session that was killed")
     with one:
         assert not one.file.exists()
@@ -38,7 +38,7 @@ def test_outside_the_block_signals_are_as_before_and_workers_are_told_nothing(tm
 
 
 def test_the_first_reason_and_the_first_failure_count(tmp_path):
-    one = control(tmp_path)
+    one = interrupt(tmp_path)
     one.stop("first")
     one.stop("second")
     assert one.reason == "first"
@@ -50,6 +50,6 @@ def test_the_first_reason_and_the_first_failure_count(tmp_path):
 
 def test_a_failure_stops_without_writing_anything(tmp_path):
     """It may be that nothing can be written."""
-    one = control(tmp_path)
+    one = interrupt(tmp_path)
     one.fail(StorageError("full"))
     assert (one.stopping, one.reason, one.file.exists()) == (True, "full", False)

@@ -1,4 +1,4 @@
-"""What Ray Tune sees of conductors: legs from each in turn, results to whom they belong, errors never swallowed."""
+"""What Ray Tune sees of controllers: legs from each in turn, results to whom they belong, errors never swallowed."""
 
 import pickle
 from pathlib import Path
@@ -10,17 +10,17 @@ from ray import cloudpickle, exceptions
 from ray.tune.search import Searcher
 
 from sweep.errors import StorageError
-from sweep.execution.ray_adapter import LegScheduler, LegSearcher, Watch, cause
-from sweep.execution.segment import Leg
+from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch, cause
+from sweep.execution.segment import Segment
 from sweep.records.outcome import Outcome
 from tests.sweep.pretended import Sweep, begun, ended, outcomes, reported
 
-GO, STOP = LegScheduler.CONTINUE, LegScheduler.STOP
+GO, STOP = SegmentScheduler.CONTINUE, SegmentScheduler.STOP
 
 
-def bridge(*sweeps: Sweep) -> tuple[LegSearcher, LegScheduler]:
-    searcher = LegSearcher([sweep.conductor for sweep in sweeps], sweeps[0].control)
-    return searcher, LegScheduler(searcher)
+def bridge(*sweeps: Sweep) -> tuple[SegmentSearcher, SegmentScheduler]:
+    searcher = SegmentSearcher([sweep.controller for sweep in sweeps], sweeps[0].interrupt)
+    return searcher, SegmentScheduler(searcher)
 
 
 def ray_trial(trial_id: str, **last: Any) -> Any:
@@ -43,15 +43,23 @@ def test_legs_come_from_the_first_sweep_while_it_has_any_and_then_from_the_next(
     first, second = (begun(tmp_path / name, "search.trials=2") for name in "ab")
     searcher, scheduler = bridge(first, second)
     suggested = [searcher.suggest(str(n)) for n in range(5)]
-    assert [one and (one["batch"], one["leg"]["number"]) for one in suggested] == [(0, 0), (0, 1), (1, 0), (1, 1), None]
-    assert [Leg.from_plain(one["leg"]) for one in suggested[:4]] == [searcher.legs[str(n)][1] for n in range(4)]
+    assert [one and (one["batch"], one["segment"]["number"]) for one in suggested] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        None,
+    ]
+    assert [Segment.from_dict(one["segment"]) for one in suggested[:4]] == [
+        searcher.segments[str(n)][1] for n in range(4)
+    ]
     for n in (2, 0):
-        scheduler.on_trial_complete(None, ray_trial(str(n)), ended(2, 0.5))
+        scheduler.on_trial_complete(None, ray_trial(str(n)), ended(2, 0.5).to_dict())
     assert (outcomes(first), outcomes(second)) == ([Outcome.done, Outcome.running],) * 2
     for n in (1, 3):
-        scheduler.on_trial_complete(None, ray_trial(str(n)), ended(2, 0.5))
+        scheduler.on_trial_complete(None, ray_trial(str(n)), ended(2, 0.5).to_dict())
     assert searcher.suggest("5") == Searcher.FINISHED
-    assert searcher.legs == {}
+    assert searcher.segments == {}
 
 
 def test_a_result_goes_to_its_leg_and_the_answer_to_ray(tmp_path):
@@ -61,9 +69,11 @@ def test_a_result_goes_to_its_leg_and_the_answer_to_ray(tmp_path):
     trials = [ray_trial(str(n)) for n in range(2)]
     for one in trials:
         searcher.suggest(one.trial_id)
-    answers = [scheduler.on_trial_result(None, one, reported(1, 0.5 - 0.1 * n)) for n, one in enumerate(trials)]
+    answers = [
+        scheduler.on_trial_result(None, one, reported(1, 0.5 - 0.1 * n).to_dict()) for n, one in enumerate(trials)
+    ]
     assert answers == [GO, STOP]
-    scheduler.on_trial_complete(None, trials[1], reported(1, 0.4))
+    scheduler.on_trial_complete(None, trials[1], reported(1, 0.4).to_dict())
     assert outcomes(sweep) == [Outcome.running, Outcome.pruned]
 
 
@@ -71,8 +81,8 @@ def test_the_last_epoch_comes_with_the_end_and_counts(tmp_path):
     sweep = begun(tmp_path)
     searcher, scheduler = bridge(sweep)
     searcher.suggest("a")
-    scheduler.on_trial_complete(None, ray_trial("a"), ended(2, 0.75))
-    assert (sweep.book.rows[0].objective, sweep.book.rows[0].outcome) == (0.75, Outcome.done)
+    scheduler.on_trial_complete(None, ray_trial("a"), ended(2, 0.75).to_dict())
+    assert (sweep.log.rows[0].objective, sweep.log.rows[0].outcome) == (0.75, Outcome.done)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +113,7 @@ def test_an_error_is_passed_on_with_its_cause(tmp_path):
     searcher, scheduler = bridge(sweep)
     searcher.suggest("a")
     scheduler.on_trial_error(None, failed(tmp_path, exceptions.ActorDiedError(), "x"))
-    row = sweep.book.rows[0]
+    row = sweep.log.rows[0]
     assert (row.outcome, row.reason) == (Outcome.worker_lost, "its worker process was lost")
 
 
@@ -118,26 +128,26 @@ def test_what_goes_wrong_in_a_callback_of_ray_is_raised_between_two_steps(tmp_pa
     def full(*_: Any) -> None:
         raise StorageError("no space")
 
-    for name in ("next_leg", "result", "leg_failed"):
-        monkeypatch.setattr(sweep.conductor, name, full)
+    for name in ("next_segment", "result", "segment_failed"):
+        monkeypatch.setattr(sweep.controller, name, full)
     calls = {
         "suggest": (lambda: searcher.suggest("b"), None),
-        "result": (lambda: scheduler.on_trial_result(None, ray_trial("a"), reported(1, 0.5)), STOP),
-        "complete": (lambda: scheduler.on_trial_complete(None, ray_trial("a"), ended(2, 0.5)), None),
+        "result": (lambda: scheduler.on_trial_result(None, ray_trial("a"), reported(1, 0.5).to_dict()), STOP),
+        "complete": (lambda: scheduler.on_trial_complete(None, ray_trial("a"), ended(2, 0.5).to_dict()), None),
         "error": (lambda: scheduler.on_trial_error(None, ray_trial("a")), None),
     }
     call, answer = calls[moment]
     assert call() == answer
     with pytest.raises(StorageError, match="no space"):
-        Watch(sweep.control).on_step_begin(1, [])
+        Watch(sweep.interrupt).on_step_begin(1, [])
 
 
 def test_after_a_failure_nothing_more_is_written(tmp_path):
     sweep = begun(tmp_path)
     searcher, scheduler = bridge(sweep)
     searcher.suggest("a")
-    sweep.control.fail(StorageError("no space"))
-    scheduler.on_trial_complete(None, ray_trial("a"), ended(2, 0.5))
+    sweep.interrupt.fail(StorageError("no space"))
+    scheduler.on_trial_complete(None, ray_trial("a"), ended(2, 0.5).to_dict())
     assert outcomes(sweep) == [Outcome.running]
 
 
@@ -145,7 +155,7 @@ def test_rays_snapshots_keep_nothing(tmp_path):
     sweep = begun(tmp_path)
     searcher, _ = bridge(sweep)
     searcher.suggest("a")
-    for one in (searcher, Watch(sweep.control)):
+    for one in (searcher, Watch(sweep.interrupt)):
         assert vars(pickle.loads(pickle.dumps(one))) == {}
     searcher.save(str(tmp_path / "snapshot"))
     searcher.restore(str(tmp_path / "snapshot"))

@@ -11,16 +11,17 @@ from sweep.config.overrides import override
 from sweep.config.search_config import Objective
 from sweep.errors import InputError
 from sweep.execution.list_source import Ended, Job, ListSource
-from sweep.execution.segment import Leg
+from sweep.execution.mlflow_runs import curve_metrics
+from sweep.execution.segment import EpochResult, Segment
 from sweep.execution.session import Session
-from sweep.execution.trial_log import METRICS, curve_metrics, objective_value
+from sweep.execution.trial_log import objective_value
 from sweep.records import tables
 from sweep.records.outcome import STATES, Outcome
-from sweep.records.rows import CurveRow, ManifestationRow, Phase, TrialRow
+from sweep.records.rows import METRICS, CurveRow, ManifestationRow, Phase, TrialRow
+from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import read_rows
 from sweep.tracking import outbox
 from sweep.tuning import optuna_study
-from sweep.tuning.ask_and_tell import STUDY_FILE
 from sweep.tuning.optuna_study import open_study
 from tests.sweep.pretended import (
     TABLES,
@@ -53,13 +54,13 @@ def listed(session: Session) -> ListSource:
     experiment = session.config.experiment
     parts = [(0, experiment), (1, override(experiment, {"optim.lr": 0.01}))]
     jobs = [
-        Job(number=number, phase=Phase.confirm, candidate=number, parameters={}, segments=parts[: number + 1])
+        Job(number=number, phase=Phase.confirm, candidate=number, parameters={}, experiments=parts[: number + 1])
         for number in range(2)
     ]
 
     def follow_up(told: Ended) -> list[Job]:
         best = max(told.values(), key=lambda row: row.objective or 0.0).candidate
-        return [Job(number=2, phase=Phase.final, candidate=best, parameters={}, segments=parts[:1])]
+        return [Job(number=2, phase=Phase.final, candidate=best, parameters={}, experiments=parts[:1])]
 
     return ListSource(jobs, follow_up, 3, session.files.final.directory / "checkpoints")
 
@@ -105,8 +106,8 @@ def told_of(sweep: Sweep) -> dict[str, list[Any]]:
 
 def what_came_of_it(sweep: Sweep) -> dict[str, Any]:
     """All that must be the same however often the driver died; ids are drawn anew, legs are one more."""
-    files = sweep.book.files
-    rows = [replace(row, trial_id="", legs=0) for row in sweep.book.in_order()]
+    files = sweep.log.files
+    rows = [replace(row, trial_id="", legs=0) for row in sweep.log.in_order()]
     tables = read_rows(files.manifestations, ManifestationRow) if files.manifestations.exists() else []
     return {
         "rows": rows,
@@ -118,7 +119,7 @@ def what_came_of_it(sweep: Sweep) -> dict[str, Any]:
 
 
 def optuna_of(sweep: Sweep) -> list[tuple[Any, ...]]:
-    file = sweep.session.directory / STUDY_FILE
+    file = sweep.session.directory / JOURNAL
     if not file.exists():
         return []
     trials = open_study(file, "x", sweep.session.config.search.objectives).trials()
@@ -126,7 +127,7 @@ def optuna_of(sweep: Sweep) -> list[tuple[Any, ...]]:
 
 
 def names(sweep: Sweep) -> dict[int, str]:
-    return {row.number: row.trial_id for row in sweep.book.in_order()}
+    return {row.number: row.trial_id for row in sweep.log.in_order()}
 
 
 def killed_at(runs: Path, kind: str, line: int) -> dict[int, str]:
@@ -139,7 +140,7 @@ def killed_at(runs: Path, kind: str, line: int) -> dict[int, str]:
         ledger = runs / "x" / "final" / "ledger.csv"
         tables.cut_half_row(ledger)
         return {row.number: row.trial_id for row in read_rows(ledger, TrialRow)} if ledger.exists() else {}
-    trials = open_study(runs / "x" / STUDY_FILE, "x", [Objective.accuracy]).trials()
+    trials = open_study(runs / "x" / JOURNAL, "x", [Objective.accuracy]).trials()
     return {one.number: one.user_attrs["trial_id"] for one in trials}
 
 
@@ -164,16 +165,22 @@ def test_a_driver_killed_at_any_line_leaves_a_sweep_that_ends_as_if_undisturbed(
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
-def first_leg(sweep: Sweep) -> Leg:
-    leg = sweep.conductor.next_leg()
-    assert isinstance(leg, Leg)
-    return leg
+def epoch_of(epoch: int) -> EpochResult:
+    found = reported(epoch, 0.1).epoch
+    assert found is not None
+    return found
+
+
+def first_leg(sweep: Sweep) -> Segment:
+    segment = sweep.controller.next_segment()
+    assert isinstance(segment, Segment)
+    return segment
 
 
 def test_epochs_that_come_again_after_a_lost_worker_are_written_once(tmp_path):
     sweep = begun(tmp_path)
-    leg = first_leg(sweep)
-    assert [sweep.book.epoch(leg, reported(epoch, 0.1)) for epoch in (1, 1, 2, 1, 2)] == [
+    segment = first_leg(sweep)
+    assert [sweep.log.epoch(segment, epoch_of(epoch)) for epoch in (1, 1, 2, 1, 2)] == [
         True,
         False,
         True,
@@ -186,15 +193,15 @@ def test_epochs_that_come_again_after_a_lost_worker_are_written_once(tmp_path):
 
 def test_a_row_says_how_its_trial_stands_after_every_call(tmp_path):
     sweep = begun(tmp_path)
-    leg = first_leg(sweep)
-    sweep.conductor.result(leg, reported(1, 0.3))
-    row = sweep.book.rows[0]
+    segment = first_leg(sweep)
+    sweep.controller.result(segment, reported(1, 0.3))
+    row = sweep.log.rows[0]
     assert (row.outcome, row.epochs, row.objective, row.ray, row.legs) == (Outcome.running, 1, 0.3, "RUNNING", 1)
     assert (row.gflops, row.seconds, row.model_parameters, row.proposed_by) == (10.0, 1.0, 123, "random")
-    sweep.conductor.leg_ended(leg, ended(2, 0.4), "TERMINATED")
-    row = sweep.book.rows[0]
+    sweep.controller.segment_ended(segment, ended(2, 0.4), "TERMINATED")
+    row = sweep.log.rows[0]
     assert (row.outcome, row.reason, row.ray) == (Outcome.done, "", "TERMINATED")
-    lines = read_rows(sweep.book.files.ledger, TrialRow)
+    lines = read_rows(sweep.log.files.ledger, TrialRow)
     assert [line.outcome for line in lines] == [Outcome.running, Outcome.running, Outcome.done]
     assert lines[-1] == row
 
@@ -202,14 +209,16 @@ def test_a_row_says_how_its_trial_stands_after_every_call(tmp_path):
 def test_a_trial_that_is_done_keeps_its_newest_checkpoint_and_any_other_ending_none(tmp_path):
     sweep = begun(tmp_path)
     for outcome, kept in ((Outcome.done, ["epoch-000002.ckpt"]), (Outcome.diverged, [])):
-        leg = first_leg(sweep)
-        folder = Path(leg.folder)
+        segment = first_leg(sweep)
+        folder = Path(segment.folder)
         folder.mkdir(parents=True)
         for epoch in (1, 2):
             (folder / f"epoch-00000{epoch}.ckpt").touch()
-        result = {**ended(2, 0.4), "outcome": outcome.value}
-        sweep.conductor.result(leg, result)
-        sweep.conductor.leg_ended(leg, result, "TERMINATED")
+        last = ended(2, 0.4)
+        assert last.ended is not None
+        result = replace(last, ended=replace(last.ended, outcome=outcome))
+        sweep.controller.result(segment, result)
+        sweep.controller.segment_ended(segment, result, "TERMINATED")
         assert sorted(path.name for path in folder.glob("*")) == kept
         assert folder.exists() is bool(kept)
 
@@ -219,34 +228,38 @@ def test_what_a_network_costs_and_its_other_manifestations_are_kept_with_its_tri
     several = "search.objectives=[accuracy,gflops,robustness]"
     sweep = begun(tmp_path, "search.trials=1", *limits, several)
     sweep.drive()
-    row = sweep.book.rows[0]
+    row = sweep.log.rows[0]
     assert row.objectives == {"accuracy": row.objective, "gflops": 0.1, "robustness": 0.4}
     assert (row.constraints, row.feasible) == ({"memory_mib": 4.0, "latency_ms": 2.0}, False)
-    tables = read_rows(sweep.book.files.manifestations, ManifestationRow)
+    tables = read_rows(sweep.log.files.manifestations, ManifestationRow)
     assert tables == [ManifestationRow(number=0, **table) for table in TABLES]
 
 
 @pytest.mark.parametrize(("objective", "value"), [("accuracy", 0.5), ("gflops", 0.1), ("rate_evaluations", 1.0)])
 def test_each_objective_is_what_it_says(objective, value):
-    assert objective_value(Objective[objective], trial(0, objective=0.5), ended(2, 0.5)) == value
+    last = ended(2, 0.5).ended
+    assert last is not None
+    assert objective_value(Objective[objective], trial(0, objective=0.5), last) == value
+
+
+def with_half_a_gpu(runs: Path) -> Sweep:
+    return opened(replace(session_on(configured(runs=runs)), per_trial={"CPU": 1.0, "GPU": 0.5}))
 
 
 def test_gpu_time_is_what_a_trial_has_of_gpus_times_its_seconds_also_those_of_a_killed_driver(tmp_path):
-    sweep = begun(tmp_path)
-    sweep.book.price(0.5)
-    sweep.conductor.result(first_leg(sweep), reported(1, 0.3, **{"cost/seconds": 8.0}))
-    assert sweep.book.rows[0].gpu_seconds == 4.0
-    again = begun(tmp_path)
-    again.book.price(0.5)
-    assert again.book.rows[0].gpu_seconds == 4.0
-    again.conductor.result(first_leg(again), reported(2, 0.3, **{"cost/seconds": 10.0}))
-    assert again.book.rows[0].gpu_seconds == 5.0
+    sweep = with_half_a_gpu(tmp_path)
+    sweep.controller.result(first_leg(sweep), reported(1, 0.3, **{"cost/seconds": 8.0}))
+    assert sweep.log.rows[0].gpu_seconds == 4.0
+    again = with_half_a_gpu(tmp_path)
+    assert again.log.rows[0].gpu_seconds == 4.0
+    again.controller.result(first_leg(again), reported(2, 0.3, **{"cost/seconds": 10.0}))
+    assert again.log.rows[0].gpu_seconds == 5.0
 
 
 def test_trials_that_ran_when_their_driver_was_lost_are_interrupted_and_say_so(tmp_path):
     sweep = begun(tmp_path)
-    sweep.conductor.result(first_leg(sweep), reported(1, 0.3))
-    (row,) = begun(tmp_path).book.in_order()
+    sweep.controller.result(first_leg(sweep), reported(1, 0.3))
+    (row,) = begun(tmp_path).log.in_order()
     assert (row.outcome, row.reason, row.epochs) == (Outcome.interrupted, "its driver was lost", 1)
     assert row.ray == STATES[Outcome.interrupted].ray
     assert told_of(sweep)["x/search-0"] == ["KILLED", [1]]
@@ -256,9 +269,9 @@ def test_what_still_runs_when_a_sweep_is_stopped_is_interrupted_for_the_given_re
     sweep = begun(tmp_path)
     sweep.run(first_leg(sweep), Worker())
     first_leg(sweep)
-    assert sweep.conductor.finish("the sweep was stopped") == 1
+    assert sweep.controller.finish("the sweep was stopped") == 1
     assert outcomes(sweep) == [Outcome.done, Outcome.interrupted]
-    assert [row.reason for row in read_rows(sweep.book.files.trials, TrialRow)] == ["", "the sweep was stopped"]
+    assert [row.reason for row in read_rows(sweep.log.files.trials, TrialRow)] == ["", "the sweep was stopped"]
     assert [told_of(sweep)[f"x/search-{number}"][0] for number in range(2)] == ["FINISHED", "KILLED"]
 
 
@@ -278,6 +291,7 @@ def test_a_damaged_table_is_refused_by_name_and_a_half_row_is_cut_off(tmp_path, 
 
 def test_every_metric_of_an_epoch_comes_back_from_its_curve(tmp_path):
     sweep = begun(tmp_path)
-    sweep.conductor.result(first_leg(sweep), result := reported(1, 0.3, **{"gradient/drift": 0.5}))
-    (curve,) = read_rows(sweep.book.files.curves, CurveRow)
-    assert curve_metrics(curve) == {name: result[name] for name in METRICS}
+    sweep.controller.result(first_leg(sweep), result := reported(1, 0.3, **{"gradient/drift": 0.5}))
+    (curve,) = read_rows(sweep.log.files.curves, CurveRow)
+    assert result.epoch is not None
+    assert curve_metrics(curve) == {name: result.epoch.metrics[name] for name in METRICS}

@@ -20,18 +20,18 @@ from typing import Any
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from odenet.config import ExperimentConfig, from_plain
 from odenet.data import load_data
 from odenet.training import Training
 from sweep.config.compose import load
 from sweep.config.search_config import Objective
 from sweep.execution.trial_source import Trials
 from sweep.records.rows import TrialRow
+from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import read_rows
 from sweep.stages.verify import Store, verify
-from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
-from sweep.tuning.optuna_study import Study
-from sweep.tuning.problem import question
+from sweep.tuning.ask_and_tell import Proposals
+from sweep.tuning.optuna_study import OptunaStudy
+from sweep.tuning.problem import build_problem
 
 PATIENCE = 240.0
 WORKER = "ray::ResourceTrainable"
@@ -194,9 +194,9 @@ def rows_of(directory: Path) -> list[TrialRow]:
 
 def asked(directory: Path) -> dict[int, tuple[str, Any]]:
     """Trial id and parameters of all trials that Optuna has proposed, by number."""
-    if not (directory / STUDY_FILE).exists():
+    if not (directory / JOURNAL).exists():
         return {}
-    storage = JournalStorage(JournalFileBackend(str(directory / STUDY_FILE)))
+    storage = JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
     trials = [trial for study in storage.get_all_studies() for trial in storage.get_all_trials(study._study_id)]
     return {trial.number: (trial.user_attrs["trial_id"], trial.user_attrs["parameters"]) for trial in trials}
 
@@ -217,13 +217,14 @@ def differences(directory: Path, uri: str | None = None) -> list[str]:
 def undisturbed(overrides: list[str]) -> list[tuple[int, Any, float]]:
     """Number, parameters and objective of each trial of a random search, trained here, one after the other, whole."""
     config = load(overrides)
-    space, experiment = question(config)
+    problem = build_problem(config)
+    space, experiment = problem.space, problem.experiment
     data = load_data(experiment.data, config.runtime.data_dir)
-    proposals = Proposals(space, config.search, Study.in_memory([Objective.accuracy]), 1 / data.classes)
+    proposals = Proposals(space, config.search, OptunaStudy.in_memory([Objective.accuracy]), 1 / data.classes)
     trials, found = Trials(proposals, experiment, config.search, Path()), []
     for _ in range(config.search.trials):
         proposal = proposals.ask()
-        leg = trials.leg(proposal, proposal.parameters, config.training.epochs)
-        *_, last = Training(from_plain(ExperimentConfig, leg.experiment), config.runtime.for_training(), data=data)
+        segment = trials.segment(proposal, proposal.parameters, config.training.epochs)
+        *_, last = Training(segment.experiment, config.runtime.for_training(), data=data)
         found.append((proposal.number, proposal.parameters, last.metrics["objective"]))
     return found

@@ -21,10 +21,10 @@ from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow,
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows
 from sweep.stages.evaluate import measure
-from sweep.stages.final import check_final
+from sweep.stages.final import prepare_final
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
-from sweep.tuning.problem import question
+from sweep.tuning.problem import build_problem
 from tests.sweep.sweep_command import Command, in_empty_directory
 
 ARCHIVE = Path(__file__).parents[2] / "fixtures" / "kept-runs.tar.xz"
@@ -124,7 +124,7 @@ def test_best_and_crowned_are_complete_experiments() -> None:
 @pytest.mark.usefixtures("here")
 def test_the_study_is_read_with_every_trial() -> None:
     config = load([], KEPT.config)
-    space, _ = question(config)
+    space = build_problem(config).space
     study = open_study(KEPT.directory / "study.journal", "kept", config.search.objectives)
     asked = Proposals(space, config.search, study, 0.1).asked
     assert [(one.number, one.trial_id) for one in asked] == [
@@ -139,7 +139,8 @@ def test_the_final_network_scores_on_the_test_set_as_it_did() -> None:
     (checkpoint,) = KEPT.final.directory.glob("model-*.ckpt")
     train = load_data(load_checkpoint(checkpoint).experiment.data, config.runtime.data_dir).train
     test = load_test(config.data, config.runtime.data_dir)
-    results = measure(checkpoint, Statistics.of(train), test, config.evaluate, config.runtime.for_training())
+    network = load_checkpoint(checkpoint).build()
+    results = measure(network, Statistics.of(train), test, config.evaluate, config.runtime.for_training())
     before = read_rows(KEPT.rows, EvaluationRow)
     clean = next(row for row in before if row.condition == CLEAN and row.metric == "accuracy")
     assert results[0].score.accuracy == pytest.approx(clean.value, abs=2.5 / clean.n)
@@ -163,9 +164,11 @@ def test_the_best_trials_can_be_retrained_where_the_search_recorded_no_candidate
     for name in ("config.yaml", "trials.csv", "best.yaml"):
         (tmp_path / "runs/kept" / name).write_bytes((unpacked / "runs/kept" / name).read_bytes())
     monkeypatch.chdir(tmp_path)
-    candidates, _ = check_final(load([], KEPT.config), "kept")
+    candidates = prepare_final(load([], KEPT.config), "kept").candidates
     rows = ranked(read_rows(KEPT.trials, TrialRow))[:2]
-    assert [(one.number, one.parameters) for one in candidates] == [(row.number, row.parameters) for row in rows]
+    assert [(one.number, one.best.provenance["parameters"]) for one in candidates] == [
+        (row.number, row.parameters) for row in rows
+    ]
 
 
 def test_the_registered_model_is_loaded_under_the_names_by_which_it_was_pickled(unpacked: Path) -> None:

@@ -17,7 +17,8 @@ from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import write_rows
 from sweep.report.elements import figure
 from sweep.report.page import write_report
-from sweep.report.param_importances import average_ranks, explained
+from sweep.report.param_importances import explained
+from sweep.report.statistics import average_ranks
 
 SEEDS = (100, 101)
 SPACE = {"entries": [{"key": "optim.lr", "parameter": {"kind": "float", "low": 0.001, "high": 0.3}}]}

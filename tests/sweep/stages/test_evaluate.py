@@ -8,6 +8,7 @@ import pytest
 import torch
 from ray.exceptions import RayError
 
+from odenet.checkpoint import load_checkpoint
 from odenet.config import RuntimeConfig
 from odenet.data import Batches, Images, Portion, Statistics, load_data, load_test
 from odenet.evaluation import evaluate as score
@@ -16,12 +17,12 @@ from odenet.terms import Device, Scheme
 from odenet.training import Training
 from sweep.config.overrides import override
 from sweep.config.schema import AppConfig, EvaluateConfig
-from sweep.errors import WorkError
+from sweep.errors import InputError, WorkError
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import read_rows, write_rows
 from sweep.stages import evaluate as stage
-from sweep.stages.evaluate import check_evaluate, class_balanced, evaluate, measure
+from sweep.stages.evaluate import Measured, PreparedEvaluation, class_balanced, evaluate, measure, prepare_evaluate
 from tests.sweep.sweep_files import PARAMETERS, session_on, trial, write_sweep
 
 CPU = RuntimeConfig(device=Device.cpu)
@@ -45,8 +46,13 @@ def config(tmp_path_factory) -> AppConfig:
 
 @pytest.fixture(scope="module")
 def measured(config):
-    _, statistics, test = check_evaluate(config, "x")
-    return measure(checkpoint(config), statistics, test, config.evaluate, CPU)
+    prepared = prepare_evaluate(config, "x")
+    return measured_as(prepared, config.evaluate)
+
+
+def measured_as(prepared: PreparedEvaluation, asked: EvaluateConfig) -> list[Measured]:
+    """The first network, measured as asked."""
+    return measure(prepared.networks[0], prepared.statistics, prepared.test, asked, CPU)
 
 
 def checkpoint(config: AppConfig, number: int = 3):
@@ -54,16 +60,17 @@ def checkpoint(config: AppConfig, number: int = 3):
 
 
 def test_only_done_final_networks_are_tested_with_the_statistics_they_were_trained_with(config):
-    rows, statistics, test = check_evaluate(config, "x")
-    assert [row.number for row in rows] == [3, 4]
+    prepared = prepare_evaluate(config, "x")
+    rows, statistics, test = prepared.rows, prepared.statistics, prepared.test
+    assert ([row.number for row in rows], len(prepared.networks)) == ([3, 4], 2)
     assert len(test) == len(load_test(config.data)) == 596
     trained = load_data(override(config.experiment, {"data.portion": Portion.trainval.value}).data).train
     assert torch.equal(statistics.mean_C, Statistics.of(trained).mean_C)
 
 
 def test_the_clean_score_is_that_of_the_network_as_trained_on_the_whole_test_set(config, measured):
-    clean, model = measured[0], stage.load_checkpoint(checkpoint(config)).build()
-    _, statistics, test = check_evaluate(config, "x")
+    clean, model, prepared = measured[0], load_checkpoint(checkpoint(config)).build(), prepare_evaluate(config, "x")
+    statistics, test = prepared.statistics, prepared.test
     assert (clean.condition, clean.scheme, clean.steps, clean.score.n) == (CLEAN, Scheme.euler, 2, 596)
     assert clean.score == score(model, Batches(test, statistics=statistics), batch_size=500)
 
@@ -72,22 +79,21 @@ def test_every_scheme_and_step_factor_is_measured_once_on_the_same_balanced_part
     table = [(one.scheme.value, one.steps) for one in measured[1:]]
     assert sorted(table) == sorted((s, n) for s in ("euler", "midpoint", "heun", "rk4") for n in (1, 2, 4, 8))
     assert {(one.condition, one.score.n) for one in measured[1:]} == {(MANIFESTATION, 20)}
-    model, (_, statistics, test) = stage.load_checkpoint(checkpoint(config)).build(), check_evaluate(config, "x")
-    part = Batches(class_balanced(test, 20), statistics=statistics)
+    model, prepared = load_checkpoint(checkpoint(config)).build(), prepare_evaluate(config, "x")
+    part = Batches(class_balanced(prepared.test, 20), statistics=prepared.statistics)
     for one in measured[1:]:
         assert one.score == score(manifest(model, scheme=one.scheme, steps=one.steps), part, batch_size=500)
 
 
 def test_the_trained_manifestation_is_measured_also_where_it_was_not_asked_for(config):
-    _, statistics, test = check_evaluate(config, "x")
     asked = EvaluateConfig(schemes=[Scheme.rk4], step_factors=[0.1, 0.2], manifestation_images=10)
-    table = {(one.scheme, one.steps) for one in measure(checkpoint(config), statistics, test, asked, CPU)[1:]}
+    table = {(one.scheme, one.steps) for one in measured_as(prepare_evaluate(config, "x"), asked)[1:]}
     assert table == {(scheme, steps) for scheme in (Scheme.euler, Scheme.rk4) for steps in (1, 2)}
 
 
 def test_batches_are_for_speed_only(config, measured):
-    _, statistics, test = check_evaluate(config, "x")
-    small = measure(checkpoint(config), statistics, test, EvaluateConfig(batch_size=7, manifestation_images=20), CPU)
+    asked = EvaluateConfig(batch_size=7, manifestation_images=20)
+    small = measured_as(prepare_evaluate(config, "x"), asked)
     assert [one.score.accuracy for one in small] == [one.score.accuracy for one in measured]
     assert [one.score.loss for one in small] == pytest.approx([one.score.loss for one in measured], rel=1e-5)
 
@@ -128,9 +134,8 @@ def test_smaller_parts_are_contained_in_larger_ones(config):
 def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, measured, monkeypatch):
     in_place = SimpleNamespace(put=lambda value: value, get=lambda values: values, remote=as_if_remote)
     monkeypatch.setattr(stage, "ray", in_place)
-    monkeypatch.setattr(stage, "trial_resources", lambda *_: {"CPU": 1.0})
     session = session_on(config)
-    evaluate(session)
+    evaluate(session, prepare_evaluate(config, "x"))
     rows = read_rows(session.files.rows, EvaluationRow)
     assert len({row.key for row in rows}) == len(rows) == 2 * 2 * 17
     assert {(row.split, row.family, row.trained_scheme, row.trained_steps) for row in rows} == {
@@ -140,8 +145,8 @@ def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, mea
     assert [(row.condition, row.scheme, row.steps, row.value, row.n) for row in mine] == [
         (one.condition, one.scheme.value, one.steps, one.score.accuracy, one.score.n) for one in measured
     ]
-    with pytest.raises(stage.InputError, match="test data is used once"):
-        evaluate(session)
+    with pytest.raises(InputError, match="test data is used once"):
+        prepare_evaluate(config, "x")
 
 
 def as_if_remote(**resources: float):
@@ -159,5 +164,5 @@ def test_a_worker_that_fails_leaves_nothing_half_written_and_says_how_to_go_on(c
     with pytest.raises(
         WorkError, match=r"evaluation of x failed: The worker died\. .* kept in .*; go on with `sweep evaluate x`"
     ):
-        evaluate(session_on(config))
+        evaluate(session_on(config), prepare_evaluate(config, "x"))
     assert not files.rows.exists()

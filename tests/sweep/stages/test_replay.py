@@ -17,13 +17,14 @@ from sweep.config.compose import load
 from sweep.config.overrides import override
 from sweep.config.schema import ReplayConfig, save
 from sweep.config.search_config import Budget, Objective, SamplerKind, SchedulerKind, SearchConfig
-from sweep.execution.simulator import Archive, Recorded, Recording, Simulation, as_it_was, replayed, simulation
+from sweep.execution.simulator import Archive, RecordedTrial, Recording, Simulation, as_it_was, replayed, simulation
 from sweep.execution.trial_source import SearchSource, Trials
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, TrialRow
+from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import append_row, write_rows
-from sweep.tuning.ask_and_tell import ENQUEUED, STUDY_FILE, Proposals
-from sweep.tuning.optuna_study import Study, open_study
+from sweep.tuning.ask_and_tell import ENQUEUED, Proposals
+from sweep.tuning.optuna_study import OptunaStudy, open_study
 from sweep.tuning.schedulers import build_scheduler, refinement_epochs
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory, tree
 from tests.sweep.sweep_files import trial, write_sweep
@@ -60,7 +61,7 @@ def row_of(curve: list[CurveRow], **changes: Any) -> TrialRow:
 def recording(search: SearchConfig = RANDOM, space: Space = SPACE, **changes: Any) -> Recording:
     """A random search in which every trial was done: the nearer its learning rate to 0.03, the better."""
     proposals = Proposals(
-        space, replace(search, sampler=SamplerKind.random), Study.in_memory([Objective.accuracy]), CHANCE
+        space, replace(search, sampler=SamplerKind.random), OptunaStudy.in_memory([Objective.accuracy]), CHANCE
     )
     rows, curves = [], []
     for number in range(search.trials):
@@ -253,7 +254,7 @@ def test_a_search_restored_from_the_middle_comes_to_the_same_end(tmp_path, sched
     recorded = recording(search)
 
     def source() -> SearchSource:
-        proposals = Proposals(SPACE, search, open_study(tmp_path / STUDY_FILE, "x", [Objective.accuracy]), CHANCE)
+        proposals = Proposals(SPACE, search, open_study(tmp_path / JOURNAL, "x", [Objective.accuracy]), CHANCE)
         trials = Trials(proposals, recorded.experiment, search, Path())
         return SearchSource(trials, build_scheduler(search, EPOCHS))
 
@@ -331,7 +332,7 @@ def test_more_trials_than_can_be_replayed_are_not_begun():
 
 
 def archive(space: Space, *points: dict[str, Any]) -> Archive:
-    return Archive([Recorded(trial(number, parameters=point), []) for number, point in enumerate(points)], space)
+    return Archive([RecordedTrial(trial(number, parameters=point), []) for number, point in enumerate(points)], space)
 
 
 LOG = Space({"n": fixed(1), "x": Float(1e-3, 1.0, log=True)})

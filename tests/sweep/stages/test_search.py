@@ -10,24 +10,26 @@ from odenet.seeding import derive
 from sweep.config.overrides import override
 from sweep.errors import InputError, WorkError
 from sweep.execution.trial_source import trial_seed
-from sweep.records.best import read_best
+from sweep.records.best import read_best, read_candidates
 from sweep.records.outcome import Outcome
-from sweep.records.run_directory import SweepFiles
-from sweep.stages.search import Search, claim_directory, extended
+from sweep.records.rows import ranked
+from sweep.records.run_directory import SweepFiles, claim_directory
+from sweep.stages.search import Search, extended, prepare_search
 from sweep.tracking.outbox import OUTBOX
 from tests.sweep.pretended import Worker, configured, opened
 from tests.sweep.sweep_files import session_on
 
 
 def work(runs: Path, *words: str) -> Search:
-    return Search(session_on(configured(*words, runs=runs)))
+    config = configured(*words, runs=runs)
+    return Search(session_on(config), prepare_search(config))
 
 
 def drive(one: Search, legs: int = 1_000_000) -> None:
     session, batch = one.batch.session, one.batch
     sweep = opened(session, batch.source, batch.splits)
     sweep.drive(Worker(), legs)
-    batch.book.rows = sweep.book.rows
+    batch.log.rows = sweep.log.rows
 
 
 def last_line(runs: Path) -> dict:
@@ -40,11 +42,14 @@ def test_the_best_trial_is_left_as_a_complete_experiment(tmp_path):
     one = work(tmp_path)
     drive(one)
     one.conclude()
-    best, row = read_best(tmp_path / "x" / "best.yaml"), one.batch.book.rows[3]  # 3 * 7 % 11 is the most of four
+    best, row = read_best(tmp_path / "x" / "best.yaml"), one.batch.log.rows[3]  # 3 * 7 % 11 is the most of four
     seed = trial_seed(0, 3)
     assert best.experiment == override(configured().experiment, {**row.parameters, "training.seed": seed})
     assert (best.provenance["trial"], best.provenance["objective"], best.schedule) == (3, row.objective, [])
     assert last_line(tmp_path)["status"] == "FINISHED"
+    candidates = read_candidates(tmp_path / "x" / "candidates.yaml")
+    assert [each.provenance["trial"] for each in candidates] == [row.number for row in ranked(one.batch.log.in_order())]
+    assert candidates[0] == replace(best, provenance=candidates[0].provenance)
 
 
 @pytest.mark.parametrize("status", ["KILLED", "FAILED"])
@@ -62,9 +67,9 @@ def test_a_sweep_that_breaks_off_keeps_its_best_and_says_so_to_mlflow(tmp_path, 
 def test_a_sweep_without_a_trial_to_choose_failed_and_says_where_the_reasons_are(tmp_path, words, said):
     one = work(tmp_path, *words)
     drive(one)
-    for number, row in one.batch.book.rows.items():
+    for number, row in one.batch.log.rows.items():
         outcome = Outcome.done if words else Outcome.diverged
-        one.batch.book.rows[number] = replace(row, outcome=outcome)
+        one.batch.log.rows[number] = replace(row, outcome=outcome)
     with pytest.raises(WorkError, match=f"None of the 4 trials of x ended done{said}; `sweep status x` says why"):
         one.conclude()
     assert not (tmp_path / "x" / "best.yaml").exists()
@@ -76,12 +81,14 @@ def test_the_best_of_a_population_has_the_schedule_of_its_weights(tmp_path):
     one = work(tmp_path, *words)
     session, batch = one.batch.session, one.batch
     sweep = opened(session, batch.source, batch.splits)
-    sweep.drive(Worker(lambda leg, epoch: float(leg.number == epoch % 2)))  # 1 leads when they meet, 0 at the end
-    batch.book.rows = sweep.book.rows
+    sweep.drive(
+        Worker(lambda segment, epoch: float(segment.number == epoch % 2))
+    )  # 1 leads when they meet, 0 at the end
+    batch.log.rows = sweep.log.rows
     one.conclude()
     best = read_best(tmp_path / "x" / "best.yaml")
     assert [(entry["epoch"], entry["parent"]) for entry in best.schedule] == [(0, 1), (1, 1)]
-    assert best.schedule == sweep.book.rows[0].schedule
+    assert best.schedule == sweep.log.rows[0].schedule
     assert best.experiment.optim.lr == best.schedule[0]["parameters"]["optim.lr"]
 
 

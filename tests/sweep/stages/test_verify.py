@@ -13,15 +13,15 @@ from mlflow import MlflowClient
 from search_spaces import SPACES
 from sweep.config.search_config import Objective, SamplerKind, SearchConfig
 from sweep.errors import InputError
-from sweep.execution.trial_log import mlflow_key
+from sweep.execution.mlflow_runs import trial_key
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import Phase, TrialRow
-from sweep.records.run_directory import SweepFiles
+from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows, write_rows
 from sweep.stages.verify import Store, verify
 from sweep.tracking.delivery import main
-from sweep.tracking.outbox import OUTBOX, Run, Tracker, store_uri
-from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.tracking.outbox import OUTBOX, TrackedRun, Tracker, store_uri
+from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from tests.sweep.sweep_files import trial
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 
 def propose(directory: Path) -> Proposals:
     config = SearchConfig(trials=20, sampler=SamplerKind.random)
-    return Proposals(SPACES["smoke"], config, open_study(directory / STUDY_FILE, "x", [Objective.accuracy]), 0.1)
+    return Proposals(SPACES["smoke"], config, open_study(directory / JOURNAL, "x", [Objective.accuracy]), 0.1)
 
 
 def write_search(directory: Path) -> list[TrialRow]:
@@ -50,9 +50,9 @@ def write_search(directory: Path) -> list[TrialRow]:
 
 
 def track(tracker: Tracker, row: TrialRow) -> None:
-    key = mlflow_key(row)
+    key = trial_key(row)
     tags = {"trial_id": row.trial_id, "phase": row.phase.value}
-    tracker.start(Run(key, f"{row.phase.value}-{row.number}", "x"), tags=tags, params={})
+    tracker.start(TrackedRun(key, f"{row.phase.value}-{row.number}", "x"), tags=tags, params={})
     for epoch in range(1, row.epochs + 1):
         values = {"train/loss": 1.0, "objective": row.objective}
         tracker.metrics(key, {name: value for name, value in values.items() if value is not None}, epoch)
@@ -78,7 +78,7 @@ def written(tmp_path_factory) -> Path:
     write_rows(SweepFiles(directory).trials, TrialRow, search)
     write_rows(SweepFiles(directory).final.trials, TrialRow, final)
     tracker = Tracker(directory / OUTBOX)
-    tracker.start(Run("x", "x"), tags={"kind": "sweep"}, params={})
+    tracker.start(TrackedRun("x", "x"), tags={"kind": "sweep"}, params={})
     for row in [*search, *final]:
         track(tracker, row)
     tracker.end("x", "FINISHED")
@@ -105,7 +105,7 @@ def test_verifying_changes_no_file(sweep):
     def contents() -> dict[str, bytes]:
         return {str(path.relative_to(sweep)): path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
 
-    with (sweep / STUDY_FILE).open("a") as file:
+    with (sweep / JOURNAL).open("a") as file:
         file.write('{"op_code": 4, "half a li')  # as while a driver writes
     before = contents()
     assert differences(sweep) == []
@@ -217,7 +217,7 @@ DIFFERENCES = {
         ["MLflow has 0 runs of the sweep x, not one"] + 14 * ["MLflow has 0 runs of it, not one"],
     ),
     "a trial that only the study has": (ask_and_end, [rf"the study's trial {len(Outcome)}, FAIL: not in trials\.csv"]),
-    "no study": (lambda sweep: (sweep / STUDY_FILE).unlink(), len(Outcome) * ["not in the study"]),
+    "no study": (lambda sweep: (sweep / JOURNAL).unlink(), len(Outcome) * ["not in the study"]),
     "no store": (lambda sweep: (sweep / "mlflow.db").unlink(), [r"MLflow: there is no store .*mlflow\.db"]),
 }  # fmt: skip
 
@@ -275,9 +275,9 @@ def test_a_directory_without_trials_cannot_be_verified(tmp_path):
 
 def test_the_objectives_of_a_trial_with_several_are_compared_as_well(sweep):
     both = {"accuracy": 0.5, "gflops": 0.25}
-    (sweep / STUDY_FILE).unlink()
+    (sweep / JOURNAL).unlink()
     config = SearchConfig(sampler=SamplerKind.random, objectives=[Objective.accuracy, Objective.gflops])
-    proposals = Proposals(SPACES["smoke"], config, open_study(sweep / STUDY_FILE, "x", [Objective.accuracy]), 0.1)
+    proposals = Proposals(SPACES["smoke"], config, open_study(sweep / JOURNAL, "x", [Objective.accuracy]), 0.1)
     asked = proposals.ask()
     proposals.tell(0, Outcome.done, {Objective[name]: value for name, value in both.items()})
     names = {"trial_id": asked.trial_id, "parameters": asked.parameters, "ray": STATES[Outcome.done].ray}

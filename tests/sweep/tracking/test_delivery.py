@@ -22,7 +22,7 @@ from odenet.training import Training
 from sweep.config.overrides import override
 from sweep.errors import WorkError
 from sweep.tracking import client, delivery
-from sweep.tracking.outbox import AWAY, OUTBOX, Run, Tracker, delivering, lag, store_uri
+from sweep.tracking.outbox import AWAY, OUTBOX, TrackedRun, Tracker, delivering, lag, store_uri
 from tests.sweep.store_server import StoreServer
 
 PATIENCE = 120.0
@@ -136,10 +136,10 @@ def test_each_line_counts_once_wherever_its_delivery_dies_or_loses_the_answer(
     name = str(tmp_path)
     (tmp_path / "best.yaml").write_text("schema: 2\n")
     tracker = Tracker(tmp_path / OUTBOX)
-    tracker.start(Run("x", "x"), tags={}, params={f"p{number}": number for number in range(250)})
+    tracker.start(TrackedRun("x", "x"), tags={}, params={f"p{number}": number for number in range(250)})
     for number in range(2):
         key = f"x/search-{number}"
-        tracker.start(Run(key, f"search-{number}", "x"), tags={"family": "smoke"}, params={"lr": 0.1})
+        tracker.start(TrackedRun(key, f"search-{number}", "x"), tags={"family": "smoke"}, params={"lr": 0.1})
         tracker.dataset(key, "digits", "da7a", "train")
         for step in (1, 2, 3):
             tracker.metrics(key, {"m": step / 4, "l": -step}, step)
@@ -194,7 +194,7 @@ KILLED = """
 
 def test_a_delivery_killed_by_the_system_after_it_made_a_run_makes_no_second_one(tmp_path, sqlite):
     tracker = Tracker(tmp_path / OUTBOX)
-    tracker.start(Run("x", "x"), tags={}, params={"lr": 0.1})
+    tracker.start(TrackedRun("x", "x"), tags={}, params={"lr": 0.1})
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), sqlite, str(tmp_path)]
     assert subprocess.run(command, timeout=PATIENCE, check=False).returncode == -9
     assert len(runs_of(sqlite, str(tmp_path))) == 1
@@ -204,7 +204,7 @@ def test_a_delivery_killed_by_the_system_after_it_made_a_run_makes_no_second_one
 
 def test_a_model_left_half_written_is_replaced(tmp_path, sqlite, checkpoint, monkeypatch):
     tracker = Tracker(tmp_path / OUTBOX)
-    tracker.start(Run("x", "x"), tags={}, params={})
+    tracker.start(TrackedRun("x", "x"), tags={}, params={})
     tracker.model("x", checkpoint, "half")
     tracker.close()
     arguments = (tmp_path, sqlite, str(tmp_path), tracker.token, os.getppid())
@@ -223,7 +223,7 @@ def test_a_model_left_half_written_is_replaced(tmp_path, sqlite, checkpoint, mon
 
 def test_a_run_waits_runs_again_and_ends_as_its_trial_does(tmp_path, uri):
     tracker = Tracker(tmp_path / OUTBOX)
-    run, seen = Run("x", "x"), []
+    run, seen = TrackedRun("x", "x"), []
     for change in (
         lambda: tracker.start(run, tags={}, params={}),
         lambda: tracker.end("x", "SCHEDULED", {"outcome": "paused"}),
@@ -261,7 +261,7 @@ def test_three_sweeps_of_one_name_that_start_at_once_on_a_fresh_store_each_have_
     with ExitStack() as stack:
         for number in range(3):
             tracker = stack.enter_context(delivering(tmp_path / str(number) / name, uri, PATIENCE))
-            tracker.start(Run("x", "x"), tags={}, params={"directory": number})
+            tracker.start(TrackedRun("x", "x"), tags={}, params={"directory": number})
             tracker.metrics("x", {"m": number}, 1)
             tracker.end("x", "FINISHED")
     runs = sorted(runs_of(uri, name), key=lambda run: run.data.params["directory"])
@@ -280,7 +280,7 @@ def test_while_the_server_is_away_writing_goes_on_and_afterwards_each_metric_is_
             time.sleep(1 / LINES_A_SECOND)
 
     with delivering(tmp_path, server.uri, 10 * PATIENCE) as tracker:
-        tracker.start(Run("x", "x"), tags={}, params={})
+        tracker.start(TrackedRun("x", "x"), tags={}, params={})
         write(tracker, 10)
         until(lambda: lag(tmp_path).lines == 0)
         server.kill()

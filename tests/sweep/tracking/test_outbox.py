@@ -26,11 +26,11 @@ from odenet.terms import Device
 from odenet.training import Training
 from sweep.config.overrides import override
 from sweep.errors import StorageError, WorkError
-from sweep.execution.trial_log import METRICS
+from sweep.records.rows import METRICS
 from sweep.tracking import delivery
 from sweep.tracking import outbox as tracking
 from sweep.tracking.delivery import LONGEST_PARAM, main
-from sweep.tracking.outbox import DELIVERED, DELIVERY_LOCK, OUTBOX, Lag, Run, Tracker, delivering, lag, store_uri
+from sweep.tracking.outbox import DELIVERED, DELIVERY_LOCK, OUTBOX, Lag, TrackedRun, Tracker, delivering, lag, store_uri
 from tests.sweep.small_disk import make_read_only, mounted
 
 PATIENCE = 120.0
@@ -80,10 +80,10 @@ def a_small_sweep(directory: Path) -> Callable[[Tracker], None]:
     (directory / "best.yaml").write_text("schema: 1\n")
 
     def write(tracker: Tracker) -> None:
-        tracker.start(Run("x", "x"), tags={"kind": "sweep"}, params={f"p{n}": n for n in range(250)})
+        tracker.start(TrackedRun("x", "x"), tags={"kind": "sweep"}, params={f"p{n}": n for n in range(250)})
         tracker.artifact("x", directory / "best.yaml")
         params = {"lr": 0.1, "long": 9999 * "l"}
-        tracker.start(Run("x/search-0", "search-0", parent="x"), tags={"family": "smoke"}, params=params)
+        tracker.start(TrackedRun("x/search-0", "search-0", parent="x"), tags={"family": "smoke"}, params=params)
         tracker.dataset("x/search-0", "digits", "da7a", "train")
         for epoch in (1, 2, 3):
             tracker.metrics("x/search-0", {"val/accuracy": epoch / 10, "train/loss": 1 / epoch}, epoch)
@@ -139,7 +139,7 @@ def test_the_registered_champion_computes_what_the_checkpoint_does(tmp_path, uri
     training.save(tmp_path / "model.ckpt")
 
     def register(tracker: Tracker) -> None:
-        tracker.start(Run("x", "x"), tags={}, params={})
+        tracker.start(TrackedRun("x", "x"), tags={}, params={})
         tracker.model("x", tmp_path / "model.ckpt", "study.champion-test")
 
     deliver(tmp_path, uri, register)
@@ -156,7 +156,7 @@ def test_the_registered_champion_computes_what_the_checkpoint_does(tmp_path, uri
 
 def test_only_whole_lines_are_delivered_and_half_a_line_of_a_killed_driver_spoils_nothing(tmp_path, uri):
     def killed(tracker: Tracker) -> None:
-        tracker.start(Run("x", "x"), tags={}, params={})
+        tracker.start(TrackedRun("x", "x"), tags={}, params={})
         tracker.metrics("x", {"m": 1.0}, 1)
 
     killed(Tracker(tmp_path / OUTBOX))
@@ -171,7 +171,7 @@ def test_only_whole_lines_are_delivered_and_half_a_line_of_a_killed_driver_spoil
 def test_a_delivery_ends_with_its_own_tracker_and_no_other(tmp_path, uri, monkeypatch):
     """Neither the close of an earlier stage nor that of another one at work on the same study ends it."""
     earlier, mine, other = (Tracker(tmp_path / OUTBOX) for _ in range(3))
-    mine.start(Run("x", "x"), tags={}, params={})
+    mine.start(TrackedRun("x", "x"), tags={}, params={})
     earlier.close()
     happens = iter([other.close, lambda: mine.metrics("x", {"m": 1.0}, 1), mine.close])
     monkeypatch.setattr(time, "sleep", lambda _: next(happens)())
@@ -195,11 +195,11 @@ def test_two_drivers_on_one_store_deliver_everything_once(tmp_path, uri):
     with delivering(tmp_path, uri, PATIENCE) as first:
         with delivering(tmp_path, uri, PATIENCE) as second:
             for name, tracker in {"a": first, "b": second}.items():
-                tracker.start(Run(name, name), tags={}, params={})
+                tracker.start(TrackedRun(name, name), tags={}, params={})
                 for step in range(5):
                     tracker.metrics(name, {"m": step / 4}, step)
                 tracker.end(name, "FINISHED")
-        first.start(Run("c", "c"), tags={}, params={})
+        first.start(TrackedRun("c", "c"), tags={}, params={})
     runs = runs_of(uri, tmp_path.name)
     assert {name: run.info.status for name, run in runs.items()} == {"a": "FINISHED", "b": "FINISHED", "c": "RUNNING"}
     for name in "ab":
@@ -209,10 +209,10 @@ def test_two_drivers_on_one_store_deliver_everything_once(tmp_path, uri):
 DRIVER = """
     import os, signal, sys
     from pathlib import Path
-    from sweep.tracking.outbox import Run, delivering
+    from sweep.tracking.outbox import TrackedRun, delivering
 
     with delivering(Path(sys.argv[1]), sys.argv[2]) as tracker:
-        tracker.start(Run("x", "x"), tags={}, params={"lr": 0.1})
+        tracker.start(TrackedRun("x", "x"), tags={}, params={"lr": 0.1})
         for step in range(20):
             tracker.metrics("x", {"m": step}, step)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -281,16 +281,16 @@ def test_what_was_not_delivered_is_counted_and_named_without_mlflow(tmp_path, ur
 
 def test_a_tracker_knows_what_it_and_earlier_ones_have_told_delivered_or_not(tmp_path):
     earlier = Tracker(tmp_path / OUTBOX)
-    earlier.start(Run("a", "a"), tags={}, params={})
+    earlier.start(TrackedRun("a", "a"), tags={}, params={})
     for step in (1, 2, 3):
         earlier.metrics("a", {"m": 0.0}, step)
     earlier.end("a", "SCHEDULED")
-    earlier.start(Run("b", "b"), tags={}, params={})
+    earlier.start(TrackedRun("b", "b"), tags={}, params={})
     earlier.end("b", "KILLED")
     with (tmp_path / OUTBOX).open("a") as file:
         file.write('{"op": "metrics", "key": "a", "step"')
     later = Tracker(tmp_path / OUTBOX)
-    later.start(Run("b", "b"), tags={}, params={})
+    later.start(TrackedRun("b", "b"), tags={}, params={})
     told = later.told()
     assert ("a" in told, "b" in told, "c" in told) == (True, True, False)
     assert (told.step("a"), told.step("b"), told.step("c")) == (3, 0, 0)

@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial
 from search_spaces import SPACES, Float, Int, Space, fixed
 from sweep.config.search_config import Objective, SamplerKind, SearchConfig
 from sweep.records.outcome import Outcome
-from sweep.tuning.ask_and_tell import STUDY_FILE, Proposal, Proposals
+from sweep.records.run_directory import JOURNAL
+from sweep.tuning.ask_and_tell import Proposal, Proposals
 from sweep.tuning.optuna_study import open_study
 
 CHANCE = 0.1
@@ -23,13 +24,13 @@ def proposals(directory: Path, space: Space = SPACE, enqueued: Any = (), **confi
     directory.mkdir(exist_ok=True)
     config = {"sampler": SamplerKind.random, **config}
     search = SearchConfig(**config)
-    study = open_study(directory / STUDY_FILE, "x", search.objectives)
+    study = open_study(directory / JOURNAL, "x", search.objectives)
     return Proposals(space, search, study, CHANCE, enqueued)
 
 
 def recorded(directory: Path) -> list[FrozenTrial]:
     """The study as another process reads it from the file, by Optuna alone."""
-    storage = JournalStorage(JournalFileBackend(str(directory / STUDY_FILE)))
+    storage = JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
     return optuna.load_study(study_name="x", storage=storage).trials
 
 

@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 from search_spaces import Choice, Int, Space, When, fixed
 from sweep.config.search_config import Constraints, Objective, SamplerKind, SearchConfig
 from sweep.records.outcome import STATES, Outcome
-from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
-from sweep.tuning.optuna_study import Study
+from sweep.records.run_directory import JOURNAL
+from sweep.tuning.ask_and_tell import Proposals
+from sweep.tuning.optuna_study import OptunaStudy
 from tests.sweep.tuning.studies import CHANCE, NUMBERS, SPACE, accuracy, go_on, proposals, recorded, what
 
 OPTIONS = Space({"net": fixed("n"), "a": Choice(("p", "q")), "b": Int(0, 2)}, {"b": When("a", ("q",))})
@@ -100,7 +101,9 @@ def test_the_file_has_what_is_searched_as_optunas_parameters_and_who_proposed_it
 
 
 def test_a_study_without_a_file_is_proposed_the_same():
-    kept = Proposals(NUMBERS, SearchConfig(sampler=SamplerKind.tpe), Study.in_memory([Objective.accuracy]), CHANCE)
+    kept = Proposals(
+        NUMBERS, SearchConfig(sampler=SamplerKind.tpe), OptunaStudy.in_memory([Objective.accuracy]), CHANCE
+    )
     go_on(kept, 14)
     assert (len(kept), kept.outcome(1), kept.outcome(6)) == (14, Outcome.diverged, Outcome.paused)
 
@@ -135,7 +138,7 @@ def test_a_grid_is_proposed_once_from_everywhere_and_is_then_exhausted(tmp_path)
     assert sorted(map(str, by_grid)) == sorted(map(str, OPTIONS.grid())) and by_grid != list(OPTIONS.grid())
     assert not proposals(tmp_path / "random", OPTIONS).exhausted
     order = Proposals(
-        OPTIONS, SearchConfig(sampler=SamplerKind.grid, seed=2), Study.in_memory([Objective.accuracy]), CHANCE
+        OPTIONS, SearchConfig(sampler=SamplerKind.grid, seed=2), OptunaStudy.in_memory([Objective.accuracy]), CHANCE
     )
     assert [order.ask().parameters for _ in range(4)] != by_grid
 
@@ -166,13 +169,13 @@ def test_an_ending_is_told_once(tmp_path, ending):
     one.ask()
     one.report(0, 1, 0.2)
     one.tell(0, ending, accuracy(0.4))
-    before = (tmp_path / STUDY_FILE).read_bytes()
+    before = (tmp_path / JOURNAL).read_bytes()
     for later in (one, proposals(tmp_path)):
         for outcome in Outcome:
             later.tell(0, outcome, accuracy(0.9))
         later.report(0, 2, 0.9)
         assert later.outcome(0) is ending
-    assert (tmp_path / STUDY_FILE).read_bytes() == before
+    assert (tmp_path / JOURNAL).read_bytes() == before
 
 
 def test_a_trial_waits_and_goes_on_as_often_as_it_is_told(tmp_path):
@@ -236,7 +239,7 @@ def test_several_objectives_have_their_directions_values_and_no_intermediate_one
     (done, timeout) = recorded(tmp_path)
     assert (done.values, done.intermediate_values) == ([0.6, 2.0, 9.0, 0.5], {})
     assert (timeout.state, timeout.values) == (TrialState.PRUNED, None)
-    study = optuna.load_study(study_name="x", storage=JournalStorage(JournalFileBackend(str(tmp_path / STUDY_FILE))))
+    study = optuna.load_study(study_name="x", storage=JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL))))
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE", "MAXIMIZE"]
 
 

@@ -6,7 +6,7 @@ from search_spaces import Choice, Float, Space
 from sweep.config.search_config import Constraints, Objective, SamplerKind, SearchConfig
 from sweep.records.outcome import Outcome
 from sweep.tuning.ask_and_tell import Proposals
-from sweep.tuning.optuna_study import Study
+from sweep.tuning.optuna_study import OptunaStudy
 from tests.sweep.tuning.studies import CHANCE, NUMBERS, SPACE, accuracy, proposals, recorded
 
 BOTH = [Objective.accuracy, Objective.gflops]
@@ -31,7 +31,7 @@ def test_tpe_proposes_less_of_what_runs_already():
 
     def proposed(runs: bool, seed: int) -> int:
         one = Proposals(
-            space, SearchConfig(sampler=SamplerKind.tpe, seed=seed), Study.in_memory([Objective.accuracy]), CHANCE
+            space, SearchConfig(sampler=SamplerKind.tpe, seed=seed), OptunaStudy.in_memory([Objective.accuracy]), CHANCE
         )
         for number in range(60):
             good = one.ask().parameters["a"] == "p"
@@ -43,7 +43,7 @@ def test_tpe_proposes_less_of_what_runs_already():
 
 
 def test_tpe_learns_from_what_it_is_told_also_after_a_restart(tmp_path):
-    """Told that Euler is worthless and RK4 perfect, it proposes RK4 more often than not."""
+    """Standing that Euler is worthless and RK4 perfect, it proposes RK4 more often than not."""
     space, told = SPACE.fix({"refinement.count": 0}), []
     for number in range(60):
         if number % 20 == 0:

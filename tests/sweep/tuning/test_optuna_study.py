@@ -14,7 +14,8 @@ from search_spaces import Choice, Float, Space, fixed
 from sweep.config.search_config import Objective, SamplerKind, SearchConfig
 from sweep.errors import InputError, StorageError
 from sweep.records.outcome import Outcome
-from sweep.tuning.ask_and_tell import STUDY_FILE, Proposals
+from sweep.records.run_directory import JOURNAL
+from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from tests.sweep.tuning.studies import CHANCE, NUMBERS, accuracy, go_on, proposals, recorded, what
 
@@ -36,18 +37,18 @@ def a_sweep(directory: Path) -> Proposals:
 def test_wherever_a_kill_cuts_the_file_each_trial_is_whole_or_absent_and_the_sweep_goes_on(tmp_path):
     """Every byte that a kill can leave as the last one: nothing is lost but the line that was being written."""
     asked = [what(proposal) for proposal in a_sweep(tmp_path / "whole").asked]
-    content = (tmp_path / "whole" / STUDY_FILE).read_bytes()
+    content = (tmp_path / "whole" / JOURNAL).read_bytes()
     first_line = content.index(b"\n") + 1
     seen = []
     for length in [*range(first_line, len(content), 5), len(content)]:
         directory = tmp_path / str(length)
         directory.mkdir()
-        (directory / STUDY_FILE).write_bytes(content[:length])
+        (directory / JOURNAL).write_bytes(content[:length])
         one = proposals(directory, NUMBERS, sampler=SamplerKind.tpe)
         assert [what(proposal) for proposal in one.asked] == asked[: len(one)]
         seen.append((len(one), *(one.outcome(number) for number in range(len(one)))))
         whole = content[:length].rfind(b"\n") + 1
-        assert (directory / STUDY_FILE).read_bytes() == content[:whole]
+        assert (directory / JOURNAL).read_bytes() == content[:whole]
     stages = list(dict.fromkeys(seen))
     running, paused, done, pruned = Outcome.running, Outcome.paused, Outcome.done, Outcome.pruned
     assert stages == [
@@ -58,7 +59,7 @@ def test_wherever_a_kill_cuts_the_file_each_trial_is_whole_or_absent_and_the_swe
 
 def test_a_trial_whose_ending_was_cut_off_is_told_again(tmp_path):
     a_sweep(tmp_path)
-    path = tmp_path / STUDY_FILE
+    path = tmp_path / JOURNAL
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
     one = proposals(tmp_path, NUMBERS, sampler=SamplerKind.tpe)
@@ -72,16 +73,16 @@ def test_a_trial_whose_ending_was_cut_off_is_told_again(tmp_path):
 
 def test_a_lock_that_a_killed_process_left_does_not_hold_up_the_sweep(tmp_path):
     a_sweep(tmp_path)
-    (tmp_path / f"{STUDY_FILE}.lock").symlink_to(tmp_path / STUDY_FILE)
+    (tmp_path / f"{JOURNAL}.lock").symlink_to(tmp_path / JOURNAL)
     proposals(tmp_path, NUMBERS).ask()
     assert len(recorded(tmp_path)) == 3
 
 
 def test_going_on_writes_nothing_by_itself(tmp_path):
     a_sweep(tmp_path)
-    before = (tmp_path / STUDY_FILE).read_bytes()
+    before = (tmp_path / JOURNAL).read_bytes()
     proposals(tmp_path, NUMBERS)
-    assert (tmp_path / STUDY_FILE).read_bytes() == before
+    assert (tmp_path / JOURNAL).read_bytes() == before
 
 
 @contextmanager
@@ -106,7 +107,7 @@ ACTS: dict[str, Callable[[Proposals], Any]] = {
 @pytest.mark.parametrize("kind", [SamplerKind.random, SamplerKind.tpe], ids=lambda kind: kind.name)
 def test_what_does_not_fit_on_the_disk_is_said_and_done_when_there_is_room(tmp_path, act, kind):
     a_sweep(tmp_path)
-    path = tmp_path / STUDY_FILE
+    path = tmp_path / JOURNAL
     one = proposals(tmp_path, NUMBERS, sampler=kind)
     one.ask()
     before, asked = path.read_bytes(), list(one.asked)
@@ -153,7 +154,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 @pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_is_refused_with_its_path_and_left_as_it_is(tmp_path, damage, message):
     a_sweep(tmp_path)
-    path = tmp_path / STUDY_FILE
+    path = tmp_path / JOURNAL
     content = damage(path.read_bytes())
     assert content != path.read_bytes()
     path.write_bytes(content)
@@ -163,7 +164,7 @@ def test_a_damaged_file_is_refused_with_its_path_and_left_as_it_is(tmp_path, dam
 
 
 def test_a_file_that_cannot_be_made_is_said(tmp_path):
-    path = tmp_path / "no such directory" / STUDY_FILE
+    path = tmp_path / "no such directory" / JOURNAL
     with pytest.raises(StorageError, match=re.escape(f"{path} could not be written")):
         Proposals(NUMBERS, SearchConfig(), open_study(path, "x", [Objective.accuracy]), CHANCE)
 

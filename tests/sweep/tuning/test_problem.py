@@ -10,7 +10,7 @@ from sweep.records.best import write_best
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow
 from sweep.records.tables import write_rows
-from sweep.tuning.problem import TIMING, check_objectives, enqueued, question
+from sweep.tuning.problem import TIMING, Problem, build_problem, check_objectives, enqueued
 from tests.sweep.pretended import configured
 from tests.sweep.sweep_files import PARAMETERS, best_of, trial
 
@@ -19,20 +19,21 @@ CONTINUOUS = ("space=continuous", "training.epochs=9")
 
 def test_a_search_asks_its_space_around_its_experiment_as_they_are():
     config = configured()
-    assert question(config) == (config.space.build(), config.experiment)
+    assert build_problem(config) == Problem(config.space.build(), config.experiment)
 
 
 @pytest.mark.parametrize("scheduler", ["depth_asha", "pbt"])
 def test_where_networks_are_refined_is_not_searched_where_the_scheduler_decides_it(scheduler):
-    plain, _ = question(load([*CONTINUOUS]))
-    space, experiment = question(load([*CONTINUOUS, f"search.scheduler={scheduler}"]))
+    plain = build_problem(load([*CONTINUOUS])).space
+    problem = build_problem(load([*CONTINUOUS, f"search.scheduler={scheduler}"]))
+    space, experiment = problem.space, problem.experiment
     assert set(plain.entries) - set(space.entries) == set(TIMING) & set(plain.entries) != set()
     assert experiment.refinement.count == 0
 
 
 def test_trials_that_wait_at_rungs_are_refined_there():
     words = ("search.scheduler=depth_asha", "search.grace=0.12", "search.reduction=3")
-    _, experiment = question(load([*CONTINUOUS, *words]))
+    experiment = build_problem(load([*CONTINUOUS, *words])).experiment
     assert experiment.refinement.at == [1, 3]
 
 
@@ -51,7 +52,7 @@ def test_trials_that_wait_at_rungs_are_refined_there():
 )  # fmt: skip
 def test_what_cannot_be_searched_so_is_refused(words, message):
     with pytest.raises(ValueError) as error:
-        question(load([*CONTINUOUS, *words]))
+        build_problem(load([*CONTINUOUS, *words]))
     assert message in str(error.value)
 
 

@@ -8,7 +8,7 @@ import pytest
 from sweep.config.search_config import Budget
 from sweep.errors import InputError
 from sweep.records.outcome import Outcome
-from sweep.records.progress import Progress
+from sweep.records.progress import SweepProgress
 from sweep.tuning.stopping import exhausted
 from tests.sweep.sweep_files import trial
 
@@ -53,11 +53,11 @@ def test_trials_that_failed_count_as_without_gain_and_those_that_run_do_not():
 
 def test_wall_clock_and_the_end_survive_a_restart(tmp_path):
     file = tmp_path / "progress.json"
-    assert Progress.read(file).seconds == 0.0
-    progress = Progress(seconds=100.0, finished=True)
+    assert SweepProgress.read(file).seconds == 0.0
+    progress = SweepProgress(seconds=100.0, finished=True)
     progress.started -= 20.0  # as if begun then
     progress.write(file)
-    again = Progress.read(file)
+    again = SweepProgress.read(file)
     assert again.finished
     assert 120.0 <= again.seconds <= again.wall_clock
     assert json.loads(file.read_text())["seconds"] == again.seconds
@@ -68,4 +68,4 @@ def test_a_damaged_file_is_refused_with_what_is_lost_by_removing_it(tmp_path, te
     file = tmp_path / "progress.json"
     file.write_text(text)
     with pytest.raises(InputError, match=r"progress\.json is damaged: .*\. Remove it; only the wall clock is lost\."):
-        Progress.read(file)
+        SweepProgress.read(file)
