@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from measure import Spread, parser, print_table, write
 
-from odenet.config import ExperimentConfig, RuntimeConfig, TrainingConfig, from_plain
 from odenet.data import DataConfig, DataSet, Images, Portion, Splits
-from odenet.model_config import ModelConfig
-from odenet.optim import OptimConfig
-from odenet.refinement import RefinementConfig
-from odenet.terms import Device
-from odenet.training import Training
+from odenet.enums import Device
+from odenet.networks.model_config import ModelConfig
+from odenet.networks.refinement import RefinementConfig
+from odenet.training.config import ExperimentConfig, RuntimeConfig, TrainingConfig, from_plain
+from odenet.training.loop import Training
+from odenet.training.optim import OptimConfig
 
 EPOCHS = 15
 SCHEDULES = {

@@ -3,18 +3,23 @@
 Usable alone: `integrate` for any rate, `build_model`, `manifest`, `refine`, `load_data`, `Training`, `evaluate`.
 """
 
-from odenet.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
-from odenet.config import ExperimentConfig, RuntimeConfig, TrainingConfig
+import sys
+
 from odenet.data import Augment, DataConfig, DataSet, Order, Portion, load_data, load_test
-from odenet.evaluation import Score, evaluate
-from odenet.integrate import integrate
-from odenet.model_config import ModelConfig
-from odenet.models import build_model, manifest
-from odenet.optim import DepthMetric, OptimConfig, OptimizerKind, Schedule
-from odenet.refinement import Projection, RefinementConfig, coarsen, project, refine
-from odenet.regularization import RegularizationConfig
-from odenet.terms import Basis, Device, Gradient, Initialisation, Network, Precision, Scheme, Start
-from odenet.training import Diverged, Report, Training
+from odenet.enums import Basis, Device, Gradient, Initialisation, Network, Precision, Scheme, Start
+from odenet.integrators.integrate import integrate
+from odenet.networks.model import build_model, manifest
+from odenet.networks.model_config import ModelConfig
+from odenet.networks.refinement import Projection, RefinementConfig, coarsen, project, refine
+from odenet.renamed import FormerNames
+from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
+from odenet.training.config import ExperimentConfig, RuntimeConfig, TrainingConfig
+from odenet.training.evaluation import Score, evaluate
+from odenet.training.loop import Diverged, Report, Training
+from odenet.training.optim import DepthMetric, OptimConfig, OptimizerKind, Schedule
+from odenet.training.regularization import RegularizationConfig
+
+sys.meta_path.insert(0, FormerNames())
 
 __all__ = [
     "Augment",

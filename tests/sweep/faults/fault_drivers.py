@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from odenet.data import load_data
-from odenet.training import Training
+from odenet.training.loop import Training
 from sweep.config.compose import load
 from sweep.config.search_config import Objective
 from sweep.execution.trial_source import Trials

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from odenet.checkpoint import load_checkpoint
-from odenet.config import identity
 from odenet.data import Statistics, load_data, load_test
+from odenet.training.checkpoint import load_checkpoint
+from odenet.training.config import identity
 from sweep.config.compose import load
 from sweep.records.best import read_best
 from sweep.records.outcome import Outcome
