@@ -3,6 +3,8 @@
 Shapes: `B` batch, `C` channels, `H W` space, `K` classes.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +21,11 @@ class Head(nn.Module):
         self.norm = layers_of(layers, Change(channels, Widths(channels, channels), 1), bias=False)
         self.linear = nn.Linear(channels * pool.size**2, classes)
         self._pool = pool
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, also of an older one, which keeps the pool's size alone."""
+        pool = state["_pool"]
+        super().__setstate__({**state, "_pool": Pool(size=pool) if isinstance(pool, int) else pool})
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.linear(pooled(self.norm(x_BCHW), self._pool).flatten(1))
