@@ -25,7 +25,9 @@ from typing import Any
 import torch
 from measure import RESULTS, print_table
 
-from odenet.data import Batches, DamagedData, MissingData, Splits, Statistics, load_data, load_test
+from odenet.data.batches import Batches, Statistics
+from odenet.data.sets import DamagedData, MissingData, load_test
+from odenet.data.subsets import Splits, load_data
 from odenet.enums import Device
 from odenet.training.config import ExperimentConfig, RuntimeConfig, from_plain, identity
 from odenet.training.evaluation import evaluate

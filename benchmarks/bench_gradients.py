@@ -24,8 +24,9 @@ from odenet.depth.node_weights import readout
 from odenet.enums import Basis, Gradient, Scheme
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import Course
-from odenet.networks.layers import Widths
-from odenet.networks.rates import HAMILTONIAN_BARE, Rate, RateOrder
+from odenet.networks.orders import HAMILTONIAN_BARE, RateOrder
+from odenet.networks.rates import Rate
+from odenet.networks.widths import Widths
 
 CHANNELS, PIXELS = 16, 32
 DEPTHS = (8, 32, 128, 512)

@@ -24,7 +24,8 @@ from odenet.enums import Network, Scheme
 from odenet.networks.model import build_model
 from odenet.networks.model_config import ModelConfig
 from odenet.training.cost import train_gflops
-from odenet.training.optim import OptimConfig, build_optimizer
+from odenet.training.optim import build_optimizer
+from odenet.training.optim_config import OptimConfig
 
 PASSES = 5  # over what a forward pass keeps
 Step = Callable[[], object]

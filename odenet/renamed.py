@@ -13,15 +13,18 @@ from types import ModuleType
 # Where the classes are now that a network has had of a module. `odenet.networks`, a folder now, looks after its own.
 FORMER = {
     "odenet.batch_norm": ("odenet.networks.batch_norm",),
-    "odenet.blocks": ("odenet.networks.blocks", "odenet.networks.heads"),
+    "odenet.blocks": (
+        *("odenet.networks.blocks", "odenet.networks.heads"),
+        *("odenet.networks.orders", "odenet.networks.widths", "odenet.depth.discretisation"),
+    ),
     "odenet.convolutions": ("odenet.networks.convolutions",),
     "odenet.gradients": ("odenet.integrators.gradients",),
     "odenet.heads": ("odenet.networks.heads",),
-    "odenet.layers": ("odenet.networks.layers",),
+    "odenet.layers": ("odenet.networks.layers", "odenet.networks.widths"),
     "odenet.model_config": ("odenet.networks.model_config",),
     "odenet.models": ("odenet.networks.model", "odenet.networks.model_config"),
     "odenet.norms": ("odenet.networks.norms",),
-    "odenet.rates": ("odenet.networks.rates",),
+    "odenet.rates": ("odenet.networks.rates", "odenet.networks.orders"),
     "odenet.stepping": ("odenet.integrators.scheme",),
     "odenet.terms": ("odenet.enums",),
 }

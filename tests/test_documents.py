@@ -10,9 +10,8 @@ import pytest
 
 from odenet.depth.bases import BASES
 from odenet.enums import Basis, Gradient, Network, Scheme
-from odenet.integrators.integrate import refusal
 from odenet.integrators.scheme import Course
-from odenet.integrators.schemes import SCHEMES
+from odenet.integrators.schemes import SCHEMES, refusal
 from odenet.networks.table import NETWORKS
 from odenet.training.cost import recomputations
 from sweep.config.compose import load

@@ -11,17 +11,20 @@ batch-norm parameters and momentum. Variances and second moments have a rule of 
 weights are never negative: a polynomial through positive values may be negative, and so may a projection.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from fractions import Fraction
 from math import sqrt
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from odenet.depth.quadrature import barycentric, lobatto, piece_ends, quadrature
 from odenet.enums import Basis
 from odenet.integrators.scheme import Stage
+
+if TYPE_CHECKING:  # a configuration is checked against the table of bases, before torch is loaded
+    from torch import Tensor
 
 Row = dict[int, Fraction]  # node -> weight
 ONE = Fraction(1)
@@ -90,6 +93,8 @@ class DepthBasis(ABC):
 
     def values_SN(self, nodes: int, stages: list[Stage], *, positive: bool = False) -> Tensor:
         """Node values to theta at the stages (float64)."""
+        import torch
+
         rows = self.values(nodes, stages, positive=positive)
         return torch.tensor(rows, dtype=torch.float64).view(len(stages), nodes)
 
@@ -233,6 +238,8 @@ class Polynomial(DepthBasis):
     def roughness_MN(self, nodes: int, initial_nodes: int) -> Tensor:  # noqa: ARG002
         if nodes == 1:
             return _differences(nodes)
+        import torch
+
         points = torch.tensor([float(point) for point in lobatto(nodes)], dtype=torch.float64)
         weights = torch.tensor(barycentric(nodes), dtype=torch.float64)
         slope_NN = weights / weights[:, None] / (points[:, None] - points).fill_diagonal_(1)
@@ -253,6 +260,8 @@ def _between(left: int, weight: Fraction) -> Row:
 
 def _differences(nodes: int) -> Tensor:
     """theta_{a+1} - theta_a; a single node differs from none, which is a row of zeros."""
+    import torch
+
     return torch.eye(nodes, dtype=torch.float64).diff(dim=0) if nodes > 1 else torch.zeros(1, 1, dtype=torch.float64)
 
 
@@ -269,6 +278,8 @@ def mix_nodes(matrix_MN: Tensor, theta_N: Tensor) -> Tensor:
 
     Kernels (N, Co, Ci, kh, kw) are stored as (N, Co, kh, kw, Ci), and so is the result: its slices are channels_last.
     """
+    import torch
+
     if theta_N.dim() == 5:
         stored = theta_N.permute(0, 1, 3, 4, 2)
         return mix_nodes(matrix_MN, stored.flatten(1)).view(-1, *stored.shape[1:]).permute(0, 1, 4, 2, 3)

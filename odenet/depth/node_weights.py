@@ -48,14 +48,6 @@ class Readout:
         return (theta_N if matrix_SN is None else mix_nodes(matrix_SN, theta_N)).unbind(0)
 
 
-def unread_nodes(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> list[int]:
-    """Nodes that no stage of a manifestation reads: trained under it, their weights would stay as they are."""
-    if nodes == 1:
-        return []
-    read = {node for stage in SCHEMES[scheme].stages(steps) for node in BASES[basis].row(nodes, stage)}
-    return sorted(set(range(nodes)) - read)
-
-
 def readout(basis: Basis, nodes: int, scheme: Scheme, steps: int, device: torch.device) -> Readout:
     """Return the readout of a manifestation: a constant, so computed once in a process."""
     if type(torch.empty(0)) is not Tensor:  # a network is traced: tensors made now stand for others, and must not stay

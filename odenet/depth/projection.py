@@ -3,12 +3,24 @@
 Shapes: `N` nodes, `M` nodes of another grid, `Q` points of a quadrature.
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
 
 from odenet.depth.bases import BASES
 from odenet.depth.quadrature import piece_ends, quadrature
 from odenet.enums import Basis
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Projection(Enum):
+    """How a function of depth is carried to another grid or basis."""
+
+    l2 = "l2"  # the nearest in the mean square over depth; variances are interpolated
+    interpolation = "interpolation"  # its values at the new nodes
 
 
 def interpolation_MN(source: Basis, nodes: int, target: Basis, target_nodes: int, *, positive: bool = False) -> Tensor:
@@ -26,6 +38,8 @@ def projection_MN(source: Basis, nodes: int, target: Basis, target_nodes: int) -
     Exact: Gauss-Legendre on the union of both grids. Not for variances: eight positive constants may become negative
     hats. Cost: one row for each point of the quadrature, of which each piece of the union has the larger degree plus 1.
     """
+    import torch
+
     given, wanted = BASES[source], BASES[target]
     ends = piece_ends(given.pieces(nodes)) | piece_ends(wanted.pieces(target_nodes))
     stages, scale = quadrature(ends, max(given.degree(nodes), wanted.degree(target_nodes)) + 1)

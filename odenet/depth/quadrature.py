@@ -1,15 +1,17 @@
 """Points in [0, 1] as fractions: Chebyshev-Lobatto for interpolation, Gauss-Legendre for integrals."""
 
+from __future__ import annotations
+
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from math import pi, sin
-
-import torch
-from numpy.polynomial.legendre import leggauss
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from odenet.integrators.scheme import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @lru_cache(maxsize=256)
@@ -34,6 +36,8 @@ def barycentric(count: int) -> list[float]:
 
 def gauss_legendre(ends: list[Fraction], count: int) -> tuple[list[Fraction], list[float]]:
     """`count` points between each two neighbouring ends, and their weights: exact to degree 2 count - 1."""
+    from numpy.polynomial.legendre import leggauss
+
     points, weights = (array.tolist() for array in leggauss(count))
     places, measure = [], []
     for left, right in pairwise(ends):
@@ -44,6 +48,8 @@ def gauss_legendre(ends: list[Fraction], count: int) -> tuple[list[Fraction], li
 
 def quadrature(ends: set[Fraction], count: int) -> tuple[list[Stage], Tensor]:
     """Gauss-Legendre between neighbouring ends: where to read theta, and the square roots of the weights (Q, 1)."""
+    import torch
+
     places, measure = gauss_legendre(sorted(ends), count)
     return [Stage(0, 1, place) for place in places], torch.tensor(measure, dtype=torch.float64).sqrt()[:, None]
 

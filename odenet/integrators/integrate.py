@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from odenet.enums import Gradient, Scheme, member
 from odenet.integrators.gradients import Drift, integrate_by_adjoint, integrate_recomputing
 from odenet.integrators.scheme import Course, OpenRate, Slope, Stage, State, channel_dim, composed, whole_steps
-from odenet.integrators.schemes import SCHEMES, Adaptive
+from odenet.integrators.schemes import SCHEMES, Adaptive, refusal
 
 Rate = Callable[[float, Tensor], Tensor]
 
@@ -159,12 +159,3 @@ def _check_state(h0: Tensor, *, halved: bool) -> None:
             f"h0 has shape {tuple(h0.shape)}: a pair (f, g) halves dimension {channel_dim(h0)} into y and z, so its "
             f"length must be even and not {length}."
         )
-
-
-def refusal(scheme: Scheme, gradient: Gradient) -> str:
-    """Why an integration cannot be differentiated so, and what can be; empty where it can."""
-    if gradient is Gradient.reconstructed and scheme is Scheme.lm:
-        return "undoing an LM step divides by k_n, which may be 0; use direct or checkpointed."
-    if gradient is Gradient.checkpointed and scheme is Scheme.dopri5:
-        return "an adaptive scheme has no fixed steps; use direct, or reconstructed for its adjoint equation."
-    return ""

@@ -5,17 +5,19 @@ of which changes one state by the slope at the other. A shear is undone exactly 
 walked back by itself with the step reversed, which is as exact as its order.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from operator import index
-from typing import NamedTuple, SupportsIndex, TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, NamedTuple, SupportsIndex, TypeVar
 
 from odenet.enums import Gradient, Scheme, Start
+
+if TYPE_CHECKING:  # a configuration is checked against the table of schemes, before torch is loaded
+    from torch import Tensor, nn
 
 
 class Stage(NamedTuple):
@@ -40,8 +42,8 @@ class Stage(NamedTuple):
 
 
 Place = TypeVar("Place")  # in depth: a stage, or t itself
-Slope = Callable[[Stage, Tensor], Tensor]
-State = tuple[Tensor, ...]
+Slope = Callable[[Stage, "Tensor"], "Tensor"]
+State = tuple["Tensor", ...]
 TOLERANCE = 1e-3
 
 
@@ -179,7 +181,7 @@ def _combine(x: Tensor | None, weights: tuple[Fraction, ...], slopes: list[Tenso
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:
             alpha = float(weight) * size
-            x = alpha * slope if x is None else torch.add(x, slope, alpha=alpha)
+            x = alpha * slope if x is None else x.add(slope, alpha=alpha)
     assert x is not None, "a stage sees x or a slope"
     return x
 
@@ -201,12 +203,12 @@ class Shear:
 
     def apply(self, state: State) -> State:
         slope = self.slope(self.stage, state[self.source])
-        return self._with(state, torch.add(self._kept(state, self.keep, self.add), slope, alpha=self.weight))
+        return self._with(state, self._kept(state, self.keep, self.add).add(slope, alpha=self.weight))
 
     def invert(self, state: State, slope: Tensor) -> State:
         """The state before, given the slope at the source, which a shear leaves alone; needs keep = 1 or -1."""
         assert isinstance(self.keep, float)
-        changed = torch.add(state[self.target], slope, alpha=-self.weight)
+        changed = state[self.target].add(slope, alpha=-self.weight)
         before = self._kept(self._with(state, changed), self.keep, -self.keep * self.add)
         return self._with(state, before)
 
@@ -264,6 +266,7 @@ def composed(
     f: Callable[[Place, Tensor], Tensor], g: Callable[[Place, Tensor], Tensor]
 ) -> Callable[[Place, Tensor], Tensor]:
     """The slope of [y; z] from the two halves of a partitioned rate, for schemes that know no halves."""
+    import torch
 
     def slope(place: Place, h: Tensor) -> Tensor:
         y, z = h.chunk(2, dim=channel_dim(h))

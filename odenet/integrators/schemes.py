@@ -1,13 +1,13 @@
 """The integrators, as data of the kinds in `stepping`, and the adaptive reference."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from odenet.enums import Scheme, Start
+from odenet.enums import Gradient, Scheme, Start
 from odenet.integrators.scheme import (
     Course,
     ExplicitRungeKutta,
@@ -19,6 +19,9 @@ from odenet.integrators.scheme import (
     Stepping,
     channel_dim,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,11 @@ class TwoStep(PairScheme):
     reversible: bool = True
 
     def start(self, h0: Tensor, course: Course) -> State:
-        return (h0, torch.zeros_like(h0) if course.start is Start.paper else h0)
+        if course.start is not Start.paper:
+            return (h0, h0)
+        import torch
+
+        return (h0, torch.zeros_like(h0))
 
     def shears(self, rate: OpenRate, step: int, course: Course) -> list[Shear]:
         weight = self.factor * course.size**self.power
@@ -94,6 +101,8 @@ class Partitioned(PairScheme):
         return [Shear(index, stage, half, size) for index, half in enumerate(rate.halves)]
 
     def finish(self, state: State) -> Tensor:
+        import torch
+
         return torch.cat(state, dim=channel_dim(state[0]))
 
 
@@ -127,6 +136,7 @@ class Adaptive:
         adjoint: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """h(1), differentiated by autograd; or by the adjoint equation, the tensors of `adjoint` and h0 only."""
+        import torch
         from torchdiffeq import odeint, odeint_adjoint  # type: ignore[import-untyped]
 
         if torch.is_autocast_enabled(
@@ -168,3 +178,12 @@ SCHEMES: dict[Scheme, Stepping | Adaptive] = {
     Scheme.verlet: Partitioned(name="Verlet", order=1),
     Scheme.dopri5: Adaptive(),
 }
+
+
+def refusal(scheme: Scheme, gradient: Gradient) -> str:
+    """Why an integration cannot be differentiated so, and what can be; empty where it can."""
+    if gradient is Gradient.reconstructed and scheme is Scheme.lm:
+        return "undoing an LM step divides by k_n, which may be 0; use direct or checkpointed."
+    if gradient is Gradient.checkpointed and scheme is Scheme.dopri5:
+        return "an adaptive scheme has no fixed steps; use direct, or reconstructed for its adjoint equation."
+    return ""

@@ -11,48 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from odenet.depth.bases import BASES
+from odenet.depth.discretisation import Depth
 from odenet.depth.node_weights import readout
-from odenet.enums import Basis
 from odenet.integrators.gradients import Drift
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import Course, OpenRate, Slope, Stage, State, composed
 from odenet.integrators.schemes import SCHEMES, Adaptive
 from odenet.networks.batch_norm import BatchNorm
 from odenet.networks.convolutions import convolution
-from odenet.networks.layers import Widths
+from odenet.networks.orders import TransitionOrder
 from odenet.networks.rates import Rate
+from odenet.networks.widths import Change, zero_channels
 from odenet.seeding import derive
-
-
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """The depth of one stage: dx/dt = depth_time * R(theta(t), x), t in [0, 1], along a course.
-
-    (scheme, steps) of the course is the manifestation, no part of the weights; its depth_time never changes once a
-    network is built. `initial_nodes` are those before any refinement.
-    """
-
-    basis: Basis
-    nodes: int
-    course: Course
-    initial_nodes: int
-
-    @property
-    def evaluations(self) -> int:
-        """Rate evaluations of one forward pass."""
-        return self.course.steps * SCHEMES[self.course.scheme].evaluations
-
-    def with_nodes(self, nodes: int, basis: Basis | None = None) -> "Depth":
-        """On another grid, with as many steps to a cell as before (at least one)."""
-        basis = basis or self.basis
-        cells, new_cells = BASES[self.basis].cells(self.nodes), BASES[basis].cells(nodes)
-        steps = max(1, self.course.steps * new_cells // cells)
-        return replace(self, basis=basis, nodes=nodes, course=replace(self.course, steps=steps))
-
-    def refined(self) -> "Depth":
-        """Every cell halved, and so every step."""
-        return self.with_nodes(BASES[self.basis].refined(self.nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,24 +114,6 @@ def _noting(rate: OpenRate, calls: list[Stage]) -> OpenRate:
     return replace(rate, slope=slope)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """From the state of one stage to that of the next."""
-
-    inputs: int
-    widths: Widths
-    stride: int
-
-    @property
-    def outputs(self) -> int:
-        return self.widths.outer
-
-    @property
-    def changes(self) -> bool:
-        """Whether the shape does."""
-        return self.stride > 1 or self.inputs != self.outputs
-
-
 def layers_of(names: Sequence[str], change: Change, *, bias: bool) -> nn.Sequential:
     """The layers of a rate's order as plain ones, which also change width and resolution at the first 3x3 one."""
     width, stride, made = change.inputs, change.stride, list[nn.Module]()
@@ -181,45 +133,6 @@ def layers_of(names: Sequence[str], change: Change, *, bias: bool) -> nn.Sequent
             made.append(convolution((width, outputs), stride=stride, groups=groups, bias=bias))
             width, stride = outputs, 1
     return nn.Sequential(*made)
-
-
-@dataclass(frozen=True, slots=True)
-class TransitionOrder:
-    """A transition as data: skip(x) + residual(x).
-
-    Where the shape does not change and `identity` holds, the skip is x itself. `shared` layers come before both (but
-    not before that x). With `history` the skip comes back beside the sum: the state before, for a two-step scheme.
-    """
-
-    skip: tuple[str, ...]
-    residual: tuple[str, ...] = ()
-    bias: bool = False
-    shared: tuple[str, ...] = ()
-    identity: bool = True
-    history: bool = False
-
-    @property
-    def pool_pad_halves(self) -> int:
-        """Parts of the state that are padded; 0: the transition pads nothing."""
-        return {"pool_pad": 1, "pool_pad_halves": 2}.get(self.skip[0], 0)
-
-
-# conv1x1(x) + conv-ReLU-BN-conv-ReLU-BN(x) of Queiruga et al. 2020. Their main branch creates the second batch norm and
-# leaves it out; here it is applied, as in their version of May 2020, so that no parameter is without a gradient.
-STITCH = TransitionOrder(("conv1",), ("conv", "relu", "norm") * 2, bias=True, identity=False)
-PREACT_STITCH = TransitionOrder(("conv1",), ("norm", "relu", "conv") * 2, bias=True, identity=False)
-# Queiruga et al. 2021, arXiv 2106.10820.
-STATEFUL_STITCH = TransitionOrder(("conv1", "norm"), ("conv", "norm", "relu", "conv"), shared=("norm", "relu"))
-PROJECTION = TransitionOrder(("conv1", "norm"), ("norm", "relu", "conv") * 2)
-_BOTTLENECK = ("norm", "relu", "reduce", "norm", "relu", "grouped", "norm", "relu", "expand")
-BOTTLENECK_PROJECTION = TransitionOrder(("conv1", "norm"), _BOTTLENECK)
-# Lu et al. 2018: the history restarts with the downsampled state.
-LM_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), ("norm", "relu", "conv") * 2, history=True)
-LM_BOTTLENECK_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), _BOTTLENECK, history=True)
-PLAIN = TransitionOrder(("conv", "norm", "relu"), identity=False)
-# Chang et al. 2018: average pool, then zero channels on both sides (of each half where the state has two).
-POOL_PAD = TransitionOrder(("pool_pad",))
-POOL_PAD_HALVES = TransitionOrder(("pool_pad_halves",))
 
 
 class Transition(nn.Module):
@@ -256,18 +169,7 @@ class PoolPad(nn.Module):
 
     def __init__(self, change: Change, *, halves: int) -> None:
         super().__init__()
-        self._side, self._halves, self._stride = PoolPad.side(change, halves), halves, change.stride
-
-    @staticmethod
-    def side(change: Change, halves: int) -> int:
-        """Zero channels on each side of each half. ValueError where they cannot be even."""
-        added = change.outputs - change.inputs
-        if added < 0 or added % (2 * halves):
-            raise ValueError(
-                f"from {change.inputs} to {change.outputs} channels: zero channels are added on both sides of "
-                f"{'each half' if halves == 2 else 'the state'}, so there must be {2 * halves} times 0, 1, 2, ... more."
-            )
-        return added // (2 * halves)
+        self._side, self._halves, self._stride = zero_channels(change, halves), halves, change.stride
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x = F.avg_pool2d(x_BCHW, self._stride) if self._stride > 1 else x_BCHW

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from odenet.networks.blocks import Change, layers_of
-from odenet.networks.layers import Widths
+from odenet.networks.blocks import layers_of
 from odenet.networks.table import Pool
+from odenet.networks.widths import Change, Widths
 
 
 class Head(nn.Module):

@@ -4,7 +4,7 @@ Shapes: `N` depth nodes; x and y are (B, C, H, W).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 
 import torch
@@ -13,30 +13,7 @@ from torch.nn import functional as F
 
 from odenet.depth.node_weights import Readout
 from odenet.networks.norms import NodeBatchNorm, NodeGroupNorm, NodeLayer, OpenLayer, Reads, take
-
-
-@dataclass(frozen=True, slots=True)
-class Widths:
-    """Channels of a rate: of its state, inside a bottleneck, and the groups its middle convolution has."""
-
-    outer: int
-    inner: int
-    groups: int = 1
-
-    def halved(self) -> "Widths":
-        """Of each half of a partitioned rate; ValueError where there is none."""
-        if self.outer % 2:
-            raise ValueError(f"a partitioned rate halves its channels: {self.outer} is odd.")
-        return replace(self, outer=self.outer // 2, inner=self.inner // 2)
-
-    def along(self, names: Sequence[str]) -> list["Widths"]:
-        """The same at each layer of an order: between `reduce` and `expand` the state is the inner one."""
-        inside, found = False, []
-        for name in names:
-            inside = inside and name != "expand"
-            found.append(replace(self, outer=self.inner) if inside and name not in ("reduce", "expand") else self)
-            inside = inside or name == "reduce"
-        return found
+from odenet.networks.widths import Widths
 
 
 def _kernel(nodes: int, outputs: int, inputs: int, size: int) -> nn.Parameter:

@@ -10,16 +10,18 @@ from itertools import chain
 
 from torch import Tensor, nn
 
+from odenet.depth.discretisation import Depth
 from odenet.enums import Scheme, member
 from odenet.integrators.scheme import whole_steps
 from odenet.networks.batch_norm import BatchNorm
-from odenet.networks.blocks import Depth, DepthStage, Perturbation, Transition
+from odenet.networks.blocks import DepthStage, Perturbation, Transition
 from odenet.networks.convolutions import convolution
 from odenet.networks.heads import Head
-from odenet.networks.layers import Widths
 from odenet.networks.model_config import ModelConfig, check_model, stage_changes, stage_depths
-from odenet.networks.rates import Rate, RateOrder
+from odenet.networks.orders import RateOrder
+from odenet.networks.rates import Rate
 from odenet.networks.table import NETWORKS, Stem
+from odenet.networks.widths import Widths
 from odenet.seeding import global_seed
 
 

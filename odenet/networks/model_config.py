@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from odenet.depth.bases import BASES
-from odenet.depth.node_weights import unread_nodes
+from odenet.depth.discretisation import Depth, unread_nodes
 from odenet.enums import Basis, Gradient, Initialisation, Network, Scheme, Start
-from odenet.integrators.integrate import refusal
 from odenet.integrators.scheme import TOLERANCE, Course
-from odenet.integrators.schemes import SCHEMES, TwoStep
-from odenet.networks.blocks import Change, Depth, PoolPad
-from odenet.networks.layers import Widths
+from odenet.integrators.schemes import SCHEMES, TwoStep, refusal
 from odenet.networks.table import NETWORKS, Wiring
+from odenet.networks.widths import Change, Widths, zero_channels
 
 MOST_STEPS = 4096  # per stage; also the bound of what a width, a number of nodes or of substeps can be
 
@@ -184,7 +182,7 @@ def _check_widths(config: ModelConfig) -> None:
             if wiring.rate.second:
                 change.widths.halved()
             if index and wiring.transition.pool_pad_halves:
-                PoolPad.side(change, wiring.transition.pool_pad_halves)
+                zero_channels(change, wiring.transition.pool_pad_halves)
     except ValueError as error:
         widths = f"model.width={config.width}, widen={config.widen}, final_width={config.final_width}"
         raise ValueError(f"{_name(config)} with {widths}: {error}") from error

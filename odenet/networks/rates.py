@@ -10,7 +10,7 @@ Shapes: `B` batch, `C` channels, `H W` space, `N` depth nodes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,48 +18,10 @@ from torch import Tensor, nn
 from odenet.depth.node_weights import Readout
 from odenet.enums import Initialisation
 from odenet.integrators.scheme import OpenRate, Slope, Stage, composed
-from odenet.networks.layers import LAYERS, LayerSpec, NodeScale, Widths
+from odenet.networks.layers import LAYERS, LayerSpec, NodeScale
 from odenet.networks.norms import NodeLayer
-
-
-@dataclass(frozen=True, slots=True)
-class RateOrder:
-    """A rate as data. `second` makes it partitioned: y' = layers(z), z' = second(y) on the halves of the channels."""
-
-    layers: tuple[str, ...]
-    second: tuple[str, ...] = ()
-    bias: bool = False  # of convolutions
-    inner: tuple[str, ...] = ("norm", "relu")  # between K and K^T of the symmetric layers
-    memory: bool = False  # k_n of the LM step
-
-
-# Queiruga et al. 2020 (arXiv 2008.02389), the authors' default order.
-POST_ACTIVATION = RateOrder(("conv", "relu", "norm", "conv", "relu", "norm"), bias=True)
-# He et al. 2016 (arXiv 1603.05027), full pre-activation; with biases "ContinuousNetActFirst" of the former.
-PRE_ACTIVATION = RateOrder(("norm", "relu", "conv", "norm", "relu", "conv"))
-PRE_ACTIVATION_BIAS = RateOrder(PRE_ACTIVATION.layers, bias=True)
-BOTTLENECK = RateOrder(("norm", "relu", "reduce", "norm", "relu", "grouped", "norm", "relu", "expand"))
-# Lu et al. 2018, arXiv 1710.10121.
-LM = RateOrder(PRE_ACTIVATION.layers, memory=True)
-LM_BOTTLENECK = RateOrder(BOTTLENECK.layers, memory=True)
-# Chang et al. 2018 (arXiv 1709.03698), Eq. 7 with batch norm: y' = K1^T s(K1 z), z' = -K2^T s(K2 y).
-HAMILTONIAN = RateOrder(("norm", "symmetric"), second=("norm", "minus_symmetric"))
-# Without batch norm, as the paper draws it: the system whose spectrum is imaginary.
-HAMILTONIAN_BARE = RateOrder(("symmetric",), second=("minus_symmetric",), bias=True, inner=("relu",))
-# The net's first f lacks its first batch norm.
-HAMILTONIAN_FIRST = RateOrder(("symmetric",), second=("norm", "minus_symmetric"))
-MIDPOINT = RateOrder(("norm", "antisymmetric", "norm", "relu"))
-LEAPFROG = RateOrder(("norm", "minus_symmetric"))
-# Gomez et al. 2017, arXiv 1707.04585.
-REVNET = RateOrder(PRE_ACTIVATION.layers, second=PRE_ACTIVATION.layers)
-# Sander et al. 2022, arXiv 2205.14612.
-NORM_LAST = RateOrder(("conv", "norm", "relu", "conv", "norm"), bias=True)
-# Larsson et al. 2017 (arXiv 1605.07648): the fractal of three columns; a unit step of Euler replaces h by it.
-FRACTAL = RateOrder(("fractal",))
-# Chen et al. 2018 (arXiv 1806.07366), without the time channel: an adaptive scheme allows no batch norm.
-GROUP_NORM = RateOrder(("group_norm", "relu", "conv", "group_norm", "relu", "conv"), bias=True)
-# Smooth in x, as a reference must be whose adjoint equation is to be as exact as its tolerance: ReLU's kinks are not.
-GROUP_NORM_SMOOTH = RateOrder(("group_norm", "softplus", "conv", "group_norm", "softplus", "conv"), bias=True)
+from odenet.networks.orders import RateOrder
+from odenet.networks.widths import Widths
 
 
 class Rate(nn.Module):

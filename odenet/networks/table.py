@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from odenet.enums import Basis, Initialisation, Network, Scheme
-from odenet.networks import blocks, rates
-from odenet.networks.blocks import TransitionOrder
-from odenet.networks.rates import RateOrder
+from odenet.networks import orders
+from odenet.networks.orders import RateOrder, TransitionOrder
 
 RUNGE_KUTTA = (Scheme.euler, Scheme.midpoint, Scheme.heun, Scheme.ralston, Scheme.rk4, Scheme.rk4_38)
 # PolyNet's step is for its own network: on a rate with F(0) != 0 it solves another equation.
@@ -94,14 +93,14 @@ _HAMILTONIAN = Capability(
 )
 
 _CONTINUOUS = Wiring(
-    rate=rates.POST_ACTIVATION,
-    transition=blocks.STITCH,
+    rate=orders.POST_ACTIVATION,
+    transition=orders.STITCH,
     capability=_ODE,
     source="Queiruga et al. 2020, arXiv 2008.02389",
 )
 _PREACT = Wiring(
-    rate=rates.PRE_ACTIVATION,
-    transition=blocks.PROJECTION,
+    rate=orders.PRE_ACTIVATION,
+    transition=orders.PROJECTION,
     stem=Stem(norm=False),
     head=("norm", "relu"),
     capability=_RESNET,
@@ -110,19 +109,19 @@ _PREACT = Wiring(
 # Pooled and zero-padded between the widths. In the authors' code the first block of a stage still has the old width:
 # blocks per width are n+1, n, n-1.
 _REVERSIBLE = Wiring(
-    rate=rates.HAMILTONIAN,
+    rate=orders.HAMILTONIAN,
     scheme=Scheme.verlet,
-    transition=blocks.POOL_PAD_HALVES,
+    transition=orders.POOL_PAD_HALVES,
     first_transition=False,
-    opening=rates.HAMILTONIAN_FIRST,
+    opening=orders.HAMILTONIAN_FIRST,
     head=("norm", "relu"),
     last_extra=-1,
     capability=_HAMILTONIAN,
     source="Chang et al. 2018, arXiv 1709.03698, Eq. 7 and 10",
 )
 _SCALED = Wiring(
-    rate=rates.NORM_LAST,
-    transition=blocks.PLAIN,
+    rate=orders.NORM_LAST,
+    transition=orders.PLAIN,
     first_transition=False,
     strides=(1,),
     stem=Stem(size=5, stride=3),
@@ -134,23 +133,23 @@ _SCALED = Wiring(
 
 _LM_NET = replace(
     _PREACT,
-    rate=rates.LM,
+    rate=orders.LM,
     scheme=Scheme.lm,
-    transition=blocks.LM_PROJECTION,
+    transition=orders.LM_PROJECTION,
     capability=_LM,
     source="Lu et al. 2018, arXiv 1710.10121",
 )
-_LM_BOTTLENECK = replace(_LM_NET, rate=rates.LM_BOTTLENECK, transition=blocks.LM_BOTTLENECK_PROJECTION)
+_LM_BOTTLENECK = replace(_LM_NET, rate=orders.LM_BOTTLENECK, transition=orders.LM_BOTTLENECK_PROJECTION)
 
 NETWORKS: dict[Network, Wiring] = {
     Network.continuous: _CONTINUOUS,
     Network.continuous_preact: replace(
-        _CONTINUOUS, rate=rates.PRE_ACTIVATION_BIAS, transition=blocks.PREACT_STITCH, head=("norm",)
+        _CONTINUOUS, rate=orders.PRE_ACTIVATION_BIAS, transition=orders.PREACT_STITCH, head=("norm",)
     ),
     Network.stateful: replace(
         _CONTINUOUS,
-        rate=rates.PRE_ACTIVATION,
-        transition=blocks.STATEFUL_STITCH,
+        rate=orders.PRE_ACTIVATION,
+        transition=orders.STATEFUL_STITCH,
         head=("norm",),
         source="Queiruga et al. 2021, arXiv 2106.10820",
     ),
@@ -159,9 +158,9 @@ NETWORKS: dict[Network, Wiring] = {
     Network.hamiltonian: _REVERSIBLE,
     Network.midpoint: replace(
         _REVERSIBLE,
-        rate=rates.MIDPOINT,
+        rate=orders.MIDPOINT,
         scheme=Scheme.two_step_midpoint,
-        transition=blocks.POOL_PAD,
+        transition=orders.POOL_PAD,
         opening=None,
         last_extra=0,
         capability=replace(_ODE, initialisations=_NOT_ZERO),
@@ -169,9 +168,9 @@ NETWORKS: dict[Network, Wiring] = {
     ),
     Network.leapfrog: replace(
         _REVERSIBLE,
-        rate=rates.LEAPFROG,
+        rate=orders.LEAPFROG,
         scheme=Scheme.leapfrog,
-        transition=blocks.POOL_PAD,
+        transition=orders.POOL_PAD,
         opening=None,
         last_extra=0,
         capability=Capability(
@@ -184,7 +183,7 @@ NETWORKS: dict[Network, Wiring] = {
     ),
     Network.revnet: replace(
         _REVERSIBLE,
-        rate=rates.REVNET,
+        rate=orders.REVNET,
         opening=None,
         last_extra=0,
         capability=replace(
@@ -216,8 +215,8 @@ NETWORKS: dict[Network, Wiring] = {
     ),
     Network.fractalnet: replace(
         _PREACT,
-        rate=rates.FRACTAL,
-        transition=blocks.PLAIN,
+        rate=orders.FRACTAL,
+        transition=orders.PLAIN,
         head=(),
         capability=replace(_RESNET, initialisations=_NOT_ZERO, because="a fractal block is one step"),
         source="Larsson et al. 2017, arXiv 1605.07648",
@@ -225,16 +224,16 @@ NETWORKS: dict[Network, Wiring] = {
     # ResNet-20 is nodes=2, ResNet-56 nodes=8: a transition is the first block of each stage.
     Network.preact_resnet: _PREACT,
     Network.wide_resnet: replace(_PREACT, source="Zagoruyko and Komodakis 2016, arXiv 1605.07146"),
-    Network.bottleneck_resnet: replace(_PREACT, rate=rates.BOTTLENECK, transition=blocks.BOTTLENECK_PROJECTION),
+    Network.bottleneck_resnet: replace(_PREACT, rate=orders.BOTTLENECK, transition=orders.BOTTLENECK_PROJECTION),
     Network.resnext: replace(
         _PREACT,
-        rate=rates.BOTTLENECK,
-        transition=blocks.BOTTLENECK_PROJECTION,
+        rate=orders.BOTTLENECK,
+        transition=orders.BOTTLENECK_PROJECTION,
         source="Xie et al. 2017, arXiv 1611.05431, in pre-activation order",
     ),
     Network.neural_ode: replace(
         _PREACT,
-        rate=rates.GROUP_NORM,
+        rate=orders.GROUP_NORM,
         scheme=Scheme.dopri5,
         depth_time=_times_one,
         capability=Capability(

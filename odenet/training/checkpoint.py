@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from odenet.networks.blocks import Depth
+from odenet.depth.discretisation import Depth
 from odenet.networks.model import DepthNet, build_model
 from odenet.training.config import ExperimentConfig, from_plain, to_plain
 

@@ -1,22 +1,25 @@
 """A whole experiment as one value, the one place that refuses combinations, and its plain form for files."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-import torch
-
-from odenet.data import DataConfig
+from odenet.data.config import DataConfig
+from odenet.depth.discretisation import Depth
 from odenet.enums import Device, Gradient, Precision, Scheme
-from odenet.networks.blocks import Depth
 from odenet.networks.model_config import MOST_STEPS, ModelConfig, check_every_node_is_read, check_model, stage_depths
-from odenet.networks.refinement import RefinementConfig
 from odenet.networks.table import NETWORKS
-from odenet.training.optim import OptimConfig
-from odenet.training.regularization import RegularizationConfig
+from odenet.training.optim_config import OptimConfig
+from odenet.training.refinement_config import RefinementConfig
+from odenet.training.regularization_config import RegularizationConfig
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,6 +49,8 @@ class RuntimeConfig:
 
     def torch_device(self) -> torch.device:
         """Raises ValueError where CUDA is asked for and not there."""
+        import torch
+
         if self.device is Device.cuda and not torch.cuda.is_available():
             raise ValueError("runtime.device=cuda, but torch sees no CUDA device here; auto and cpu are possible.")
         return torch.device("cuda" if self.device is not Device.cpu and torch.cuda.is_available() else "cpu")

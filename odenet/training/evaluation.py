@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from odenet.data import Batches
+from odenet.data.batches import Batches
 from odenet.enums import Scheme
 from odenet.networks.model import DepthNet, manifest
 from odenet.networks.table import NETWORKS

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from odenet.data import Batches, Splits, Statistics, load_data
+from odenet.data.batches import Batches, Statistics
+from odenet.data.subsets import Splits, load_data
 from odenet.enums import Precision
 from odenet.integrators.gradients import Drift
 from odenet.networks.model import DepthNet, build_model
@@ -22,7 +23,8 @@ from odenet.training.checkpoint import Checkpoint, save_checkpoint
 from odenet.training.config import ExperimentConfig, RuntimeConfig
 from odenet.training.cost import train_gflops
 from odenet.training.evaluation import evaluate
-from odenet.training.optim import DepthMetric, build_optimizer, learning_rate, scale_depth_gradients
+from odenet.training.optim import build_optimizer, learning_rate, scale_depth_gradients
+from odenet.training.optim_config import DepthMetric
 from odenet.training.regularization import roughness
 
 OBJECTIVE_EPOCHS = 5

@@ -7,14 +7,15 @@ from typing import Any
 from torch.optim import Optimizer
 
 from odenet.depth.bases import BASES
-from odenet.networks.blocks import Depth
+from odenet.depth.discretisation import Depth
 from odenet.networks.model import DepthNet
 from odenet.networks.model_config import stage_depths
 from odenet.networks.refinement import refine
 from odenet.training.checkpoint import Checkpoint
 from odenet.training.config import ExperimentConfig, to_plain
-from odenet.training.optim import OptimConfig, build_optimizer
-from odenet.training.regularization import RegularizationConfig
+from odenet.training.optim import build_optimizer
+from odenet.training.optim_config import OptimConfig
+from odenet.training.regularization_config import RegularizationConfig
 
 # What may change while a network is trained.
 CHANGEABLE = (

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from ray import tune
 
-from odenet.data import Portion, Splits
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
 from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import manifestations
 from odenet.training.footprint import footprint
 from odenet.training.loop import Diverged, Report, Training
-from odenet.training.optim import OptimizerKind
+from odenet.training.optim_config import OptimizerKind
 from odenet.training.transfer import transfer
 from sweep.config.schema import EvaluateConfig
 from sweep.execution.segment import EpochResult, Segment, TrialEnded, WorkerResult

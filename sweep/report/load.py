@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from odenet.data import DataSet
+from odenet.data.config import DataSet
 from odenet.training.config import from_plain
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import InputError

@@ -11,7 +11,9 @@ import numpy as np
 import ray
 import torch
 
-from odenet.data import Batches, Images, Statistics, load_data, load_test
+from odenet.data.batches import Batches, Statistics
+from odenet.data.sets import Images, load_test
+from odenet.data.subsets import load_data
 from odenet.enums import Scheme
 from odenet.networks.model import DepthNet
 from odenet.training.checkpoint import load_checkpoint

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from odenet.data import Portion, Splits, load_data
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits, load_data
 from odenet.seeding import derive
 from odenet.training.config import ExperimentConfig
 from sweep.config.overrides import override

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from odenet.data import Splits
+from odenet.data.subsets import Splits
 from odenet.networks.model import build_model
 from odenet.networks.refinement import coarsen, refine
 from odenet.training.config import ExperimentConfig

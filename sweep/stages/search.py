@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from odenet.data import Splits, load_data
+from odenet.data.subsets import Splits, load_data
 from odenet.training.config import ExperimentConfig
 from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SchedulerKind

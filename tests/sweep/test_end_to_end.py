@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from odenet.data import Portion
+from odenet.data.config import Portion
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import identity
 from search_spaces import SPACES, Choice, Space, fixed

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from odenet.data import SETS, Augment, Batches, DataConfig, DataSet, Images, Splits, Statistics, load_data
+from odenet.data.batches import Batches, Statistics
+from odenet.data.config import Augment, DataConfig, DataSet
+from odenet.data.sets import SETS, Images
+from odenet.data.subsets import Splits, load_data
 
 FILES = Path(os.environ.get("ODENET_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_cifar10 = pytest.mark.skipif(

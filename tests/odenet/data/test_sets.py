@@ -9,18 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from odenet.data import (
-    SETS,
-    DamagedData,
-    DataConfig,
-    DataSet,
-    Images,
-    MissingData,
-    Portion,
-    duplicate_free,
-    load_data,
-    load_test,
-)
+from odenet.data.config import DataConfig, DataSet, Portion
+from odenet.data.sets import SETS, DamagedData, Images, MissingData, duplicate_free, load_test
+from odenet.data.subsets import load_data
 
 FILES = Path(os.environ.get("ODENET_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_cifar10 = pytest.mark.skipif(

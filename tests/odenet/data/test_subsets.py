@@ -10,18 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from odenet.data import (
-    SETS,
-    Augment,
-    DataConfig,
-    DataSet,
-    Images,
-    Order,
-    Portion,
-    Splits,
-    load_data,
-    load_test,
-)
+from odenet.data.config import Augment, DataConfig, DataSet, Order, Portion
+from odenet.data.sets import SETS, Images, load_test
+from odenet.data.subsets import Splits, load_data
 
 FILES = Path(os.environ.get("ODENET_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_cifar10 = pytest.mark.skipif(
@@ -214,5 +205,5 @@ def test_one_image_per_class_can_be_learned_from_without_validation() -> None:
 
 
 def test_reading_the_digits_does_not_import_torchvision() -> None:
-    code = "import sys, odenet.data as d; d.load_data(d.DataConfig()); assert 'torchvision' not in sys.modules"
+    code = "import sys, odenet; odenet.load_data(odenet.DataConfig()); assert 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parents[3])

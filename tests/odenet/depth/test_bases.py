@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from odenet.data import SETS, DataSet
+from odenet.data.config import DataSet
+from odenet.data.sets import SETS
 from odenet.depth.bases import BASES, cell_of, mix_nodes
-from odenet.depth.node_weights import readout, unread_nodes
+from odenet.depth.discretisation import unread_nodes
+from odenet.depth.node_weights import readout
 from odenet.enums import Basis, Device, Network, Precision, Scheme
 from odenet.integrators.scheme import Stage
 from odenet.integrators.schemes import SCHEMES

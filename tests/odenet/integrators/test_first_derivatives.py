@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from odenet import Gradient, ModelConfig, Network, Scheme, build_model, integrate
-from odenet.integrators.integrate import refusal
+from odenet.integrators.schemes import refusal
 
 # torch's own, when it first sees dual numbers
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from odenet import Gradient, ModelConfig, Scheme, build_model, integrate, manifest
-from odenet.integrators.integrate import refusal
-from odenet.integrators.schemes import SCHEMES
+from odenet.integrators.schemes import SCHEMES, refusal
 
 NAMES = "euler, midpoint, heun, ralston, rk4, rk4_38, polynet, two_step_midpoint, leapfrog, lm, verlet, dopri5"
 PLAIN = [scheme for scheme in Scheme if scheme not in (Scheme.lm, Scheme.verlet)]

@@ -10,13 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from odenet import Basis, Gradient, ModelConfig, Network, Scheme, build_model
+from odenet.depth.discretisation import Depth
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import Course, OpenRate, Stage, composed
-from odenet.networks.blocks import Change, Depth, DepthStage, Perturbation, PoolPad
-from odenet.networks.layers import Widths
+from odenet.networks.blocks import DepthStage, Perturbation, PoolPad
 from odenet.networks.model import DepthNet
-from odenet.networks.rates import POST_ACTIVATION, Rate
+from odenet.networks.orders import POST_ACTIVATION
+from odenet.networks.rates import Rate
 from odenet.networks.table import RUNGE_KUTTA
+from odenet.networks.widths import Change, Widths
 from odenet.seeding import global_seed
 
 

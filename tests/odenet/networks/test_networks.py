@@ -11,13 +11,15 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 
 from odenet import Basis, ModelConfig, Network, Scheme, build_model
+from odenet.depth.discretisation import Depth
 from odenet.integrators.scheme import Course
-from odenet.networks.blocks import Depth, DepthStage
+from odenet.networks.blocks import DepthStage
 from odenet.networks.convolutions import convolution
-from odenet.networks.layers import Widths
 from odenet.networks.model import DepthNet
-from odenet.networks.rates import NORM_LAST, Rate
+from odenet.networks.orders import NORM_LAST
+from odenet.networks.rates import Rate
 from odenet.networks.table import NETWORKS
+from odenet.networks.widths import Widths
 from odenet.seeding import global_seed
 from tests.odenet.networks import written_out as wo
 

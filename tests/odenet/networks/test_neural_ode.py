@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from odenet import Basis, ExperimentConfig, Gradient, ModelConfig, Network, Scheme, build_model
+from odenet.depth.discretisation import Depth
 from odenet.integrators.scheme import Course
-from odenet.networks.blocks import Depth, DepthStage
-from odenet.networks.layers import Widths
+from odenet.networks.blocks import DepthStage
 from odenet.networks.model_config import stage_depths
-from odenet.networks.rates import GROUP_NORM, GROUP_NORM_SMOOTH, Rate, RateOrder
+from odenet.networks.orders import GROUP_NORM, GROUP_NORM_SMOOTH, RateOrder
+from odenet.networks.rates import Rate
+from odenet.networks.widths import Widths
 from odenet.seeding import global_seed
 from odenet.training.config import from_plain
 

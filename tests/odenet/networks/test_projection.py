@@ -24,10 +24,11 @@ from odenet import (
     project,
     refine,
 )
-from odenet.data import Batches, Statistics
+from odenet.data.batches import Batches, Statistics
 from odenet.depth.bases import mix_nodes
 from odenet.networks.model import DepthNet
-from odenet.training.optim import OptimConfig, OptimizerKind, build_optimizer
+from odenet.training.optim import build_optimizer
+from odenet.training.optim_config import OptimConfig, OptimizerKind
 from tests.odenet.networks.test_refinement import (
     EVERY_DEPTH,
     REFINING,

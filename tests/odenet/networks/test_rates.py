@@ -12,9 +12,11 @@ from odenet.depth.node_weights import Readout, readout
 from odenet.integrators.scheme import Stage, Stepping
 from odenet.integrators.schemes import SCHEMES
 from odenet.networks.batch_norm import MOMENTUM
-from odenet.networks.layers import NodeActivation, NodeSymmetric, Widths
+from odenet.networks.layers import NodeActivation, NodeSymmetric
 from odenet.networks.norms import NodeBatchNorm
-from odenet.networks.rates import HAMILTONIAN, HAMILTONIAN_BARE, Rate, RateOrder
+from odenet.networks.orders import HAMILTONIAN, HAMILTONIAN_BARE, RateOrder
+from odenet.networks.rates import Rate
+from odenet.networks.widths import Widths
 from odenet.seeding import global_seed
 
 CHANNELS = 3

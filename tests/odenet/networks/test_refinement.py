@@ -16,7 +16,8 @@ from odenet import Basis, ModelConfig, Network, RefinementConfig, Scheme, build_
 from odenet.depth.bases import BASES, mix_nodes
 from odenet.networks.model import DepthNet
 from odenet.networks.table import NETWORKS
-from odenet.training.optim import OptimConfig, OptimizerKind, build_optimizer
+from odenet.training.optim import build_optimizer
+from odenet.training.optim_config import OptimConfig, OptimizerKind
 
 OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], Optimizer]] = {
     "sgd": lambda parameters: SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),

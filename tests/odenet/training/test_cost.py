@@ -28,7 +28,7 @@ from odenet import (
     manifest,
     refine,
 )
-from odenet.integrators.integrate import refusal
+from odenet.integrators.schemes import refusal
 from odenet.networks.model import DepthNet
 from odenet.networks.table import NETWORKS
 from odenet.training.cost import train_gflops

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from odenet import DataConfig, ModelConfig, Network, Scheme, build_model, evaluate, load_data, manifest
-from odenet.data import Batches, Statistics
+from odenet.data.batches import Batches, Statistics
 from odenet.networks.model import DepthNet
 from odenet.training.cost import forward_gflops
 from odenet.training.evaluation import manifestations

@@ -36,7 +36,8 @@ from odenet import (
     load_checkpoint,
     load_data,
 )
-from odenet.training.optim import Schedule, learning_rate
+from odenet.training.optim import learning_rate
+from odenet.training.optim_config import Schedule
 
 CPU = RuntimeConfig(device=Device.cpu)
 SGD = ExperimentConfig(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from odenet.data import DataSet
+from odenet.data.config import DataSet
 from odenet.enums import Device, Scheme
 from odenet.training.config import ExperimentConfig, RuntimeConfig, to_plain
 from search_spaces import SPACES

@@ -15,7 +15,7 @@ from odenet.enums import Device
 from odenet.training.checkpoint import load_checkpoint, save_checkpoint
 from odenet.training.config import ExperimentConfig, RuntimeConfig
 from odenet.training.loop import Training
-from odenet.training.optim import OptimizerKind
+from odenet.training.optim_config import OptimizerKind
 from sweep.config.overrides import override
 from sweep.config.schema import EvaluateConfig
 from sweep.execution.segment import Segment

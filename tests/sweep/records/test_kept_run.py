@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from odenet.data import Statistics, load_data, load_test
+from odenet.data.batches import Statistics
+from odenet.data.sets import load_test
+from odenet.data.subsets import load_data
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import identity
 from sweep.config.compose import load

@@ -8,7 +8,10 @@ import pytest
 import torch
 from ray.exceptions import RayError
 
-from odenet.data import Batches, Images, Portion, Statistics, load_data, load_test
+from odenet.data.batches import Batches, Statistics
+from odenet.data.config import Portion
+from odenet.data.sets import Images, load_test
+from odenet.data.subsets import load_data
 from odenet.enums import Device, Scheme
 from odenet.networks.model import manifest
 from odenet.training.checkpoint import load_checkpoint

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from odenet.data import Portion
+from odenet.data.config import Portion
 from odenet.seeding import derive
 from odenet.training.config import ExperimentConfig
 from sweep.errors import InputError, WorkError
