@@ -14,30 +14,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Of every batch norm of every network, on the node axis or not.
 EPS = 1e-5
 MOMENTUM = 0.1
 
 Normalised = tuple[Tensor, Tensor, Tensor]  # y, and the mean and the unbiased variance of each channel of x
 
 
-def batch_norm(x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float = EPS) -> Normalised:
+def batch_norm(x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float | None = None) -> Normalised:
     """Normalise by the statistics of this batch: y = weight (x - mean) / sqrt(var + eps) + bias, var the biased one.
 
     Returns y, differentiable any number of times, forwards and backwards, and the mean and the unbiased variance (the
     one that running statistics are made of), which carry no gradient.
     """
+    eps = EPS if eps is None else eps
     if _is_summed_in_order(x_BCHW):
         y, mean_C, var_C = _BatchNorm.apply(x_BCHW, weight_C, bias_C, eps)
         n = x_BCHW.numel() // len(weight_C)
         return y, mean_C, var_C * (n / max(n - 1, 1))
-    # With momentum 1 the kernel writes this batch's own statistics, which it computes anyway.
-    mean_C, var_C = torch.empty_like(weight_C, requires_grad=False), torch.empty_like(weight_C, requires_grad=False)
+    # With momentum 1 the kernel writes this batch's own statistics, which it computes anyway. Not into empty tensors:
+    # it adds 0 times what they held, which may be NaN.
+    mean_C, var_C = torch.zeros_like(weight_C, requires_grad=False), torch.zeros_like(weight_C, requires_grad=False)
     y = F.batch_norm(x_BCHW, mean_C, var_C, weight_C, bias_C, training=True, momentum=1.0, eps=eps)
     return y, mean_C, var_C
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """torch's BatchNorm2d with `batch_norm` in training mode."""
+    """torch's BatchNorm2d with `batch_norm` in training mode, and `EPS` and `MOMENTUM` of its time of making."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=EPS, momentum=MOMENTUM)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if not self.training:

@@ -8,7 +8,7 @@ from odenet.depth.discretisation import Depth, unread_nodes
 from odenet.enums import Basis, Gradient, Initialisation, Network, Scheme, Start
 from odenet.integrators.scheme import TOLERANCE, Course
 from odenet.integrators.schemes import SCHEMES, TwoStep, refusal
-from odenet.networks.table import NETWORKS, Wiring
+from odenet.networks.table import NETWORKS, RUNGE_KUTTA, Wiring
 from odenet.networks.widths import Change, Widths, zero_channels
 
 MOST_STEPS = 4096  # per stage; also the bound of what a width, a number of nodes or of substeps can be
@@ -194,8 +194,9 @@ def check_every_node_is_read(depths: Sequence[Depth], when: str = "") -> None:
         scheme, steps = depth.course.scheme, depth.course.steps
         unread = unread_nodes(depth.basis, depth.nodes, scheme, steps)
         if unread:
+            at_end = ", ".join(choice.value for choice in RUNGE_KUTTA if SCHEMES[choice].stages(1)[-1].abscissa == 1)
             raise ValueError(
                 f"model.scheme={scheme.value} with model.basis={depth.basis.value}, {depth.nodes} nodes and "
                 f"{steps} steps{when} never reads node {unread[0]}, whose weights would stay untrained: "
-                "choose a scheme with a stage at the end of the step (heun, rk4, rk4_38), or model.substeps=2."
+                f"choose a scheme with a stage at the end of the step ({at_end}), or model.substeps=2."
             )

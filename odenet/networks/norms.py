@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from odenet.depth.bases import mix_nodes
 from odenet.depth.node_weights import Readout
-from odenet.networks.batch_norm import EPS, MOMENTUM, batch_norm
+from odenet.networks import batch_norm
 
 OpenLayer = Callable[[int, Tensor], Tensor]  # (slot, x) -> y
 Reads = list[tuple[Tensor, ...]]  # by tensor, then by slot: what a pass reads and gradients are wanted of
@@ -55,8 +55,9 @@ class NodeBatchNorm(NodeLayer):
 
     Running statistics move once per forward pass: the statistics seen at all evaluations are fitted to the nodes by
     least squares around the present values (the mean per cell for piecewise constant weights), and the running ones go
-    a step of `MOMENTUM` towards the fit. Nodes that no stage reads stay, and a fitted variance is never below both the
-    smallest one seen and its present value. In evaluation mode, of this layer alone too, it reads them and leaves them.
+    a step of `batch_norm.MOMENTUM` towards the fit. Nodes that no stage reads stay, and a fitted variance is never
+    below both the smallest one seen and its present value. In evaluation mode, of this layer alone too, it reads them
+    and leaves them.
     """
 
     def __init__(self, nodes: int, channels: int) -> None:
@@ -75,13 +76,14 @@ class NodeBatchNorm(NodeLayer):
         if not self.training:
             self._seen = None
             means, variances = readout.take(self.running_mean), readout.take(self.running_var, positive=True)
-            return lambda slot, x: F.batch_norm(x, means[slot], variances[slot], weights[slot], biases[slot], eps=EPS)
+            eps = batch_norm.EPS
+            return lambda slot, x: F.batch_norm(x, means[slot], variances[slot], weights[slot], biases[slot], eps=eps)
         evaluations = len(readout.rows_EN)
         seen: list[tuple[Tensor, Tensor]] = []
         self._seen = seen
 
         def normalise(slot: int, x: Tensor) -> Tensor:
-            y, mean, variance = batch_norm(x, weights[slot], biases[slot])
+            y, mean, variance = batch_norm.batch_norm(x, weights[slot], biases[slot])
             if len(seen) < evaluations:  # those of the forward pass; recomputed ones leave no trace
                 seen.append((mean, variance))
             return y
@@ -95,10 +97,10 @@ class NodeBatchNorm(NodeLayer):
         mean_EC, var_EC = (torch.stack(each) for each in zip(*self._seen, strict=True))
         self._seen = None
         fit = _fit(self.running_mean, mean_EC, readout.rows_EN, readout.fit_NE)
-        self.running_mean.lerp_(fit, MOMENTUM)
+        self.running_mean.lerp_(fit, batch_norm.MOMENTUM)
         lowest_NC = self.running_var.minimum(var_EC.amin(0))
         fitted = _fit(self.running_var, var_EC, readout.positive_rows_EN, readout.positive_fit_NE).maximum(lowest_NC)
-        self.running_var.lerp_(fitted, MOMENTUM)
+        self.running_var.lerp_(fitted, batch_norm.MOMENTUM)
 
 
 def _fit(running_NC: Tensor, seen_EC: Tensor, rows_EN: Tensor, fit_NE: Tensor) -> Tensor:

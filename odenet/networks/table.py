@@ -4,11 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from odenet.enums import Basis, Initialisation, Network, Scheme
+from odenet.integrators.scheme import ExplicitRungeKutta
+from odenet.integrators.schemes import SCHEMES
 from odenet.networks import orders
 from odenet.networks.orders import RateOrder, TransitionOrder
 
-RUNGE_KUTTA = (Scheme.euler, Scheme.midpoint, Scheme.heun, Scheme.ralston, Scheme.rk4, Scheme.rk4_38)
-# PolyNet's step is for its own network: on a rate with F(0) != 0 it solves another equation.
+# PolyNet's step, which leaves x out of a stage, is for its own network: where F(0) != 0 it solves another equation.
+RUNGE_KUTTA = tuple(
+    scheme for scheme, method in SCHEMES.items() if isinstance(method, ExplicitRungeKutta) and all(method.of_x)
+)
 FIRST_ORDER = (*RUNGE_KUTTA, Scheme.two_step_midpoint)
 PARTITIONED = (*FIRST_ORDER, Scheme.verlet)
 

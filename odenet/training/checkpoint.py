@@ -102,18 +102,3 @@ def _unpack(payload: bytes) -> Checkpoint:
         optimizer=stored["optimizer"],
         **head,
     )
-
-
-def newest_checkpoint(paths: list[Path]) -> tuple[Checkpoint, list[DamagedCheckpoint]]:
-    """The first whole one of `paths` (newest first) and what was wrong with those before it.
-
-    Raises:
-        DamagedCheckpoint: none is whole; names them all.
-    """
-    damaged: list[DamagedCheckpoint] = []
-    for path in paths:
-        try:
-            return load_checkpoint(path), damaged
-        except DamagedCheckpoint as error:
-            damaged.append(error)
-    raise DamagedCheckpoint(" ".join(map(str, damaged)) or "There is no checkpoint.")

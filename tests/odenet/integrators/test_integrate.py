@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from odenet import Gradient, ModelConfig, Scheme, build_model, integrate, manifest
 from odenet.integrators.schemes import SCHEMES, refusal
 
-NAMES = "euler, midpoint, heun, ralston, rk4, rk4_38, polynet, two_step_midpoint, leapfrog, lm, verlet, dopri5"
+NAMES = ", ".join(Scheme.__members__)
 PLAIN = [scheme for scheme in Scheme if scheme not in (Scheme.lm, Scheme.verlet)]
 PARTITIONED = [scheme for scheme in Scheme if scheme is not Scheme.lm]
 HALVES = (lambda t, z: -z, lambda t, y: y)

@@ -2,6 +2,7 @@
 
 import copy
 import statistics
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from odenet import ModelConfig, Network, Scheme, build_model
+from odenet.networks import batch_norm as batch_norms
 from odenet.networks.batch_norm import BatchNorm, batch_norm
 from odenet.networks.model import DepthNet
+from odenet.networks.norms import NodeBatchNorm
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script` is deprecated"
@@ -127,3 +130,40 @@ def training_pass(model: DepthNet, x: Tensor) -> tuple[Tensor, Tensor]:
     loss = F.cross_entropy(logits_BK, torch.arange(len(x)) % 10)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     return logits_BK.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+@pytest.mark.parametrize("network", Network)
+def test_momentum_and_eps_are_set_in_one_place_for_every_norm_of_every_network(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_norms, "MOMENTUM", 0.5)
+    monkeypatch.setattr(batch_norms, "EPS", 0.25)
+    monkeypatch.setattr(batch_norms, "_is_summed_in_order", lambda _: False)  # all by torch's function, which tells
+    used: set[float] = set()
+    theirs = F.batch_norm
+
+    def noting(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        used.add(kwargs["eps"] if "eps" in kwargs else args[-1])
+        return theirs(x, *args, **kwargs)
+
+    monkeypatch.setattr(F, "batch_norm", noting)
+    nodes = 1 if network is Network.neural_ode else 2
+    model = build_model(ModelConfig(network=network, width=8, nodes=nodes), channels=3, classes=2)
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm | NodeBatchNorm)]
+    model(normal(4, 3, 16, 16))
+    moved = [1 - norm.running_var.detach().clone() for norm in norms]
+    monkeypatch.setattr(batch_norms, "MOMENTUM", 1.0)
+    again = build_model(ModelConfig(network=network, width=8, nodes=nodes), channels=3, classes=2)
+    again(normal(4, 3, 16, 16))
+    twice = [module for module in again.modules() if isinstance(module, BatchNorm | NodeBatchNorm)]
+    for half, norm in zip(moved, twice, strict=True):
+        torch.testing.assert_close(2 * half, 1 - norm.running_var)
+    again.eval()(normal(4, 3, 16, 16))
+    assert norms and used == {0.25}
+
+
+def test_what_lies_in_memory_does_not_reach_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's kernel adds 0 times what its output tensors held before: NaN where that is NaN."""
+    monkeypatch.setattr(torch, "empty_like", lambda like, **_: torch.full_like(like, torch.nan, requires_grad=False))
+    _, mean, variance = batch_norm(normal(4, 3, 8, 8), torch.ones(3), torch.zeros(3))
+    assert bool(mean.isfinite().all() and variance.isfinite().all())

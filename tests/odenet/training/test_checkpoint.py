@@ -31,7 +31,7 @@ from odenet import (
     save_checkpoint,
 )
 from odenet.networks.table import NETWORKS
-from odenet.training.checkpoint import HEADER_BYTES, MAGIC, newest_checkpoint
+from odenet.training.checkpoint import HEADER_BYTES, MAGIC
 
 EXPERIMENT = ExperimentConfig(
     model=ModelConfig(width=1, nodes=1),
@@ -153,20 +153,6 @@ def test_code_in_a_checkpoint_with_a_right_checksum_is_not_run(path: Path) -> No
         assert not target.exists()
     torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
     assert target.exists(), "the bomb would have worked"
-
-
-def test_the_newest_whole_checkpoint_is_used_and_the_damaged_ones_are_named(path: Path) -> None:
-    damaged = [path.with_name("newest"), path.with_name("newer")]
-    damaged[0].write_bytes(path.read_bytes()[:-5])
-    damaged[1].write_bytes(b"")
-    checkpoint, errors = newest_checkpoint([*damaged, path])
-    assert equal(checkpoint.weights, load_checkpoint(path).weights)
-    assert [str(error).split(" is ")[0] for error in errors] == [str(file) for file in damaged]
-    with pytest.raises(DamagedCheckpoint) as refused:
-        newest_checkpoint(damaged)
-    assert all(str(file) in str(refused.value) for file in damaged)
-    with pytest.raises(DamagedCheckpoint, match=r"^There is no checkpoint\.$"):
-        newest_checkpoint([])
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
