@@ -24,7 +24,7 @@ class Scheme(Enum):
 
 
 class Start(Enum):
-    """What a two-step scheme takes for the state before the first one."""
+    """The state that a two-step scheme takes to have been before the first one."""
 
     consistent = "consistent"  # the first step is Euler's (MidPoint) or half as long (leapfrog): keeps the order
     repeat = "repeat"  # the first state once more
@@ -32,7 +32,7 @@ class Start(Enum):
 
 
 class Gradient(Enum):
-    """How an integration is differentiated; `integrators.gradients` holds the algorithm of each."""
+    """Ways to differentiate an integration; `integrators.gradients` holds the algorithm of each."""
 
     direct = "direct"
     checkpointed = "checkpointed"
@@ -40,7 +40,7 @@ class Gradient(Enum):
 
 
 class Basis(Enum):
-    """How weights depend on depth; `depth.bases.BASES` holds the mathematics of each."""
+    """Functions of depth that weights are made of; `depth.bases.BASES` holds the mathematics of each."""
 
     piecewise_constant = "piecewise_constant"
     hat = "hat"
@@ -74,7 +74,7 @@ class Network(Enum):
 
 
 class Initialisation(Enum):
-    """How the weights of a rate depend on depth at the start of training."""
+    """The dependence of a rate's weights on depth at the start of training."""
 
     independent = "independent"  # drawn anew for each node
     smooth = "smooth"  # those of the first node at every node
@@ -93,7 +93,7 @@ class Precision(Enum):
 
 
 class Device(Enum):
-    """Where a network runs; `auto` is CUDA where there is one."""
+    """The hardware a network runs on; `auto` is CUDA where there is one."""
 
     auto = "auto"
     cpu = "cpu"
@@ -101,7 +101,7 @@ class Device(Enum):
 
 
 def member(kind: type[Choice], name: Choice | str, key: str) -> Choice:
-    """The member of a closed choice, also by its name.
+    """Return the member of a closed choice, also by its name.
 
     Raises:
         ValueError: there is none; says what `key` can be.

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def derive(seed: int, purpose: str, *indices: int) -> int:
-    """A 63-bit seed that depends on nothing but its arguments: equal on every machine, distinct between purposes."""
+    """Return a 63-bit seed that depends on its arguments alone: equal on every machine, distinct between purposes."""
     text = "/".join([str(seed), purpose, *map(str, indices)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def generator(seed: int, purpose: str, *indices: int) -> torch.Generator:
-    """A fresh CPU generator. Draws are made on the CPU and moved, so that a GPU sees the same numbers."""
+    """Return a fresh CPU generator. Draws are made on the CPU and moved, so that a GPU sees the same numbers."""
     import torch
 
     return torch.Generator().manual_seed(derive(seed, purpose, *indices))
@@ -26,7 +26,7 @@ def generator(seed: int, purpose: str, *indices: int) -> torch.Generator:
 
 @contextmanager
 def global_seed(seed: int, purpose: str, *indices: int) -> Iterator[None]:
-    """Seeds torch's global CPU generator inside the block, for constructors that take none, and restores it after."""
+    """Seed torch's global CPU generator inside the block, for constructors that take none; restore it after."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -15,6 +15,12 @@ class Space:
     `entries` holds all keys, also those with one fixed value, such as the family's network; `parameters` are the
     searched ones. Methods that change a space return a new one. A space whose entries or conditions do not fit
     together raises ValueError.
+
+    >>> space = Space({"model.scheme": Choice(("euler", "rk4")), "optim.lr": Float(0.01, 1.0, log=True)})
+    >>> space.contains({"model.scheme": "rk4", "optim.lr": 0.1})
+    True
+    >>> list(space.fix({"optim.lr": 0.1}).grid())
+    [{'model.scheme': 'euler', 'optim.lr': 0.1}, {'model.scheme': 'rk4', 'optim.lr': 0.1}]
     """
 
     entries: Mapping[str, Parameter]

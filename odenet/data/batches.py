@@ -25,7 +25,7 @@ class Statistics:
 
     @staticmethod
     def of(images: Images) -> "Statistics":
-        """Of these images, which must be the training portion only. Sums of integers, so exact in any order."""
+        """Return the statistics of these images, the training portion only: sums of integers, so exact in any order."""
         count = images.pixels_BCHW[:, 0].size
         channels = [images.pixels_BCHW[:, c] for c in range(images.pixels_BCHW.shape[1])]
         mean = np.array([channel.sum(dtype=np.int64) for channel in channels]) / count
@@ -50,9 +50,11 @@ class Batches:
         augment: Augment = Augment.none,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Args:
-        statistics: of the training portion, whatever set this is.
-        dataset: needed for augment=standard: its row of `SETS` says how far to pad and whether to flip.
+        """Put the images on the device.
+
+        Args:
+            statistics: of the training portion, whatever set this is.
+            dataset: needed for augment=standard: its row of `SETS` tells how far to pad and whether to flip.
         """
         self.shape: tuple[int, int, int] = images.pixels_BCHW.shape[1:]  # (C, H, W)
         self.labels_N = torch.tensor(images.labels_B, device=device)
@@ -66,7 +68,7 @@ class Batches:
         self._scale_R, self._shift_R = (v_C.repeat(self.shape[2]).to(device) for v_C in (scale_C, shift_C))
 
     def _windows(self, pixels_NCHW: Tensor) -> Tensor:
-        """A view in which [image, y, x] is the crop at offset (y, x); mirror images follow the originals."""
+        """Return a view in which [image, y, x] is the crop at offset (y, x); mirror images follow the originals."""
         channels, height, width = self.shape
         padded_NHWC = F.pad(pixels_NCHW, (self._padding,) * 4).permute(0, 2, 3, 1)
         if self._sides == 2:
@@ -78,7 +80,7 @@ class Batches:
         return len(self.labels_N)
 
     def epoch(self, seed: int, epoch: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs (x_BCHW, labels_B), shuffled and augmented; a function of its arguments only.
+        """Yield pairs (x_BCHW, labels_B), shuffled and augmented; a function of its arguments only.
 
         Every image comes once; the last batch is smaller where batch_size does not divide the set.
         """
@@ -92,13 +94,13 @@ class Batches:
             yield self._batch(picked_4B.to(self.labels_N.device))  # one transfer per batch
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs (x_BCHW, labels_B) for measuring: in the order given, neither shuffled nor augmented."""
+        """Yield pairs (x_BCHW, labels_B) for measuring: in the order given, neither shuffled nor augmented."""
         for index_B in torch.arange(len(self), device=self.labels_N.device).split(batch_size):
             middle_B = torch.full_like(index_B, self._padding)
             yield self._batch(torch.stack([index_B, index_B, middle_B, middle_B]))
 
     def _batch(self, picked_4B: Tensor) -> tuple[Tensor, Tensor]:
-        """From rows: image, image or its mirror image, top and left offset."""
+        """Return the batch of rows of four: image, image or its mirror image, top and left offset."""
         index_B, source_B, top_B, left_B = picked_4B
         crops_BHR = self._windows_NYXHR[source_B, top_B, left_B]
         x_BHR = crops_BHR.float().mul_(self._scale_R).add_(self._shift_R)

@@ -24,7 +24,7 @@ class Augment(Enum):
 
 
 class Order(Enum):
-    """How a draw picks images within a class.
+    """The order in which a draw picks images within a class.
 
     shuffled: by a permutation seeded by (set, class, draw); small draws are nested in large ones.
     file: draw d takes images d*n ... (d+1)*n of each class in file order, train first and validation last. At 50 per
@@ -36,7 +36,7 @@ class Order(Enum):
 
 
 class Portion(Enum):
-    """What is trained on: `train` keeps the validation images apart, `trainval` (final training) learns from both."""
+    """The images to train on: `train` keeps the validation images apart, `trainval` (final training) has both."""
 
     train = "train"
     trainval = "trainval"
@@ -78,11 +78,11 @@ class DataConfig:
 
     @property
     def fraction(self) -> Fraction:
-        """`val_fraction` as the rational number that was meant: 0.4 is 2/5."""
+        """Return `val_fraction` as the rational number that was meant: 0.4 is 2/5."""
         return Fraction(self.val_fraction).limit_denominator(1000)
 
     def check_validation(self, n: int) -> None:
-        """ValueError if validation is asked for, but the fraction of `n` images per class is less than one image."""
+        """Raise ValueError if validation is asked for, but its share of `n` images per class is less than one image."""
         if self.portion is Portion.train and n * self.fraction < 1:
             raise ValueError(
                 f"data.val_fraction={self.val_fraction} of {n} images per class leaves none for validation; use "

@@ -35,13 +35,13 @@ class Images:
         return len(self.labels_B)
 
     def take(self, positions: np.ndarray) -> "Images":
-        """A copy of the images at these positions, in this order."""
+        """Return a copy of the images at these positions, in this order."""
         return Images(self.pixels_BCHW[positions], self.labels_B[positions], self.indices_B[positions])
 
 
 @dataclass(frozen=True, slots=True)
 class SetRow:
-    """What is known about a data set. `read(directory, test)` gives its training or its test images."""
+    """The facts about a data set. `read(directory, test)` gives its training or its test images."""
 
     classes: int
     channels: int
@@ -57,7 +57,7 @@ def _images(pixels_BCHW: Any, labels_B: Any) -> Images:
 
 
 def _digits(_directory: Path, test: bool) -> Images:
-    """scikit-learn's 1,797 digits, which have no official test set: every third image of each class is ours."""
+    """Read scikit-learn's 1,797 digits, which have no official test set: every third image of each class is ours."""
     try:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ImportError as error:
@@ -93,7 +93,7 @@ def _cifar100(directory: Path, test: bool) -> Images:
 
 
 def _stl10(directory: Path, test: bool) -> Images:
-    """The 5,000 labelled training images and the official 8,000 test images; no unlabelled ones, no folds."""
+    """Read the 5,000 labelled training images or the official 8,000 test images; no unlabelled ones, no folds."""
     from torchvision.datasets import STL10
 
     files = {f"{STL10.base_folder}/{name}": md5 for name, md5 in [*STL10.train_list, *STL10.test_list]}
@@ -102,7 +102,7 @@ def _stl10(directory: Path, test: bool) -> Images:
 
 
 def _idx(publisher: Any, directory: Path, test: bool) -> Images:
-    """MNIST and its kin. No checksums of the unpacked files are published: only broken formats are found."""
+    """Read MNIST or its kin. No checksums of the unpacked files are published: only broken formats are found."""
     files = {f"{publisher.__name__}/raw/{Path(name).stem}": None for name, _ in publisher.resources}
     published = _published(publisher, files, directory, train=not test)
     return _images(published.data[:, None], published.targets)
@@ -131,7 +131,7 @@ SETS: dict[DataSet, SetRow] = {
 
 
 def _published(publisher: Any, files: Mapping[str, str | None], directory: Path, **which: Any) -> Any:
-    """torchvision's reader on files that are all there; it verifies each checksum before it unpickles anything."""
+    """Call torchvision's reader on files that are all there; it verifies each checksum before it unpickles anything."""
     from torchvision.datasets.utils import check_integrity  # type: ignore[import-untyped]
 
     name = publisher.__name__
@@ -170,12 +170,12 @@ def _read(dataset: DataSet, directory: Path, test: bool) -> Images:
 
 
 def read_images(dataset: DataSet, directory: Path | str, *, test: bool) -> Images:
-    """All training or all test images, read once per process: the arrays are shared and read-only."""
+    """Return all training or all test images, read once per process: the arrays are shared and read-only."""
     return _read(dataset, Path(directory).expanduser().resolve(), test)
 
 
 def load_test(config: DataConfig, directory: Path | str = "data") -> Images:
-    """The whole official test set, whatever the draw; of the digits every third image of each class, fixed for ever.
+    """Return the official test set, whole whatever the draw; of the digits a fixed third of each class.
 
     Raises:
         MissingData, DamagedData: naming the files and what to do.
@@ -185,7 +185,7 @@ def load_test(config: DataConfig, directory: Path | str = "data") -> Images:
 
 
 def duplicate_free(config: DataConfig, directory: Path | str = "data") -> np.ndarray | None:
-    """Boolean mask (B,) over the test images: False where an image nearly repeats a training or another test image.
+    """Return a mask (B,) over the test images: False where one nearly repeats a training or another test image.
 
     From the ciFAIR lists `cifair/duplicates_*.csv` (Barz and Denzler 2020, arXiv 1902.00423); of a pair within the test
     set the first named is left out. None where the two lists of the data set are not in the directory.

@@ -19,7 +19,7 @@ DRAWS_PER_ROUND = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Splits:
-    """What a run may see. `hash` is equal for two splits if and only if their data are."""
+    """The images that a run may see. `hash` is equal for two splits if and only if their data are."""
 
     train: Images
     val: Images | None  # None: the run learns from all of it (data.portion=trainval)
@@ -28,7 +28,7 @@ class Splits:
 
 
 def load_data(config: DataConfig, directory: Path | str = "data") -> Splits:
-    """The draw that the config describes, sorted by index. It never reads a test image.
+    """Return the draw that the config describes, sorted by index. It never reads a test image.
 
     With `per_class` given every class has as many images, and with equal `val_fraction` a smaller draw's train (val)
     images are among a larger one's (not so in file order). Draws 0-4, 5-9, ... are disjoint while five of them fit into
@@ -40,6 +40,10 @@ def load_data(config: DataConfig, directory: Path | str = "data") -> Splits:
     Raises:
         MissingData, DamagedData: naming the files and what to do.
         ValueError: a class has fewer images than asked for, or none would be left for validation.
+
+    >>> data = load_data(DataConfig(dataset=DataSet.digits, per_class=10))
+    >>> len(data.train), len(data.val), data.classes
+    (60, 40, 10)
     """
     pool = read_images(config.dataset, directory, test=False)
     chosen = [_choose(config, pool, label) for label in range(SETS[config.dataset].classes)]
@@ -54,7 +58,7 @@ def load_data(config: DataConfig, directory: Path | str = "data") -> Splits:
 
 
 def _choose(config: DataConfig, pool: Images, label: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in the pool of one class's training and validation images."""
+    """Return the positions in the pool of one class's training and validation images."""
     members = np.flatnonzero(pool.labels_B == label)
     n = len(members) if config.per_class is None else config.per_class
     config.check_validation(n)
@@ -69,7 +73,7 @@ def _choose(config: DataConfig, pool: Images, label: int) -> tuple[np.ndarray, n
 
 
 def _validation_flags(config: DataConfig, n: int) -> np.ndarray:
-    """Boolean (n,). In file order the last ones validate; else they are spread evenly, so sizes nest."""
+    """Return a mask (n,): in file order the last ones validate; else they are spread evenly, so sizes nest."""
     fraction = config.fraction
     before = np.arange(n + 1) * fraction.numerator // fraction.denominator  # exact: images for validation before each
     if config.order is Order.file:
@@ -78,7 +82,7 @@ def _validation_flags(config: DataConfig, n: int) -> np.ndarray:
 
 
 def _ordering(dataset: DataSet, label: int, draw: int, size: int) -> np.ndarray:
-    """The order (size,) in which a draw takes a class: its own fifth of the round's permutation first.
+    """Return the order (size,) in which a draw takes a class: its own fifth of the round's permutation first.
 
     Part of the definition of the data, so drawn from a bit stream that NumPy promises never to change.
     """

@@ -31,7 +31,7 @@ ONE = Fraction(1)
 
 
 def cell_of(cells: int, stage: Stage) -> int:
-    """The cell of a grid of equal cells that a stage reads: integer arithmetic, the limit from inside the step."""
+    """Return the cell of a grid of equal cells that a stage reads, by integers: the limit from inside the step."""
     step, steps, c = stage
     if c == 1:
         return -(-cells * (step + 1) // steps) - 1
@@ -42,64 +42,64 @@ class DepthBasis(ABC):
     """Functions phi_a on [0, 1], one for each node, that sum to 1: equal values at all nodes are a constant."""
 
     def check(self, nodes: int) -> None:  # noqa: B027
-        """Raises ValueError where the basis cannot have so many nodes; most can have any number from 1."""
+        """Raise ValueError where the basis cannot have so many nodes; most can have any number from 1."""
 
     @abstractmethod
     def cells(self, nodes: int) -> int:
-        """The elements of the depth axis; a training step is a whole fraction of one."""
+        """Return the number of elements of the depth axis; a training step is a whole fraction of one."""
 
     def pieces(self, nodes: int) -> int:
-        """Equal parts of [0, 1], on each of which theta is a polynomial of `degree`."""
+        """Return the number of equal parts of [0, 1] on each of which theta is a polynomial of `degree`."""
         return self.cells(nodes)
 
     @abstractmethod
     def degree(self, nodes: int) -> int:
-        """Of the polynomial that theta is on a piece."""
+        """Return the degree of the polynomial that theta is on a piece."""
 
     @abstractmethod
     def refined(self, nodes: int) -> int:
-        """Nodes after a refinement, which halves every cell (a single hat or polynomial node becomes two)."""
+        """Return the nodes after a refinement, which halves every cell (one hat or polynomial node becomes two)."""
 
     @abstractmethod
     def positions(self, nodes: int) -> list[Stage]:
-        """The place in depth whose value each node holds."""
+        """Return the place in depth whose value each node holds."""
 
     @abstractmethod
     def row(self, nodes: int, stage: Stage) -> Row:
-        """The non-zero phi_a at a stage; exact where theta is piecewise constant or linear, else rounded to float64."""
+        """Return the non-zero phi_a at a stage: exact for constants and lines, else rounded to float64."""
 
     def positive_row(self, nodes: int, stage: Stage) -> Row:
-        """How variances are read at a stage: exact weights, none negative, that sum to 1."""
+        """Return the weights by which variances are read at a stage: exact, none negative, their sum 1."""
         return self.row(nodes, stage)
 
     @abstractmethod
     def roughness_MN(self, nodes: int, initial_nodes: int) -> Tensor:
-        """A matrix D (float64) for which ||D theta||^2 is the integral of ||dtheta/dt||^2 over [0, 1].
+        """Return D (float64) for which ||D theta||^2 is the integral of ||dtheta/dt||^2 over [0, 1].
 
         A jump counts as a slope over one cell of the initial grid, which is why refinement leaves the value unchanged.
         """
 
     def mass_NN(self, nodes: int) -> Tensor:
-        """M (float64): the integrals of phi_a phi_b over [0, 1], exact; theta^T M theta is ||theta||^2 in L2."""
+        """Return M (float64), the exact integrals of phi_a phi_b over [0, 1]: theta^T M theta is ||theta||^2 in L2."""
         stages, scale = quadrature(piece_ends(self.pieces(nodes)), self.degree(nodes) + 1)
         phi_QN = scale * self.values_SN(nodes, stages)
         return phi_QN.T @ phi_QN
 
     def values(self, nodes: int, stages: list[Stage], *, positive: bool = False) -> list[list[float]]:
-        """The rows of `values_SN` as plain numbers."""
+        """Return the rows of `values_SN` as plain numbers."""
         read = self.positive_row if positive else self.row
         rows = [read(nodes, stage) for stage in stages]
         return [[float(row.get(node, 0)) for node in range(nodes)] for row in rows]
 
     def values_SN(self, nodes: int, stages: list[Stage], *, positive: bool = False) -> Tensor:
-        """Node values to theta at the stages (float64)."""
+        """Return the matrix (float64) from node values to theta at the stages."""
         import torch
 
         rows = self.values(nodes, stages, positive=positive)
         return torch.tensor(rows, dtype=torch.float64).view(len(stages), nodes)
 
     def refinement_MN(self, nodes: int, *, positive: bool = False) -> Tensor:
-        """Node values to those after a refinement: theta(t) stays what it was (float64).
+        """Return the matrix (float64) from node values to those after a refinement: theta(t) stays what it was.
 
         Args:
             nodes: before the refinement.
@@ -254,12 +254,12 @@ def _depth(stage: Stage) -> Fraction:
 
 
 def _between(left: int, weight: Fraction) -> Row:
-    """Linear interpolation between a node and the next one, which has the weight."""
+    """Return the weights of linear interpolation between a node and the next one, which has the `weight` given."""
     return {node: share for node, share in ((left, 1 - weight), (left + 1, weight)) if share}
 
 
 def _differences(nodes: int) -> Tensor:
-    """theta_{a+1} - theta_a; a single node differs from none, which is a row of zeros."""
+    """Return the matrix of theta_{a+1} - theta_a; a single node differs from none, which is a row of zeros."""
     import torch
 
     return torch.eye(nodes, dtype=torch.float64).diff(dim=0) if nodes > 1 else torch.zeros(1, 1, dtype=torch.float64)
@@ -274,7 +274,7 @@ BASES: dict[Basis, DepthBasis] = {
 
 
 def mix_nodes(matrix_MN: Tensor, theta_N: Tensor) -> Tensor:
-    """sum_a matrix[m, a] theta_a for every m, in the arithmetic of theta, outside autocast.
+    """Return sum_a matrix[m, a] theta_a for every m, in the arithmetic of theta, outside autocast.
 
     Kernels (N, Co, Ci, kh, kw) are stored as (N, Co, kh, kw, Ci), and so is the result: its slices are channels_last.
     """

@@ -23,23 +23,23 @@ class Depth:
 
     @property
     def evaluations(self) -> int:
-        """Rate evaluations of one forward pass."""
+        """Return the rate evaluations of one forward pass."""
         return self.course.steps * SCHEMES[self.course.scheme].evaluations
 
     def with_nodes(self, nodes: int, basis: Basis | None = None) -> "Depth":
-        """On another grid, with as many steps to a cell as before (at least one)."""
+        """Return the depth on another grid, with as many steps to a cell as before (at least one)."""
         basis = basis or self.basis
         cells, new_cells = BASES[self.basis].cells(self.nodes), BASES[basis].cells(nodes)
         steps = max(1, self.course.steps * new_cells // cells)
         return replace(self, basis=basis, nodes=nodes, course=replace(self.course, steps=steps))
 
     def refined(self) -> "Depth":
-        """Every cell halved, and so every step."""
+        """Return the depth with every cell halved, and so every step."""
         return self.with_nodes(BASES[self.basis].refined(self.nodes))
 
 
 def unread_nodes(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> list[int]:
-    """Nodes that no stage of a manifestation reads: trained under it, their weights would stay as they are."""
+    """Return the nodes that no stage of a manifestation reads: trained under it, they would stay as they are."""
     if nodes == 1:
         return []
     read = {node for stage in SCHEMES[scheme].stages(steps) for node in BASES[basis].row(nodes, stage)}

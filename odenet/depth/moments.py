@@ -30,7 +30,7 @@ MOMENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Matrices:
-    """From old nodes to new ones (float64): of weights and momentum, of running variances, of second moments.
+    """Matrices (float64) from old nodes to new ones: of weights and momentum, of running variances, of second moments.
 
     The rows of the last two are not negative and sum to 1.
     """
@@ -72,7 +72,7 @@ def move_state(optimizer: Optimizer, moved: dict[nn.Parameter, nn.Parameter], ma
 
 
 def _can_move(name: str, value: object, parameter: Tensor) -> bool:
-    """Counters and other single numbers do not depend on the grid."""
+    """Return whether a value is moved: single numbers, such as counters, do not depend on the grid."""
     if isinstance(value, Tensor) and value.dim() > 0:
         return name in LINEAR | MOMENTS and value.shape == parameter.shape
     return value is None or isinstance(value, Tensor | int | float)
@@ -93,7 +93,7 @@ def _forget_vectors(optimizer: LBFGS) -> set[str]:
 
 
 def _initial_state(optimizer: Optimizer, group: dict[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
-    """What an optimizer of this class knows of a parameter before its first step.
+    """Return what an optimizer of this class knows of a parameter before its first step.
 
     Most know nothing and begin at the step, but some begin in the constructor. One that cannot be built from its
     groups and defaults alone is taken to be of the first kind.

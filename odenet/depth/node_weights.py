@@ -21,7 +21,7 @@ Slots = dict[tuple[int, int, int], int]  # `Stage.key` to the number of its row
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """How the stages of one manifestation (scheme, steps) read the nodes: each stage has a slot, each slot is a row.
+    """The weights of nodes at the stages of one manifestation: each stage has a slot, each slot is a row.
 
     Stages that read the same share a slot. There are slots also for the mirrored stages (abscissa 1 - c), which a walk
     backward reads. Where rows are plain selections (piecewise constant weights) slots are the nodes themselves and
@@ -37,12 +37,12 @@ class Readout:
     positive_fit_NE: Tensor
 
     def slot(self, stage: Stage) -> int:
-        """Which of the tensors of `take` a stage reads."""
+        """Return which of the tensors of `take` a stage reads."""
         # Not "if self.slots": torch.compile cannot ask of a constant dictionary whether it is empty.
         return self.slots[stage.key] if self.rows_EN.shape[1] > 1 else 0
 
     def take(self, theta_N: Tensor, *, positive: bool = False) -> tuple[Tensor, ...]:
-        """The tensor of every slot, taken apart once per forward pass: indexing at each evaluation would cost a
+        """Return the tensor of every slot, taken apart once per forward pass: indexing at each evaluation would cost a
         full-size zero gradient each time. `positive` is for variances: no slot is below the smallest node."""
         matrix_SN = self.positive_SN if positive else self.matrix_SN
         return (theta_N if matrix_SN is None else mix_nodes(matrix_SN, theta_N)).unbind(0)
@@ -100,7 +100,7 @@ def _constants(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> _Constan
 
 
 def _slots(basis: Basis, nodes: int, stages: list[Stage]) -> tuple[Slots, list[Stage] | None]:
-    """The slot of every stage and mirrored stage, and for each slot a stage that reads it; None: slots are nodes."""
+    """Return the slot of every stage and mirrored one, and a stage that reads each slot (None: slots are nodes)."""
     mirrored = [stage._replace(abscissa=1 - stage.abscissa) for stage in stages]
     rows = {stage: tuple(BASES[basis].row(nodes, stage).items()) for stage in stages + mirrored}
     if all(len(row) == 1 for row in rows.values()):

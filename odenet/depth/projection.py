@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Projection(Enum):
-    """How a function of depth is carried to another grid or basis."""
+    """The way in which a function of depth is carried to another grid or basis."""
 
     l2 = "l2"  # the nearest in the mean square over depth; variances are interpolated
     interpolation = "interpolation"  # its values at the new nodes
 
 
 def interpolation_MN(source: Basis, nodes: int, target: Basis, target_nodes: int, *, positive: bool = False) -> Tensor:
-    """Node values of a source basis to those of a target basis: theta at the places of the target's nodes (float64).
+    """Return the matrix (float64) from node values of a source basis to theta at the places of a target's nodes.
 
     Where theta jumps at such a place it is the limit from the right, except at the right end of [0, 1] and of an
     element of a discontinuous target. `positive` gives the matrix of variances: no entry negative, rows sum to 1.
@@ -33,7 +33,7 @@ def interpolation_MN(source: Basis, nodes: int, target: Basis, target_nodes: int
 
 
 def projection_MN(source: Basis, nodes: int, target: Basis, target_nodes: int) -> Tensor:
-    """Node values of a source basis to those of the target function nearest in L2 over depth (float64).
+    """Return the matrix (float64) from node values of a source basis to those of the target nearest in L2 over depth.
 
     Exact: Gauss-Legendre on the union of both grids. Not for variances: eight positive constants may become negative
     hats. Cost: one row for each point of the quadrature, of which each piece of the union has the larger degree plus 1.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=256)
 def lobatto(count: int) -> tuple[Fraction, ...]:
-    """(1 - cos(pi j / (count - 1))) / 2 in ascending order; the middle of [0, 1] for a single one.
+    """Return (1 - cos(pi j / (count - 1))) / 2 in ascending order; the middle of [0, 1] for a single one.
 
     To 52 binary places: so 1/4, 1/2 and 3/4, the only rational ones, are exact, and the two sides of a jump there are
     told apart. Of 2 count - 1 points every second one is one of `count`.
@@ -27,7 +27,7 @@ def lobatto(count: int) -> tuple[Fraction, ...]:
 
 
 def barycentric(count: int) -> list[float]:
-    """The weights of barycentric interpolation at two or more Chebyshev-Lobatto points.
+    """Return the weights of barycentric interpolation at two or more Chebyshev-Lobatto points.
 
     Source: Berrut and Trefethen 2004, SIAM Review 46, 501.
     """
@@ -35,7 +35,7 @@ def barycentric(count: int) -> list[float]:
 
 
 def gauss_legendre(ends: list[Fraction], count: int) -> tuple[list[Fraction], list[float]]:
-    """`count` points between each two neighbouring ends, and their weights: exact to degree 2 count - 1."""
+    """Return `count` points between each two neighbouring ends, and weights: exact to degree 2 count - 1."""
     from numpy.polynomial.legendre import leggauss
 
     points, weights = (array.tolist() for array in leggauss(count))
@@ -47,7 +47,7 @@ def gauss_legendre(ends: list[Fraction], count: int) -> tuple[list[Fraction], li
 
 
 def quadrature(ends: set[Fraction], count: int) -> tuple[list[Stage], Tensor]:
-    """Gauss-Legendre between neighbouring ends: where to read theta, and the square roots of the weights (Q, 1)."""
+    """Return where Gauss-Legendre reads theta between neighbouring ends, and the square roots of its weights (Q, 1)."""
     import torch
 
     places, measure = gauss_legendre(sorted(ends), count)

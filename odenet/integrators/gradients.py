@@ -27,19 +27,19 @@ from odenet.integrators.schemes import SCHEMES, Adaptive
 
 @dataclass(slots=True)
 class Drift:
-    """How far reconstruction strayed: max |h0 - reconstructed h0| / max |h0| of the passes since the last `take`."""
+    """The error of reconstruction: max |h0 - reconstructed h0| / max |h0| of the passes since the last `take`."""
 
     values: list[Tensor] = field(default_factory=list)
 
     def take(self) -> float | None:
-        """The largest so far, which is then forgotten; None where nothing was reconstructed."""
+        """Return the largest so far, and forget it; None where nothing was reconstructed."""
         largest = max((float(value) for value in self.values), default=None)
         self.values.clear()
         return largest
 
 
 def integrate_recomputing(rate: OpenRate, state: State, course: Course, drift: Drift | None = None) -> State:
-    """The last state of a fixed-step integration, differentiated as `course.gradient` says.
+    """Return the last state of a fixed-step integration, differentiated as `course.gradient` says.
 
     Raises:
         ValueError: the rate hides a tensor that needs a gradient, or more than first derivatives are asked for.
@@ -52,7 +52,7 @@ def integrate_recomputing(rate: OpenRate, state: State, course: Course, drift: D
 def integrate_by_adjoint(
     slope: Callable[[float, Tensor], Tensor], rate: OpenRate, h0: Tensor, course: Course
 ) -> Tensor:
-    """h(1) of an adaptive scheme, differentiated by its adjoint equation.
+    """Return h(1) of an adaptive scheme, differentiated by its adjoint equation.
 
     Args:
         slope: of (t, h), in place of the rate's slopes at stages; its reads must be the same at every stage.
@@ -79,7 +79,7 @@ class _Steps(Walk):
             self.segments = [range(start, min(start + length, course.steps)) for start in starts]
 
     def reads(self, steps: range) -> list[Tensor]:
-        """The distinct tensors that need gradients behind these steps."""
+        """Return the distinct tensors that need gradients behind these steps."""
         stages = (stage for step in steps for stage in self.method.stages_of(step, self.course.steps))
         found = {id(tensor): tensor for stage in stages for tensor in self.rate.reads(stage)}
         return [tensor for tensor in found.values() if tensor.requires_grad]
@@ -126,7 +126,7 @@ class _Steps(Walk):
         return grads
 
     def _pull_back(self, steps: range, state: State, grads: State, sums: Sums) -> State:
-        """The gradients before `steps` by a recomputation of them from `state`."""
+        """Return the gradients before `steps` by a recomputation of them from `state`."""
         per_step = self._evaluations()
         self.replay.rewind(range(steps.start * per_step, steps.stop * per_step))
         leaves = tuple(x.detach().requires_grad_() for x in state)
@@ -146,7 +146,7 @@ class _Steps(Walk):
         return self.method.unstep(self.rate, state, step, self.course)
 
     def _undo(self, step: int, state: State, grads: State, sums: Sums) -> tuple[State, State]:
-        """One evaluation of each shear serves its inverse and its gradient."""
+        """Undo a step: one evaluation of each shear serves its inverse and its gradient."""
         assert isinstance(self.method, PairScheme)
         self._rewind_back(step)
         reads = self.reads(range(step, step + 1))
@@ -164,12 +164,12 @@ class _Steps(Walk):
         return state, tuple(flows)
 
     def _rewind_back(self, step: int) -> None:
-        """The next evaluations are those of `step`, the last one first."""
+        """Let the next evaluations be those of `step`, the last one first."""
         per_step = self._evaluations()
         self.replay.rewind(range((step + 1) * per_step - 1, step * per_step - 1, -1))
 
     def _evaluations(self) -> int:
-        """Calls of slopes a step."""
+        """Return the calls of slopes a step."""
         return len(self.rate.halves) if self.method.needs == "halves" and self.rate.halves else self.method.evaluations
 
 

@@ -15,14 +15,14 @@ from odenet.integrators.scheme import Place
 
 
 def clock() -> int:
-    """A number below those of all nodes that autograd makes from now on in this thread, and above those it has made."""
+    """Return a number below those of all nodes that autograd makes from now on in this thread, above all others."""
     with torch.enable_grad():
         node: Any = torch.zeros((), requires_grad=True).neg().grad_fn
     return node._sequence_nr()
 
 
 def refuse_hidden(found: Sequence[Tensor], known: Sequence[Tensor], since: int) -> None:
-    """Raises ValueError where `found`, computed since then (see `clock`), has a gradient by a tensor not `known`."""
+    """Raise ValueError where `found`, computed since then (see `clock`), has a gradient by a tensor not `known`."""
     leaves = {id(tensor) for tensor in known if tensor.grad_fn is None}
     edges = {(tensor.grad_fn, tensor.output_nr) for tensor in known if tensor.grad_fn is not None}
     for tensor in found:
@@ -54,7 +54,7 @@ def _refuse(shape: Sequence[int]) -> NoReturn:
 def watched(
     slope: Callable[[Place, Tensor], Tensor], reads: Callable[[Place], Sequence[Tensor]]
 ) -> Callable[[Place, Tensor], Tensor]:
-    """The slope whose first evaluation is made with gradients on and searched for tensors that are not in `reads`.
+    """Return the slope, its first evaluation made with gradients on and searched for tensors that are not in `reads`.
 
     It costs no evaluation more, and the graph of one while it is searched.
     """
@@ -77,7 +77,7 @@ def watched(
 
 @contextmanager
 def _traced(device: str) -> Iterator[None]:
-    """Gradients on, for a graph that is not kept: what it saves is not reported to whoever counts saved tensors.
+    """Turn gradients on, for a graph that is not kept: what it saves is not reported to whoever counts saved tensors.
 
     Autocast's cache of weights is off: it would hand out casts that were made before, or keep those made here.
     """

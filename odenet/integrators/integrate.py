@@ -22,7 +22,7 @@ def integrate(
     steps: int,
     gradient: Gradient | str = Gradient.direct,
 ) -> Tensor:
-    """The state at t = 1 of dh/dt = rate(t, h), h(0) = h0, for any callable.
+    """Return the state at t = 1 of dh/dt = rate(t, h), h(0) = h0, for any callable.
 
     Args:
         rate: takes depth t in [0, 1] and a state shaped like `h0`, returns its slope, of the same shape and dtype (or
@@ -65,7 +65,7 @@ def _parts(rate: Rate | tuple[Rate, Rate]) -> tuple[Rate, ...]:
 
 
 def _checked(rate: Rate) -> Rate:
-    """A rate that is held to return a slope: what broadcasts would go wrong silently."""
+    """Hold a rate to return a slope: what broadcasts would go wrong silently."""
 
     def slope(t: float, h: Tensor) -> Tensor:
         found = rate(t, h)
@@ -95,7 +95,7 @@ def _staged(rate: Rate) -> Slope:
 
 
 def integrate_stages(rate: OpenRate, h0: Tensor | State, course: Course, drift: Drift | None = None) -> Tensor:
-    """The same for a rate that reads its weights by stage: dh/dt = depth_time * rate(stage, h).
+    """Integrate a rate that reads its weights by stage: dh/dt = depth_time * rate(stage, h).
 
     Args:
         h0: state at t = 0, or the pair (h_0, h_{-1}) that a two-step scheme goes on from.
@@ -116,7 +116,7 @@ def integrate_stages(rate: OpenRate, h0: Tensor | State, course: Course, drift: 
 
 
 def _solve(slope: Rate, rate: OpenRate, h0: Tensor, course: Course) -> Tensor:
-    """h(1) by an adaptive scheme, which asks for slopes at any t."""
+    """Return h(1) by an adaptive scheme, which asks for slopes at any t."""
     _check(rate, h0, course)
     h0 = _in_full(h0)
     if course.gradient is not Gradient.direct and torch.is_grad_enabled():
@@ -127,7 +127,7 @@ def _solve(slope: Rate, rate: OpenRate, h0: Tensor, course: Course) -> Tensor:
 
 
 def _in_full(x: Tensor) -> Tensor:
-    """Under autocast slopes are half precision, the state is not: it would lose what short steps add."""
+    """Return a state in fp32 under autocast, which makes slopes half precision: it would lose what short steps add."""
     half = x.dtype in (torch.bfloat16, torch.float16)
     return x.float() if half and torch.is_autocast_enabled(x.device.type) else x
 

@@ -24,15 +24,15 @@ class Walk(ABC):
 
     @abstractmethod
     def plainly(self, state: State) -> State:
-        """The last state where nothing that is known needs a gradient; ValueError where something else does."""
+        """Return the last state where nothing that is known needs a gradient; ValueError where something else does."""
 
     @abstractmethod
     def forward(self, state: State) -> tuple[State, list[Tensor]]:
-        """The last state, and the tensors to keep."""
+        """Return the last state, and the tensors to keep."""
 
     @abstractmethod
     def backward(self, kept: list[Tensor], grads: State, sums: "Sums") -> State:
-        """The gradients of the first state; those of what is known go to `sums`."""
+        """Return the gradients of the first state; those of what is known go to `sums`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Sums:
         self._reads, self._sums = reads, dict[int, Tensor]()
 
     def pull(self, piece: Piece, grads: State) -> State:
-        """The vector-Jacobian product of one piece: returns the gradients of its leaves, adds those of its reads."""
+        """Return the gradients of a piece's leaves, its vector-Jacobian product; add those of its reads."""
         inputs = (*piece.leaves, *piece.reads)
         refuse_hidden(piece.out, inputs, piece.since)
         if not any(out.requires_grad for out in piece.out):  # a constant slope
@@ -65,19 +65,19 @@ class Sums:
         )
 
     def add(self, reads: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-        """Adds to the gradients of `reads`."""
+        """Add to the gradients of `reads`."""
         for tensor, gradient in zip(reads, gradients, strict=True):
             if gradient is not None:
                 known = self._sums.get(id(tensor))
                 self._sums[id(tensor)] = gradient if known is None else known + gradient
 
     def totals(self) -> list[Tensor | None]:
-        """In the order of what was read; None where there is none."""
+        """Return the sums in the order of what was read; None where there is none."""
         return [self._sums.get(id(tensor)) for tensor in self._reads]
 
 
 def differentiated(walk: Walk, state: State) -> State:
-    """The last state, which autograd differentiates by the walk back.
+    """Return the last state, which autograd differentiates by the walk back.
 
     Raises:
         ValueError: the rate hides a tensor that needs a gradient, or more than first derivatives are asked for.

@@ -16,7 +16,7 @@ from odenet.integrators.scheme import OpenRate, Slope, Stage
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a module keeps a buffer."""
+    """A buffer's place: the module that owns it, and its name there."""
 
     owner: nn.Module
     name: str
@@ -30,7 +30,7 @@ Buffers = dict[_Place, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """What an evaluation begins from: the states of the generators, and the buffers."""
+    """The state that an evaluation begins from: that of the generators, and the buffers."""
 
     draws: tuple[Tensor, ...]
     buffers: Buffers
@@ -44,28 +44,28 @@ class Replay:
     """
 
     def __init__(self, device: torch.device, modules: Sequence[nn.Module] = ()) -> None:
-        """Args: modules: of the rate; the buffers inside them are looked after."""
+        """Begin to record; the buffers inside `modules`, those of the rate, are looked after."""
         self._device = device
         self._owners = list({id(owner): owner for module in modules for owner in module.modules()}.values())
         self._moments: list[_Moment] = []
         self._cursor: Iterator[int] | None = None  # None: recording
 
     def wrap(self, rate: OpenRate) -> OpenRate:
-        """The rate whose evaluations are counted."""
+        """Return the rate with its evaluations counted."""
         halves = rate.halves and (self._wrapped(rate.halves[0]), self._wrapped(rate.halves[1]))
         return replace(rate, slope=self._wrapped(rate.slope), halves=halves)
 
     def rewind(self, evaluations: Sequence[int]) -> None:
-        """The next evaluations are those that were recorded as these."""
+        """Let the next evaluations be those that were recorded as these."""
         self._cursor = iter(evaluations)
 
     def close(self) -> None:
-        """Ends the recording. The last moment is what the last evaluation has left."""
+        """End the recording. The last moment is what the last evaluation has left."""
         self._record()
 
     @contextmanager
     def left_alone(self) -> Iterator[None]:
-        """Generators and buffers are after this context what they were before it; the buffers inside are copies."""
+        """Leave generators and buffers after this context as they were before it; the buffers inside are copies."""
         before = self._buffers()
         for place, buffer in before.items():
             place.put(buffer.detach().clone())
@@ -98,7 +98,7 @@ class Replay:
         self._moments.append(_Moment(draws, kept))
 
     def _restore(self, moment: _Moment) -> None:
-        """Brings back what the forward pass has changed, and nothing else."""
+        """Bring back what the forward pass has changed, and nothing else."""
         first, last = self._moments[0], self._moments[-1]
         if first.draws is not last.draws:
             cpu, *cuda = moment.draws

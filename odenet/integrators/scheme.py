@@ -32,12 +32,12 @@ class Stage(NamedTuple):
 
     @property
     def t(self) -> float:
-        """Depth in [0, 1]."""
+        """Return the depth in [0, 1]."""
         return float((self.step + self.abscissa) / self.steps)
 
     @property
     def key(self) -> tuple[int, int, int]:
-        """The stage within its integration as integers: torch.compile looks these up, but not fractions."""
+        """Return the stage within its integration as integers: torch.compile looks these up, but not fractions."""
         return self.step, self.abscissa.numerator, self.abscissa.denominator
 
 
@@ -52,7 +52,7 @@ def _reads_nothing(_: Stage) -> Sequence[Tensor]:
 
 
 def whole_steps(steps: SupportsIndex) -> int:
-    """A number of steps as an int; ValueError where it is no whole number (a bool, or 8.0)."""
+    """Return a number of steps as an int; ValueError where it is no whole number (a bool, or 8.0)."""
     try:
         whole = index(steps)
     except TypeError:
@@ -91,7 +91,7 @@ class Course:
 
     @property
     def size(self) -> float:
-        """Depth time of a step."""
+        """Return the depth time of a step."""
         return self.depth_time / self.steps
 
 
@@ -107,36 +107,36 @@ class Stepping(ABC):
     @property
     @abstractmethod
     def abscissae(self) -> tuple[Fraction, ...]:
-        """Where in a step the rate is evaluated, in order."""
+        """Return where in a step the rate is evaluated, in order."""
 
     @property
     def evaluations(self) -> int:
-        """Rate evaluations per step."""
+        """Return the rate evaluations per step."""
         return len(self.abscissae)
 
     def stages(self, steps: int) -> list[Stage]:
-        """Every evaluation of an integration, in the order in which it happens."""
+        """Return every evaluation of an integration, in the order in which it happens."""
         return [Stage(step, steps, c) for step in range(steps) for c in self.abscissae]
 
     def stages_of(self, step: int, steps: int, *, backward: bool = False) -> list[Stage]:
-        """The evaluations of one step; `backward`: of the same step taken in reverse."""
+        """Return the evaluations of one step; `backward`: of the same step taken in reverse."""
         return [Stage(step, steps, 1 - c if backward else c) for c in self.abscissae]
 
     @abstractmethod
     def start(self, h0: Tensor, course: Course) -> State:
-        """The state before the first step."""
+        """Return the state before the first step."""
 
     @abstractmethod
     def step(self, rate: OpenRate, state: State, step: int, course: Course) -> State:
-        """The state one step on."""
+        """Return the state one step on."""
 
     @abstractmethod
     def unstep(self, rate: OpenRate, state: State, step: int, course: Course) -> State:
-        """The state before `step`: exactly if `reversible`, else by the scheme in reverse time."""
+        """Return the state before `step`: exactly if `reversible`, else by the scheme in reverse time."""
 
     @abstractmethod
     def finish(self, state: State) -> Tensor:
-        """h(1) from the last state."""
+        """Return h(1) from the last state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ class ExplicitRungeKutta(Stepping):
 
     @property
     def abscissae(self) -> tuple[Fraction, ...]:
-        """c_i = sum_j a_ij, as in a consistent tableau."""
+        """Return c_i = sum_j a_ij, as in a consistent tableau."""
         return tuple(sum(row, Fraction(0)) for row in self.a)
 
     def start(self, h0: Tensor, course: Course) -> State:  # noqa: ARG002
@@ -206,7 +206,7 @@ class Shear:
         return self._with(state, self._kept(state, self.keep, self.add).add(slope, alpha=self.weight))
 
     def invert(self, state: State, slope: Tensor) -> State:
-        """The state before, given the slope at the source, which a shear leaves alone; needs keep = 1 or -1."""
+        """Return the state before, given the slope at the source, which a shear leaves alone; needs keep = 1 or -1."""
         assert isinstance(self.keep, float)
         changed = state[self.target].add(slope, alpha=-self.weight)
         before = self._kept(self._with(state, changed), self.keep, -self.keep * self.add)
@@ -232,11 +232,11 @@ class PairScheme(Stepping):
 
     @abstractmethod
     def shears(self, rate: OpenRate, step: int, course: Course) -> list[Shear]:
-        """What a step does, in order."""
+        """Return what a step does, in order."""
 
     @property
     def swaps(self) -> bool:
-        """Whether a step ends by exchanging the two states."""
+        """Return whether a step ends by exchanging the two states."""
         return True
 
     def step(self, rate: OpenRate, state: State, step: int, course: Course) -> State:
@@ -265,7 +265,7 @@ def channel_dim(h: Tensor) -> int:
 def composed(
     f: Callable[[Place, Tensor], Tensor], g: Callable[[Place, Tensor], Tensor]
 ) -> Callable[[Place, Tensor], Tensor]:
-    """The slope of [y; z] from the two halves of a partitioned rate, for schemes that know no halves."""
+    """Return the slope of [y; z] from the two halves of a partitioned rate, for schemes that know no halves."""
     import torch
 
     def slope(place: Place, h: Tensor) -> Tensor:

@@ -121,11 +121,11 @@ class Adaptive:
 
     @property
     def evaluations(self) -> int:
-        """Of the six new ones a step takes; how many steps there are is not known beforehand."""
+        """Return the new evaluations of one step; how many steps there are is not known beforehand."""
         return 6
 
     def stages(self, steps: int) -> list[Stage]:  # noqa: ARG002
-        """None that are known beforehand."""
+        """Return no stage: none is known beforehand."""
         return []
 
     def solve(
@@ -135,7 +135,7 @@ class Adaptive:
         course: Course,
         adjoint: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """h(1), differentiated by autograd; or by the adjoint equation, the tensors of `adjoint` and h0 only."""
+        """Return h(1), differentiated by autograd; or by the adjoint equation, for `adjoint` and h0 only."""
         import torch
         from torchdiffeq import odeint, odeint_adjoint  # type: ignore[import-untyped]
 
@@ -181,7 +181,7 @@ SCHEMES: dict[Scheme, Stepping | Adaptive] = {
 
 
 def refusal(scheme: Scheme, gradient: Gradient) -> str:
-    """Why an integration cannot be differentiated so, and what can be; empty where it can."""
+    """Return why an integration cannot be differentiated so, and what can be; an empty text where it can."""
     if gradient is Gradient.reconstructed and scheme is Scheme.lm:
         return "undoing an LM step divides by k_n, which may be 0; use direct or checkpointed."
     if gradient is Gradient.checkpointed and scheme is Scheme.dopri5:

@@ -62,7 +62,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     @property
     def num_features(self) -> int:
-        """What SyncBatchNorm.convert_sync_batchnorm asks for first, so that it changes nothing before it is refused.
+        """Refuse what SyncBatchNorm.convert_sync_batchnorm asks for first, so that it changes nothing before.
 
         Raises:
             TypeError: always.
@@ -78,7 +78,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def _is_summed_in_order(x: Tensor) -> bool:
-    """Whether torch's kernel would add the values of a channel one by one: on a CPU, channels_last, in fp32 or fp64.
+    """Return whether torch's kernel would add a channel's values one by one: channels_last on a CPU, fp32 or fp64.
 
     Half precision has larger errors of its own. Compilers and fake tensors have formulae of their own.
     """
@@ -140,7 +140,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Normalised:
-    """The same of operations that can be differentiated and batched."""
+    """Do the same by operations that can be differentiated and batched."""
     direction, _ = _standardised(x, eps)
     y = direction * _wide(weight) + _wide(bias)
     mean = _mean(x)
@@ -148,19 +148,19 @@ def _plain(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Normalised:
 
 
 def _standardised(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x of mean 0 and variance 1, and the factor that made it so, (C, 1, 1)."""
+    """Return x with mean 0 and variance 1, and the factor that made it so, (C, 1, 1)."""
     centred = x - _wide(_mean(x))
     scale = _wide((_mean(centred.square()) + eps).rsqrt())
     return centred * scale, scale
 
 
 def _tangent(direction: Tensor, scale: Tensor, v: Tensor) -> Tensor:
-    """The derivative of standardisation along v: symmetric, so also what a gradient v becomes."""
+    """Return the derivative of standardisation along v: symmetric, so also what a gradient v becomes."""
     return scale * (v - _wide(_mean(v)) - direction * _wide(_mean(direction * v)))
 
 
 def _sums(grad_y: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Of grad_y and of grad_y (x - mean) in each channel, in one pass: the gradients of an affine map (x - mean)."""
+    """Return each channel's sums of grad_y and of grad_y (x - mean), in one pass: the gradients of an affine map."""
     rows, channels = _rows(x), len(mean)
     mean_P, one_P = mean.repeat(rows.shape[1] // channels), mean.new_ones(rows.shape[1])
     _, products, totals = torch.ops.aten.native_batch_norm_backward(
@@ -170,7 +170,7 @@ def _sums(grad_y: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(B, H W C), a view of a channels_last tensor."""
+    """Return a view (B, H W C) of a channels_last tensor."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1)
 
 

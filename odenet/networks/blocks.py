@@ -41,7 +41,7 @@ class Perturbation:
     seed: int
 
     def of(self, rate: OpenRate, course: Course, place: tuple[int, int]) -> OpenRate:
-        """The perturbed rate of stage `place[0]` of `place[1]`."""
+        """Return the perturbed rate of stage `place[0]` of `place[1]`."""
 
         def perturbed(slope: Slope, half: int) -> Slope:
             def randomly(stage: Stage, h: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class DepthStage(nn.Module):
 
     @property
     def evaluations(self) -> int:
-        """Rate evaluations of a forward pass; of the last one where the scheme is adaptive."""
+        """Return the rate evaluations of a forward pass; of the last one where the scheme is adaptive."""
         adaptive = isinstance(SCHEMES[self.depth.course.scheme], Adaptive)
         return self._evaluations if adaptive and self._evaluations else self.depth.evaluations
 
@@ -115,7 +115,7 @@ def _noting(rate: OpenRate, calls: list[Stage]) -> OpenRate:
 
 
 def layers_of(names: Sequence[str], change: Change, *, bias: bool) -> nn.Sequential:
-    """The layers of a rate's order as plain ones, which also change width and resolution at the first 3x3 one."""
+    """Return the layers of a rate's order as plain ones; the first 3x3 one changes width and resolution."""
     width, stride, made = change.inputs, change.stride, list[nn.Module]()
     for name in names:
         if name == "norm":

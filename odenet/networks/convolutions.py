@@ -27,7 +27,7 @@ class StridedPointwise(nn.Conv2d):
 def convolution(
     channels: tuple[int, int], *, size: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """Of (in, out) channels, with same padding, initialised N(0, sqrt(2 / (k k C_out))) as in the authors' code."""
+    """Return a convolution of (in, out) channels, same padding, N(0, sqrt(2 / (k k C_out))) as in the authors' code."""
     inputs, outputs = channels
     kind = StridedPointwise if size == 1 and stride > 1 else nn.Conv2d
     conv = kind(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=bias)

@@ -32,7 +32,7 @@ class Head(nn.Module):
 
 
 def pooled(x_BCHW: Tensor, pool: Pool) -> Tensor:
-    """To (B, C, size, size): by the published kernel where that gives this size, else by equal parts of each side.
+    """Pool to (B, C, size, size): by the published kernel where that gives this size, else by equal parts of each side.
 
     Halves of an odd side share its middle. They are written out because a GPU has no deterministic adaptive pool.
     """

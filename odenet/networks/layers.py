@@ -17,7 +17,7 @@ from odenet.networks.widths import Widths
 
 
 def _kernel(nodes: int, outputs: int, inputs: int, size: int) -> nn.Parameter:
-    """(N, C_out, C_in, k, k), stored so that each node's slice is channels_last."""
+    """Return (N, C_out, C_in, k, k), stored so that each node's slice is channels_last."""
     kernel = torch.empty(nodes, outputs, size, size, inputs).permute(0, 1, 4, 2, 3)
     return nn.Parameter(kernel.normal_(std=sqrt(2 / (size * size * outputs))))
 
@@ -26,7 +26,7 @@ class NodeConv(NodeLayer):
     """A convolution with same padding, initialised N(0, 2 / (k k C_out)) as in the papers' code."""
 
     def __init__(self, nodes: int, channels: tuple[int, int], *, size: int = 3, groups: int = 1, bias: bool) -> None:
-        """Args: channels: of x and of y."""
+        """Draw the kernels; `channels` are those of x and of y."""
         super().__init__()
         inputs, outputs = channels
         self.kernel = _kernel(nodes, outputs, inputs // groups, size)
@@ -148,7 +148,7 @@ class NodeFractal(NodeLayer):
         convs, norms = opened[: len(self.convs)], opened[len(self.convs) :]
 
         def fractal(slot: int, x: Tensor, columns: int, first: int) -> Tensor:
-            """Of its parts from `first` on: a column of c uses 2^c - 1."""
+            """Apply the parts from `first` on: a column of c uses 2^c - 1."""
             shallow = F.relu(norms[first](slot, convs[first](slot, x)))
             if columns == 1:
                 return shallow
@@ -171,7 +171,7 @@ class NodeFractal(NodeLayer):
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """What a layer is made from. `inner` are the layers between K and K^T of the symmetric ones."""
+    """The values a layer is made from. `inner` are the layers between K and K^T of the symmetric ones."""
 
     nodes: int
     widths: Widths

@@ -31,7 +31,7 @@ class DepthNet(nn.Module):
     def __init__(
         self, config: ModelConfig, *, channels: int, classes: int, depths: Sequence[Depth] | None = None
     ) -> None:
-        """Raises ValueError where the network cannot be so: see `check_model`."""
+        """Build the network; raise ValueError where it cannot be so: see `check_model`."""
         super().__init__()
         check_model(config)
         wiring, changes = NETWORKS[config.network], stage_changes(config)
@@ -57,16 +57,16 @@ class DepthNet(nn.Module):
         return self.head(x)
 
     def depth_stages(self) -> list[DepthStage]:
-        """The stages that integrate over depth, in order."""
+        """Return the stages that integrate over depth, in order."""
         return [stage for stage in self.stages if isinstance(stage, DepthStage)]
 
     def depths(self) -> list[Depth]:
-        """The present depth of each."""
+        """Return the present depth of each."""
         return [stage.depth for stage in self.depth_stages()]
 
     @property
     def rate_evaluations(self) -> int:
-        """Rate evaluations of one forward pass, all stages together."""
+        """Return the rate evaluations of one forward pass, all stages together."""
         return sum(stage.evaluations for stage in self.depth_stages())
 
     @property
@@ -92,7 +92,7 @@ def _rate(order: RateOrder, nodes: int, widths: Widths, config: ModelConfig) -> 
 def build_model(
     config: ModelConfig, *, channels: int, classes: int, seed: int = 0, depths: Sequence[Depth] | None = None
 ) -> DepthNet:
-    """A network with weights drawn from `seed`, on the CPU, its kernels channels_last.
+    """Build a network with weights drawn from `seed`, on the CPU, its kernels channels_last.
 
     Args:
         channels: of the images.
@@ -101,16 +101,26 @@ def build_model(
 
     Raises:
         ValueError: the network cannot be so: see `check_model`.
+
+    >>> import torch
+    >>> model = build_model(ModelConfig(width=8, nodes=4), channels=3, classes=10)
+    >>> model(torch.zeros(5, 3, 32, 32)).shape
+    torch.Size([5, 10])
     """
     with global_seed(seed, "init"):
         return DepthNet(config, channels=channels, classes=classes, depths=depths)
 
 
 def manifest(model: DepthNet, *, scheme: Scheme | str, steps: int) -> DepthNet:
-    """The same weights (shared, not copied) under another scheme (or its name) and number of steps per stage.
+    """Return the same weights (shared, not copied) under another scheme (or its name) and number of steps per stage.
 
     Raises:
         ValueError: `steps` is no whole number or less than 1, or the network's rate makes no sense under the scheme.
+
+    >>> model = build_model(ModelConfig(), channels=3, classes=10)
+    >>> deeper = manifest(model, scheme="rk4", steps=8)
+    >>> model.rate_evaluations, deeper.rate_evaluations  # in three stages
+    (6, 96)
     """
     scheme, steps = member(Scheme, scheme, "scheme"), whole_steps(steps)
     if steps < 1:

@@ -49,7 +49,7 @@ class ModelConfig:
 
 
 def stage_depths(config: ModelConfig) -> list[Depth]:
-    """The depth of each stage that integrates, in order, at the start of training.
+    """Return the depth of each stage that integrates, in order, at the start of training.
 
     Raises:
         ValueError: a stage has no node, more than the network can have, a number of them that its basis cannot have, no
@@ -90,7 +90,7 @@ def _depth(config: ModelConfig, wiring: Wiring, nodes: int) -> Depth:
 
 
 def stage_changes(config: ModelConfig) -> list[Change]:
-    """Widths and resolution of each stage, and of the one before it."""
+    """Return widths and resolution of each stage, and of the one before it."""
     wiring, changes = NETWORKS[config.network], list[Change]()
     inputs = config.width * (1 if wiring.first_transition else config.widen)
     for index, stride in enumerate(wiring.strides):
@@ -189,7 +189,7 @@ def _check_widths(config: ModelConfig) -> None:
 
 
 def check_every_node_is_read(depths: Sequence[Depth], when: str = "") -> None:
-    """Raises ValueError where no stage of the integration reads some node; `when` says in the message at what time."""
+    """Raise ValueError where no stage of the integration reads some node; `when` tells in the message at what time."""
     for depth in depths:
         scheme, steps = depth.course.scheme, depth.course.steps
         unread = unread_nodes(depth.basis, depth.nodes, scheme, steps)

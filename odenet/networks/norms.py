@@ -23,13 +23,13 @@ class NodeLayer(nn.Module, ABC):
 
     @abstractmethod
     def open(self, readout: Readout, reads: Reads) -> OpenLayer:
-        """The layer with its nodes taken apart for one forward pass; adds to `reads` what it has taken."""
+        """Take the nodes apart for one forward pass, add them to `reads`, return the layer as a function."""
 
     def commit(self, readout: Readout) -> None:
         """End a forward pass; only layers with running state that are in training mode have something to do."""
 
     def multiply_adds(self, pixels: int) -> int:  # noqa: ARG002
-        """Of one evaluation for one image of so many pixels."""
+        """Return those of one evaluation for one image of so many pixels."""
         return 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "NodeLayer":
@@ -104,7 +104,7 @@ class NodeBatchNorm(NodeLayer):
 
 
 def _fit(running_NC: Tensor, seen_EC: Tensor, rows_EN: Tensor, fit_NE: Tensor) -> Tensor:
-    """Node values nearest to the running ones among those that fit best what was seen; unread nodes stay."""
+    """Return the node values nearest to the running ones among those that fit best what was seen; unread nodes stay."""
     return running_NC + mix_nodes(fit_NE, seen_EC - mix_nodes(rows_EN, running_NC))
 
 

@@ -63,7 +63,7 @@ class TransitionOrder:
 
     @property
     def pool_pad_halves(self) -> int:
-        """Parts of the state that are padded; 0: the transition pads nothing."""
+        """Return how many parts of the state are padded; 0: the transition pads nothing."""
         return {"pool_pad": 1, "pool_pad_halves": 2}.get(self.skip[0], 0)
 
 

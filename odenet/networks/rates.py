@@ -39,7 +39,7 @@ class Rate(nn.Module):
         self.memory = nn.Parameter(torch.rand(nodes).sub(1).mul(0.1)) if order.memory else None
 
     def open(self, readout: Readout) -> OpenRate:
-        """The rate as a function of (stage, h) for one forward pass."""
+        """Return the rate as a function of (stage, h) for one forward pass."""
         reads: list[tuple[Tensor, ...]] = []
         first = _open(self.layers, readout, reads)
         halves = None if self.second is None else (first, _open(self.second, readout, reads))
@@ -57,12 +57,12 @@ class Rate(nn.Module):
             layer.commit(readout)
 
     def multiply_adds(self, pixels: int) -> int:
-        """Of one evaluation for one image of so many pixels."""
+        """Return those of one evaluation for one image of so many pixels."""
         return sum(layer.multiply_adds(pixels) for layer in self.node_layers())
 
     @torch.no_grad()
     def initialise(self, how: Initialisation) -> None:
-        """Makes the drawn weights smooth in depth, or the rate zero."""
+        """Make the drawn weights smooth in depth, or the rate zero."""
         if how is Initialisation.smooth:
             for parameter in self.parameters():
                 parameter.copy_(parameter[:1].expand_as(parameter))
@@ -72,7 +72,7 @@ class Rate(nn.Module):
                     parameter.zero_()
 
     def node_layers(self) -> list[NodeLayer]:
-        """All layers, those inside layers too are their own."""
+        """Return the layers; those inside a layer are its own affair."""
         return [layer for stack in (self.layers, self.second or ()) for layer in stack if isinstance(layer, NodeLayer)]
 
 

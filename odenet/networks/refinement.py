@@ -20,7 +20,7 @@ from odenet.networks.table import NETWORKS
 
 
 def refine(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
-    """Halves every cell of every stage in place; theta(t) stays what it was, and so does depth_time.
+    """Halve every cell of every stage in place; theta(t) stays what it was, and so does depth_time.
 
     Weights, biases, batch-norm parameters and statistics and the optimizer's state all move by matrices on the node
     axis, variances and second moments by one of non-negative rows, so that they stay positive. The authors (arXiv
@@ -37,6 +37,13 @@ def refine(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
 
     Raises:
         ValueError: the network cannot be refined.
+
+    >>> from odenet import ModelConfig, build_model
+    >>> model = build_model(ModelConfig(nodes=2), channels=3, classes=10)
+    >>> refine(model)
+    []
+    >>> [depth.nodes for depth in model.depths()]
+    [4, 4, 4]
     """
     _check_refines(model)
     reset = set[str]()
@@ -49,7 +56,7 @@ def refine(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
 
 
 def coarsen(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
-    """Merges the cells of every stage pairwise (L2 projection) and takes half the steps; a stage of one cell stays.
+    """Merge the cells of every stage pairwise (L2 projection) and take half the steps; a stage of one cell stays.
 
     Returns:
         the sorted names of what was reset in the optimizer's state, as `refine` does.
@@ -67,7 +74,7 @@ def coarsen(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
 
 
 def _merged(depth: Depth) -> int:
-    """The number of nodes with half the cells, of which the present one is the refinement; else the present one."""
+    """Return the nodes of half the cells, of which the present ones are the refinement; else the present number."""
     basis, nodes = BASES[depth.basis], depth.nodes
     coarser = [n for n in range(1, nodes) if basis.refined(n) == nodes and 2 * basis.cells(n) == basis.cells(nodes)]
     return coarser[0] if coarser else nodes
@@ -76,7 +83,7 @@ def _merged(depth: Depth) -> int:
 def project(
     model: DepthNet, *, basis: Basis | None = None, nodes: int | None = None, how: Projection = Projection.l2
 ) -> None:
-    """Carries every stage to another basis or number of nodes in place, without data; depth_time stays.
+    """Carry every stage to another basis or number of nodes in place, without data; depth_time stays.
 
     For compression after training (Queiruga et al. 2021, arXiv 2106.10820). Steps change with the cells; `manifest`
     sets other ones. Running variances are interpolated in either case: a projection could make them negative.
@@ -87,6 +94,12 @@ def project(
 
     Raises:
         ValueError: the network's depth cannot change, or the basis cannot have so many nodes.
+
+    >>> from odenet import ModelConfig, build_model
+    >>> model = build_model(ModelConfig(nodes=8), channels=3, classes=10)
+    >>> project(model, basis=Basis.hat, nodes=5)
+    >>> [(depth.basis.name, depth.nodes, depth.course.steps) for depth in model.depths()]
+    [('hat', 5, 4), ('hat', 5, 4), ('hat', 5, 4)]
     """
     _check_refines(model)
     for stage in model.depth_stages():
@@ -120,7 +133,7 @@ def _move(stage: DepthStage, matrices: Matrices, target: Depth, optimizer: Optim
 
 @torch.no_grad()
 def _move_nodes(rate: nn.Module, matrices: Matrices) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-    """Everything in a rate has a node axis. Yields (old, new) parameters."""
+    """Move everything in a rate, which all has a node axis, and yield (old, new) parameters."""
     for module in rate.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             moved = nn.Parameter(mix_nodes(matrices.any_MN, parameter), requires_grad=parameter.requires_grad)

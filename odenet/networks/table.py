@@ -19,7 +19,7 @@ PARTITIONED = (*FIRST_ORDER, Scheme.verlet)
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a network can be asked for; `because` says why not more."""
+    """The limits of what a network can be asked for; `because` is the reason."""
 
     schemes: tuple[Scheme, ...]  # to train with
     manifestations: tuple[Scheme, ...]  # that make sense of trained weights

@@ -13,13 +13,13 @@ class Widths:
     groups: int = 1
 
     def halved(self) -> "Widths":
-        """Of each half of a partitioned rate; ValueError where there is none."""
+        """Return the widths of each half of a partitioned rate; ValueError where there is none."""
         if self.outer % 2:
             raise ValueError(f"a partitioned rate halves its channels: {self.outer} is odd.")
         return replace(self, outer=self.outer // 2, inner=self.inner // 2)
 
     def along(self, names: Sequence[str]) -> list["Widths"]:
-        """The same at each layer of an order: between `reduce` and `expand` the state is the inner one."""
+        """Return the widths at each layer of an order: between `reduce` and `expand` the state is the inner one."""
         inside, found = False, []
         for name in names:
             inside = inside and name != "expand"
@@ -30,7 +30,7 @@ class Widths:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From the state of one stage to that of the next."""
+    """The change from the state of one stage to that of the next."""
 
     inputs: int
     widths: Widths
@@ -42,7 +42,7 @@ class Change:
 
     @property
     def changes(self) -> bool:
-        """Whether the shape does."""
+        """Return whether the shape changes."""
         return self.stride > 1 or self.inputs != self.outputs
 
 

@@ -40,7 +40,7 @@ class Checkpoint:
     progress: dict[str, Any]  # what Training carries besides: plain JSON values
 
     def build(self) -> DepthNet:
-        """The network with its weights, on the CPU."""
+        """Build the network with its weights, on the CPU."""
         config = self.experiment.model
         network = build_model(config, channels=self.channels, classes=self.classes, depths=self.depths)
         network.load_state_dict(self.weights)
@@ -48,7 +48,15 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes beside the target, then renames: a kill or a full disk leaves the old file whole."""
+    """Write beside the target, then rename: a kill or a full disk leaves the old file whole.
+
+    >>> import tempfile
+    >>> from odenet import Training
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     save_checkpoint(Path(directory, "first"), Training(ExperimentConfig()).checkpoint())
+    ...     [file.name for file in Path(directory).iterdir()]
+    ['first']
+    """
     head = {
         "experiment": to_plain(checkpoint.experiment),
         "depths": [to_plain(depth) for depth in checkpoint.depths],
@@ -70,11 +78,19 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads with weights_only, so loading never runs code.
+    """Read a checkpoint, by weights_only, so that loading never runs code.
 
     Raises:
         DamagedCheckpoint: the content does not match its checksum, or is no checkpoint of this version.
         OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> from odenet import Training
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     Training(ExperimentConfig()).save(Path(directory, "first"))
+    ...     checkpoint = load_checkpoint(Path(directory, "first"))
+    >>> checkpoint.epoch, type(checkpoint.build()).__name__
+    (0, 'DepthNet')
     """
     content = path.read_bytes()
     header, payload = content[:HEADER_BYTES], content[HEADER_BYTES:]

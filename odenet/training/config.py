@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, slots=True)
 class TrainingConfig:
-    """How long, from which seed, in which arithmetic."""
+    """The length of training, its seed and its arithmetic."""
 
     epochs: int = 30
     seed: int = 0
@@ -39,7 +39,7 @@ class TrainingConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RuntimeConfig:
-    """Where and how it runs; never part of what is learned."""
+    """The place and manner of a run; never part of what is learned."""
 
     device: Device = Device.auto
     deterministic: bool = False  # on a GPU: bit-exact kernels, slower
@@ -48,7 +48,7 @@ class RuntimeConfig:
     data_dir: str = "data"  # where the files of the published data sets are
 
     def torch_device(self) -> torch.device:
-        """Raises ValueError where CUDA is asked for and not there."""
+        """Return the device; raise ValueError where CUDA is asked for and not there."""
         import torch
 
         if self.device is Device.cuda and not torch.cuda.is_available():
@@ -56,7 +56,7 @@ class RuntimeConfig:
         return torch.device("cuda" if self.device is not Device.cpu and torch.cuda.is_available() else "cpu")
 
     def check(self, model: ModelConfig) -> None:
-        """Raises ValueError where a network cannot be run so."""
+        """Raise ValueError where a network cannot be run so."""
         if self.compile and model.gradient is not Gradient.direct:
             raise ValueError(
                 f"runtime.compile=true with model.gradient={model.gradient.value}: an integration that recomputes runs "
@@ -116,12 +116,12 @@ Config = TypeVar("Config")
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """Nested dictionaries of JSON values; enumerations by their names."""
+    """Return nested dictionaries of JSON values; enumerations by their names."""
     return asdict(config, dict_factory=lambda items: {k: v.value if isinstance(v, Enum) else v for k, v in items})
 
 
 def from_plain(kind: type[Config], plain: Any, where: str = "") -> Config:
-    """The typed config of `to_plain`; fields left out keep their defaults.
+    """Return the typed config of `to_plain`; fields left out keep their defaults.
 
     Raises:
         ValueError: an unknown key, a value of the wrong type, or a combination that cannot be; names the key.
@@ -157,13 +157,13 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def identity(config: ExperimentConfig) -> str:
-    """16 hex digits that two configs share exactly if they are equal."""
+    """Return 16 hex digits that two configs share exactly if they are equal."""
     typed = to_plain(from_plain(ExperimentConfig, to_plain(config)))  # 1 becomes 1.0 where a float is meant
     return hashlib.sha256(json.dumps(typed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def depths_after(config: ExperimentConfig) -> list[Depth]:
-    """The depth of each stage after the last refinement."""
+    """Return the depth of each stage after the last refinement."""
     depths = stage_depths(config.model)
     for _ in range(config.refinement.times):
         depths = [depth.refined() for depth in depths]

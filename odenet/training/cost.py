@@ -12,13 +12,13 @@ from odenet.seeding import generator
 
 
 def forward_gflops(model: DepthNet, shape: tuple[int, int, int]) -> float:
-    """GFLOP of one forward pass for one image of `shape` (C, H, W), as the network now is: see `train_gflops`."""
+    """Return the GFLOP of one forward pass for one image of `shape` (C, H, W), as the network now is."""
     counts, _ = _counted(model, shape)
     return 2 * sum(counts) / 1e9
 
 
 def train_gflops(model: DepthNet, shape: tuple[int, int, int]) -> float:
-    """GFLOP of one training step (forward and backward) for one image of `shape` (C, H, W).
+    """Return the GFLOP of one training step (forward and backward) for one image of `shape` (C, H, W).
 
     Convolutions and linear layers count, two operations for a multiply-add; the backward pass takes each product twice,
     but once for the first layer, whose input needs no gradient. A gradient that recomputes adds a forward pass of the
@@ -31,12 +31,12 @@ def train_gflops(model: DepthNet, shape: tuple[int, int, int]) -> float:
 
 
 def noise_image(model: DepthNet, shape: tuple[int, int, int]) -> Tensor:
-    """The image (1, C, H, W) that costs are measured on."""
+    """Return the image (1, C, H, W) that costs are measured on."""
     return torch.randn(shape, generator=generator(0, "cost"))[None].to(next(model.parameters()))
 
 
 def _counted(model: DepthNet, shape: tuple[int, int, int]) -> tuple[list[int], list[int]]:
-    """Multiply-adds of a forward pass, layer by layer, and those of the stages that a backward pass repeats."""
+    """Return the multiply-adds of a forward pass, layer by layer, and those that a backward pass repeats, by stage."""
     counts: list[int] = []
     recomputed: list[int] = []
 
@@ -69,7 +69,7 @@ def _multiply_adds(module: nn.Module, y: Tensor) -> int:
 
 
 def recomputations(course: Course) -> int:
-    """How often the backward pass evaluates an integration anew."""
+    """Return how often the backward pass evaluates an integration anew."""
     if course.gradient is Gradient.direct:
         return 0
     method = SCHEMES[course.scheme]

@@ -18,7 +18,7 @@ LATENCY_IMAGES, LATENCY_PASSES = 32, 5
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Of a network at its present depth."""
+    """The parameters, cost, memory and latency of a network at its present depth."""
 
     parameters: int
     gflops: float  # of one image's forward pass
@@ -28,7 +28,7 @@ class Footprint:
 
 
 def footprint(model: DepthNet, shape: tuple[int, int, int], batch_size: int, *, moments: int = 1) -> Footprint:
-    """Measures a network, on the device where it is; it stays as it was.
+    """Measure a network, on the device where it is; it stays as it was.
 
     Memory is counted: weights, gradients, `moments` tensors of the optimizer for each weight, buffers, and what one
     forward pass of `batch_size` images saves for its backward pass, in the precision that the caller's autocast gives.
@@ -53,7 +53,7 @@ def _bytes_at_rest(model: DepthNet, moments: int) -> int:
 
 
 def _bytes_saved(model: DepthNet, shape: tuple[int, int, int], batch_size: int) -> int:
-    """By extension from two and three images, so that a network too large for this device is measured all the same.
+    """Extend from two and three images, so that a network too large for this device is measured all the same.
 
     Every tensor saved is proportional to the batch or independent of it.
     """
@@ -62,7 +62,7 @@ def _bytes_saved(model: DepthNet, shape: tuple[int, int, int], batch_size: int) 
 
 
 def _saved_by(model: DepthNet, shape: tuple[int, int, int], images: int) -> int:
-    """Each storage once; the copy keeps the running statistics of `model` as they are."""
+    """Count each storage once; the copy keeps the running statistics of `model` as they are."""
     measured = copy.deepcopy(model).train()
     at_rest = {t.untyped_storage().data_ptr() for t in (*measured.parameters(), *measured.buffers())}
     saved: dict[int, int] = {}
@@ -80,7 +80,7 @@ def _saved_by(model: DepthNet, shape: tuple[int, int, int], images: int) -> int:
 
 
 def _latency_ms(model: DepthNet, shape: tuple[int, int, int]) -> float:
-    """The median of some forward passes after one that warms up."""
+    """Return the median of some forward passes after one that warms up."""
     x_BCHW, seconds = noise_image(model, shape).expand(LATENCY_IMAGES, *shape).contiguous(), []
     with evaluating(model):
         for _ in range(1 + LATENCY_PASSES):
@@ -93,6 +93,6 @@ def _latency_ms(model: DepthNet, shape: tuple[int, int, int]) -> float:
 
 
 def _wait(device: torch.device) -> None:
-    """For a GPU to finish what it was given."""
+    """Wait for a GPU to finish what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

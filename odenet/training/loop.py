@@ -44,7 +44,7 @@ class Report:
 
 @dataclass(slots=True)
 class Progress:
-    """What training carries from epoch to epoch besides weights and optimizer."""
+    """The state that training carries from epoch to epoch besides weights and optimizer."""
 
     gflops: float = 0.0
     seconds: float = 0.0
@@ -54,7 +54,7 @@ class Progress:
 
     @classmethod
     def restored(cls, plain: dict[str, Any]) -> "Progress":
-        """From the values of a checkpoint; those of an older version have no `last`."""
+        """Restore the progress from a checkpoint's values; those of an older version have no `last`."""
         last = plain.get("last")
         return cls(**{**plain, "recent": tuple(plain["recent"]), "last": None if last is None else Report(**last)})
 
@@ -64,6 +64,13 @@ class Training:
 
     Every draw comes from (seed, purpose, epoch, iteration), so resumed equals uninterrupted, bit for bit, on the same
     device and thread count (on a GPU with runtime.deterministic).
+
+    >>> from odenet import TrainingConfig
+    >>> training = Training(ExperimentConfig(training=TrainingConfig(epochs=2)))
+    >>> [report.epoch for report in training]
+    [1, 2]
+    >>> sorted(training.last.metrics)[-3:]
+    ['train/loss', 'val/accuracy', 'val/loss']
     """
 
     def __init__(
@@ -74,7 +81,9 @@ class Training:
         data: Splits | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        """Args:
+        """Build network, optimizer and batches, or take them from a checkpoint.
+
+        Args:
             data: what `load_data(config.data, runtime.data_dir)` gives, where the caller has it already.
             checkpoint: goes on from there.
 
@@ -126,7 +135,7 @@ class Training:
         self._prepare()
 
     def _prepare(self) -> None:
-        """What depends on the present depth."""
+        """Set up what depends on the present depth."""
         if self._runtime.check_drift:
             for stage in self.model.depth_stages():
                 stage.drift = self._drift
@@ -139,7 +148,7 @@ class Training:
         return self
 
     def __next__(self) -> Report:
-        """Trains one epoch and measures it.
+        """Train one epoch and measure it.
 
         Raises:
             Diverged: the loss is not finite.
@@ -166,11 +175,11 @@ class Training:
 
     @property
     def last(self) -> Report | None:
-        """The report of the last epoch, also of one before the checkpoint: for a caller who cannot know who got it."""
+        """Return the report of the last epoch, also of one before the checkpoint: a caller may not know who got it."""
         return self._progress.last
 
     def iterations(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """`count` batches of the present epoch and as many further ones as it takes: for a dry run with `update`."""
+        """Return `count` batches of this epoch and as many further ones as it takes: for a dry run with `update`."""
         self.model.train()
         epochs = (
             self.train_batches.epoch(self.config.training.seed, e, self.config.optim.batch_size)
@@ -193,7 +202,7 @@ class Training:
         return loss
 
     def update(self, x_BCHW: Tensor, labels_B: Tensor, iteration: int) -> Tensor:
-        """One iteration of the present epoch, counted from 0.
+        """Do one iteration of the present epoch, counted from 0.
 
         Returns:
             the mean cross-entropy of the batch, detached, without the regularization.
@@ -240,7 +249,7 @@ class Training:
         }
 
     def checkpoint(self) -> Checkpoint:
-        """The present state; its tensors are the live ones, so save it before the next epoch."""
+        """Return the present state; its tensors are the live ones, so save it before the next epoch."""
         return Checkpoint(
             experiment=self.config,
             depths=self.model.depths(),
@@ -253,5 +262,5 @@ class Training:
         )
 
     def save(self, path: Path) -> None:
-        """Writes `checkpoint()` to a file."""
+        """Write `checkpoint()` to a file."""
         save_checkpoint(path, self.checkpoint())

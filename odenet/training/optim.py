@@ -40,7 +40,7 @@ def build_optimizer(model: DepthNet, config: OptimConfig) -> Optimizer:
 
 
 def learning_rate(config: OptimConfig, progress: float) -> float:
-    """The rate after the fraction `progress` of all iterations, in [0, 1)."""
+    """Return the rate after the fraction `progress` of all iterations, in [0, 1)."""
     if config.schedule is Schedule.cosine:
         return config.lr * (1 + math.cos(math.pi * progress)) / 2
     if config.schedule is Schedule.step:
@@ -77,6 +77,6 @@ def scale_depth_gradients(model: DepthNet) -> None:
 
 @lru_cache(maxsize=256)
 def _inverse_mass_NN(depth: Depth, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """M^{-1} / initial nodes, computed in float64 once in a process and kept as it is applied."""
+    """Return M^{-1} / initial nodes, computed in float64 once in a process and kept as it is applied."""
     mass_NN = BASES[depth.basis].mass_NN(depth.nodes)
     return torch.linalg.inv(depth.initial_nodes * mass_NN).to(device, dtype)

@@ -6,14 +6,14 @@ from enum import Enum
 
 
 class OptimizerKind(Enum):
-    """Fused where torch has it."""
+    """The optimizers, fused where torch has that."""
 
     sgd = "sgd"
     adamw = "adamw"
 
 
 class Schedule(Enum):
-    """How the learning rate falls over training."""
+    """The fall of the learning rate over training."""
 
     cosine = "cosine"  # to 0
     step = "step"  # by 10 after a half and after three quarters of training (paper 1A: 0.25, 0.5, 0.75)
@@ -29,7 +29,7 @@ class DepthMetric(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
-    """Minimisation of the cross-entropy."""
+    """The minimisation of the cross-entropy."""
 
     optimizer: OptimizerKind = OptimizerKind.sgd
     lr: float = 0.1

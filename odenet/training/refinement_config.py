@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True, slots=True)
 class RefinementConfig:
-    """When a network grows: `count` times, first after the fraction `first` of the epochs, then every `interval`.
+    """The times of refinement: `count`, the first after the fraction `first` of the epochs, then every `interval`.
 
     Or at the start of the epochs `at`, counted from 0. After the fraction `coarsen` its cells are merged pairwise.
     """
@@ -35,16 +35,16 @@ class RefinementConfig:
 
     @property
     def times(self) -> int:
-        """How many refinements there are."""
+        """Return how many refinements there are."""
         return self.count if self.at is None else len(self.at)
 
     @property
     def asked(self) -> str:
-        """The key that says how many, with its value."""
+        """Return the key that tells how many, with its value."""
         return f"count={self.count}" if self.at is None else f"at={self.at}"
 
     def due(self, epochs: int) -> list[int]:
-        """The epochs, counted from 0, at whose start the network is refined.
+        """Return the epochs, counted from 0, at whose start the network is refined.
 
         Raises:
             ValueError: they do not fit before the last epoch, each after the one before.
@@ -63,7 +63,7 @@ class RefinementConfig:
         return due
 
     def coarsens(self, epochs: int) -> int | None:
-        """The epoch, counted from 0, at whose start cells are merged; None: never.
+        """Return the epoch, counted from 0, at whose start cells are merged; None: never.
 
         Raises:
             ValueError: it is not after the last refinement and before the end.

@@ -8,7 +8,7 @@ from odenet.networks.model import DepthNet
 
 
 def roughness(model: DepthNet) -> Tensor:
-    """sum over stages of the integral of ||dK/dt||^2 + ||db/dt||^2 over kernels K and biases b of the rate.
+    """Return the sum over stages of the integral of ||dK/dt||^2 + ||db/dt||^2 over the rate's kernels and biases.
 
     "Weight decay in time" of Chang et al. 2018 (arXiv 1709.03698), with the node spacing, so that a refinement leaves
     the value as it is; weights that jump count their squared jumps over the initial spacing. Never across stages.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, slots=True)
 class RegularizationConfig:
-    """Beside weight decay, which is the optimizer's. 0 switches a term off."""
+    """Regularization beside weight decay, which is the optimizer's. 0 switches a term off."""
 
     smoothness: float = 0.0  # strength of the weights' smoothness in depth
     stochastic_depth: float = 0.0  # probability to leave out the last block; that of others grows linearly with depth
@@ -31,7 +31,7 @@ class RegularizationConfig:
             )
 
     def perturbation(self, seed: int, epoch: int, iteration: int) -> Perturbation | None:
-        """The random part of one iteration; None where there is none."""
+        """Return the random part of one iteration; None where there is none."""
         if not self.stochastic_depth and not self.noise:
             return None
         from odenet.networks.blocks import Perturbation

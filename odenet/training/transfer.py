@@ -26,7 +26,7 @@ CHANGEABLE = (
 
 
 def transfer(checkpoint: Checkpoint, experiment: ExperimentConfig) -> Checkpoint:
-    """The same network in training, at the same epoch, under `experiment`; `checkpoint` stays as it was.
+    """Return the same network in training, at the same epoch, under `experiment`; `checkpoint` stays as it was.
 
     Weights, the optimizer's state and progress (so also what was spent) are kept. Steps become the new substeps times
     the present cells, the scheme the new one; more `model.nodes` are refinements, beside those there were and will be.
@@ -68,7 +68,7 @@ def _flat(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _refinements(old: ExperimentConfig, new: ExperimentConfig) -> int:
-    """How many lead from the nodes of the one to those of the other."""
+    """Return how many refinements lead from the nodes of the one to those of the other."""
     wanted = _nodes(stage_depths(new.model))
     depths, times = stage_depths(old.model), 0
     while (present := _nodes(depths)) != wanted:
@@ -93,6 +93,6 @@ def _take_course(model: DepthNet, experiment: ExperimentConfig) -> None:
 
 
 def _take_hyperparameters(optimizer: Optimizer, fresh: Optimizer) -> None:
-    """All but the learning rate, which every iteration sets: so a transfer that changes nothing is the identity."""
+    """Set all but the learning rate, which every iteration sets: a transfer that changes nothing is the identity."""
     for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
         group.update({key: value for key, value in new.items() if key not in ("params", "lr")})
