@@ -18,10 +18,8 @@ from odenet.networks.blocks import DepthStage, Perturbation, Transition
 from odenet.networks.convolutions import convolution
 from odenet.networks.heads import Head
 from odenet.networks.model_config import ModelConfig, check_model, stage_changes, stage_depths
-from odenet.networks.orders import RateOrder
 from odenet.networks.rates import Rate
 from odenet.networks.table import NETWORKS, Stem
-from odenet.networks.widths import Widths
 from odenet.seeding import global_seed
 
 
@@ -45,7 +43,8 @@ class DepthNet(nn.Module):
         for order, change in zip([*first, *transitions[1:]], changes, strict=True):
             self.transitions.append(nn.Identity() if order is None else Transition(order, change))
         for index, (order, change, depth) in enumerate(zip(rates, changes, depths, strict=True)):
-            rate = _rate(order, depth.nodes, change.widths, config)
+            rate = Rate(order, depth.nodes, change.widths, skip_init=config.skip_init)
+            rate.initialise(config.initialisation)
             self.stages.append(DepthStage(rate, depth, (index, len(depths))))
         self.head = Head(changes[-1].outputs, classes, layers=wiring.head, pool=wiring.pool)
         self.config = config
@@ -81,12 +80,6 @@ def _stem(stem: Stem, channels: int, width: int) -> nn.Module:
     else:
         conv = convolution((channels, width), size=stem.size)
     return nn.Sequential(conv, BatchNorm(width), nn.ReLU(inplace=True)) if stem.norm else conv
-
-
-def _rate(order: RateOrder, nodes: int, widths: Widths, config: ModelConfig) -> Rate:
-    rate = Rate(order, nodes, widths, skip_init=config.skip_init)
-    rate.initialise(config.initialisation)
-    return rate
 
 
 def build_model(

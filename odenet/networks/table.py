@@ -73,10 +73,6 @@ def _times_one(nodes: int) -> float:  # noqa: ARG001
     return 1.0
 
 
-def _heun_time(nodes: int) -> float:
-    return (nodes - 1) / nodes
-
-
 _ODE = Capability(FIRST_ORDER, FIRST_ORDER, because="its rate is an ODE of first order")
 _RESNET = Capability(
     (Scheme.euler,),
@@ -200,7 +196,7 @@ NETWORKS: dict[Network, Wiring] = {
         _SCALED,
         scheme=Scheme.heun,
         basis=Basis.hat,
-        depth_time=_heun_time,
+        depth_time=lambda nodes: (nodes - 1) / nodes,
         capability=replace(_ODE, bases=(Basis.hat,), because="HeunNet shares the functions of its nodes between steps"),
     ),
     Network.lm_resnet: _LM_NET,
