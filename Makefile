@@ -38,7 +38,7 @@ faults: .venv/ready
 
 # Pins what pyproject.toml asks for: names, versions and platform markers only.
 lock:
-	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --upgrade --no-header --no-annotate \
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --extra onnx --upgrade --no-header --no-annotate \
 		pyproject.toml --output-file requirements.lock
 
 clean:

@@ -30,8 +30,9 @@ def batch_norm(x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float = EP
         y, mean_C, var_C = _BatchNorm.apply(x_BCHW, weight_C, bias_C, eps)
         n = x_BCHW.numel() // len(weight_C)
         return y, mean_C, var_C * (n / max(n - 1, 1))
-    # With momentum 1 the kernel writes this batch's own statistics, which it computes anyway.
-    mean_C, var_C = torch.empty_like(weight_C, requires_grad=False), torch.empty_like(weight_C, requires_grad=False)
+    # With momentum 1 the kernel writes this batch's own statistics, which it computes anyway. Zeros, because it weighs
+    # what was there by 0, and 0 times NaN is NaN.
+    mean_C, var_C = torch.zeros_like(weight_C), torch.zeros_like(weight_C)
     y = F.batch_norm(x_BCHW, mean_C, var_C, weight_C, bias_C, training=True, momentum=1.0, eps=eps)
     return y, mean_C, var_C
 

@@ -64,6 +64,18 @@ def test_running_statistics_take_the_unbiased_variance() -> None:
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
 
 
+@pytest.mark.parametrize("layout", [LAST, FIRST])
+def test_no_memory_is_read_before_it_is_written(layout: torch.memory_format) -> None:
+    try:
+        torch.use_deterministic_algorithms(True)  # which fills new memory with NaN
+        x, weight = normal(4, 3, 5, 5).contiguous(memory_format=layout).requires_grad_(), normal(3).requires_grad_()
+        y, mean, variance = batch_norm(x, weight, normal(3))
+        gradients = torch.autograd.grad(y.square().sum(), [x, weight])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(bool(found.isfinite().all()) for found in (y, mean, variance, *gradients))
+
+
 def test_derivatives_are_right_forwards_backwards_twice_and_many_at_a_time() -> None:
     inputs = (channels_last(5, 3, 4, 2), *(normal(3, dtype=torch.float64).requires_grad_() for _ in range(2)))
 
