@@ -44,7 +44,8 @@ def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, .
             _apply_space(composed, arguments)
         config = OmegaConf.to_object(composed)
         assert isinstance(config, AppConfig)
-        config.space.build()
+        if saved is not None:
+            config.space.build()  # that of a command line was built to apply it
     except OmegaConfBaseException as error:
         raise InputError(_said(error.__cause__ or error)) from error
     except (ValueError, TypeError) as error:
