@@ -18,13 +18,14 @@ from measure import parser, print_table, write
 from ray import tune
 from rich.console import Console
 
-from sweep.cluster import connected
-from sweep.compose import load
-from sweep.recorder import Book
-from sweep.runner import run_works
-from sweep.search import Search
-from sweep.session import Session
-from sweep.tracking import delivering
+from sweep.cluster.connect import connected
+from sweep.cluster.resources import trial_resources
+from sweep.config.compose import load
+from sweep.execution.run import run_works
+from sweep.execution.session import Session
+from sweep.execution.trial_log import TrialLog
+from sweep.stages.search import Search, prepare_search
+from sweep.tracking.outbox import delivering
 
 PAGE = 4096 / 2**20  # MiB
 PATIENCE = 3600.0  # that the delivery may go on after the last trial
@@ -43,7 +44,7 @@ class Nothing(tune.Trainable):
         costs = {"cost/train_gflops": 0.0, "cost/seconds": 0.0, "cost/rate_evaluations": 0}
         depth = {"depth/steps": 1, "depth/nodes": 1}
         metrics = {"train/loss": 1.0, "val/loss": 1.0, "val/accuracy": 0.5, "objective": 0.5}
-        return {**metrics, **costs, **depth, "epoch": 1, "parameters": 0, "outcome": "done", "done": True}
+        return {**metrics, **costs, **depth, "epoch": 1, "weights": 0, "outcome": "done", "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Ray keeps none."""
@@ -61,9 +62,9 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
-def resident_at(trials: int, book: Book) -> float:
+def resident_at(trials: int, log: TrialLog) -> float:
     """Waits until so many trials have begun."""
-    while len(book.rows) < trials:
+    while len(log.rows) < trials:
         time.sleep(0.02)
     return resident()
 
@@ -73,9 +74,9 @@ def measure(trials: int, directory: Path, sampler: str) -> dict[str, float]:
     asked = [f"runtime.runs_dir={directory}", f"search.sampler={sampler}", f"search.trials={trials}"]
     config, name = load([*asked, "training.epochs=1", "refinement.count=0", "space=resnet"]), f"none-{sampler}-{trials}"
     with delivering(directory / name, None, PATIENCE) as tracker, ThreadPoolExecutor(1) as beside:
-        session = Session(config, name, tracker, Console(quiet=True))
-        work = DoingNothing(session)
-        early = beside.submit(resident_at, trials // 10, work.batch.book)
+        session = Session(config, name, tracker, Console(quiet=True), trial_resources(config.runtime.resources))
+        work = DoingNothing(session, prepare_search(config))
+        early = beside.submit(resident_at, trials // 10, work.batch.log)
         started = time.perf_counter()
         run_works([work], name, session.directory / "ray", Nothing)
         ended = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The long forms of tests/test_faults.py: kills at random moments, an outage of a minute, a thousand trials.
+"""The long forms of tests/sweep/faults: kills at random moments, an outage of a minute, a thousand trials.
 
     python benchmarks/faults.py [--seed 0] [--quick] [--only drivers workers outage trials]
 
@@ -23,9 +23,9 @@ from pathlib import Path
 from bench_overhead import overhead
 from measure import parser, print_table, write
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # they start, kill and read sweeps for the tests as well
-from fault_drivers import TINY, Driver, Place, asked, differences, endings, lines, place, rows_of
-from store_server import StoreServer
+sys.path.insert(0, str(Path(__file__).parents[1]))  # they start, kill and read sweeps for the tests as well
+from tests.sweep.faults.fault_drivers import TINY, Driver, Place, asked, differences, endings, lines, place, rows_of
+from tests.sweep.store_server import StoreServer
 
 SEARCH = [*TINY, "training.epochs=20", "search.checkpoint_every=2", "search.trials=8"]
 KINDS = {

@@ -20,14 +20,16 @@ from measure import RESULTS, print_table
 from rich.console import Console
 from scipy.stats import t as student
 
-from sweep.cluster import connected
-from sweep.compose import load
-from sweep.export import CurveRow, TrialRow, read_rows
-from sweep.outcome import Outcome
-from sweep.runner import run_works
-from sweep.search import Search
-from sweep.session import Session
-from sweep.tracking import delivering
+from sweep.cluster.connect import connected
+from sweep.cluster.resources import trial_resources
+from sweep.config.compose import load
+from sweep.execution.run import run_works
+from sweep.execution.session import Session
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CurveRow, TrialRow
+from sweep.records.tables import read_rows
+from sweep.stages.search import Search, prepare_search
+from sweep.tracking.outbox import delivering
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 TASK = ["space=continuous", "data.per_class=20", "model.width=8", "training.epochs=27", "search.sampler=random"]
@@ -59,8 +61,10 @@ def run(configurations: dict[str, list[str]], directory: Path) -> None:
     configs = {name: load([*words, f"runtime.runs_dir={directory}"]) for name, words in configurations.items()}
     first = next(iter(configs.values()))
     with connected(first.cluster, directory), delivering(directory, None) as tracker:
-        sessions = [Session(config, name, tracker, Console()) for name, config in configs.items()]
-        run_works([Search(session) for session in sessions], "schedulers", directory / "ray")
+        per_trial = trial_resources(first.runtime.resources)
+        sessions = [Session(config, name, tracker, Console(), per_trial) for name, config in configs.items()]
+        searches = [Search(session, prepare_search(session.config)) for session in sessions]
+        run_works(searches, "schedulers", directory / "ray")
 
 
 def history(directory: Path) -> list[tuple[float, float]]:

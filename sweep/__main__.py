@@ -8,7 +8,11 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from sweep.commandline import Command, help_text, parse, shell_completion
+from sweep.cli.command_line import Command
+from sweep.cli.commands import STAGES
+from sweep.cli.completion import shell_completion
+from sweep.cli.parse import help_text, parse
+from sweep.cli.run_stages import print_config
 from sweep.errors import InputError, WorkError
 
 PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe: no window limits it
@@ -54,12 +58,8 @@ def _dispatch(command: Command, console: Console) -> None:
     elif not command.stage:
         shell_completion(command.flags)
     else:
-        from sweep import stages
-
-        if "--cfg" in command.flags:
-            stages.print_config(command, console)
-        else:
-            stages.RUN[command.stage](command, console)
+        run = print_config if "--cfg" in command.flags else STAGES[command.stage].run
+        run(command, console)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from odenet.networks import NETWORKS
 from odenet.schemes import SCHEMES
 from odenet.stepping import Course
 from odenet.terms import Basis, Gradient, Network, Scheme
-from sweep.compose import load
-from sweep.config import override
+from sweep.config.compose import load
+from sweep.config.overrides import override
 
 PAGE = Path(__file__).parents[1] / "docs/networks.md"
 TEXT = PAGE.read_text()

@@ -30,35 +30,29 @@ ONLY_IN = {
     "sklearn": {"odenet.data"},
     "torchdiffeq": {"odenet.schemes"},
     "torchvision": {"odenet.data"},
-    "grpc": {"sweep.joining"},
-    "hydra": {"sweep.config", "sweep.compose", "sweep.commandline"},
-    "omegaconf": {"sweep.config", "sweep.compose", "sweep.stages"},
-    "jinja2": {"sweep.report"},
-    "mlflow": {"sweep.delivery"},
-    "optuna": {"sweep.samplers", "sweep.journal", "sweep.proposals", "sweep.verify"},
-    "packaging": {"sweep.doctor"},
+    "grpc": {"sweep.cluster.join"},
+    "hydra": {"sweep.config", "sweep.cli.completion"},
+    "omegaconf": {"sweep.config"},
+    "jinja2": {"sweep.report.page"},
+    "mlflow": {"sweep.tracking"},
+    "optuna": {"sweep.tuning", "sweep.stages.verify"},
+    "packaging": {"sweep.stages.doctor"},
     "plotly": {"sweep.report"},
-    "ray": {
-        *("sweep.joining", "sweep.cluster", "sweep.trial", "sweep.runner", "sweep.bridge"),
-        *("sweep.evaluate", "sweep.doctor"),
-    },
-    "scipy": {"sweep.intervals"},
+    "ray": {"sweep.cluster", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
+    "scipy": {"sweep.report.statistics"},
 }
 ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "grpc"}
 COMES_WITH = {"grpc": ["ray"]}  # Ray's own channel is what is looked into
-STAGES_TOGETHER = {("plan", "search")}  # `search.check` is what plan shows
 
 
 @dataclass(frozen=True)
 class Import:
     module: str  # importing, dotted: sweep.report.figures
-    target: str  # imported, dotted
+    target: str  # imported, dotted: a module, or a thing in one
     inside: bool  # a function
 
-    @property
-    def unit(self) -> str:
-        """The importing module as the order knows it: sweep.report."""
-        return ".".join(self.module.split(".")[:2])
+    def sits_in(self, place: str) -> bool:
+        return f"{self.module}.".startswith(f"{place}.")
 
 
 def sources(*packages: str) -> list[Path]:
@@ -84,8 +78,9 @@ def targets(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports are absolute"
         assert node.module is not None
-        # `from sweep import search` names a module, `from sweep.search import run` a thing in one.
-        return [f"{node.module}.{alias.name}" if node.module in PACKAGES else node.module for alias in node.names]
+        # `from sweep.tuning import samplers` names a module, `from sweep.tuning.samplers import given` a thing in one.
+        is_folder = ROOT.joinpath(*node.module.split(".")).is_dir()
+        return [f"{node.module}.{alias.name}" if is_folder else node.module for alias in node.names]
     return []
 
 
@@ -96,12 +91,23 @@ def imports(package: str) -> Iterator[Import]:
             yield from (Import(dotted(path), target, id(node) in nested) for target in targets(node))
 
 
-def order(package: str) -> list[set[str]]:
-    """The groups of CONTRIBUTING.md from left to right; modules of one group do not import each other."""
+def orders(package: str) -> dict[str, list[set[str]]]:
+    """The groups of CONTRIBUTING.md from left to right: of a package (key "") and of its folders by name."""
     paragraphs = (ROOT / "CONTRIBUTING.md").read_text().split("\n\n")
     heads = [place for place, text in enumerate(paragraphs) if text.startswith(f"`{package}` (")]
     assert len(heads) == 1, f"CONTRIBUTING.md gives no order, or more than one, for {package}"
-    return [set(re.findall(r"\w+", group)) for group in paragraphs[heads[0] + 1].split("<")]
+    found = {"": paragraphs[heads[0] + 1]}
+    if ":" in paragraphs[heads[0] + 2].partition("<")[0]:
+        for line in re.sub(r"\n +<", " <", paragraphs[heads[0] + 2]).splitlines():
+            folder, _, order = line.partition(":")
+            found[folder.strip()] = order
+    return {folder: [set(re.findall(r"\w+", group)) for group in text.split("<")] for folder, text in found.items()}
+
+
+def parts(name: str, package: str) -> tuple[str, str]:
+    """Folder and module of a dotted name: ("config", "schema"); ("", "errors") for a module outside of all folders."""
+    first, *rest = name.removeprefix(f"{package}.").split(".")
+    return (first, rest[0] if rest else "") if (ROOT / package / first).is_dir() else ("", first)
 
 
 # Imports
@@ -109,22 +115,46 @@ def order(package: str) -> list[set[str]]:
 
 @pytest.mark.parametrize("package", ["odenet", "sweep"])
 def test_a_module_imports_only_what_stands_left_of_it(package: str) -> None:
-    rank = {f"{package}.{name}": place for place, group in enumerate(order(package)) for name in group}
+    ranks = {
+        (folder, name): place
+        for folder, groups in orders(package).items()
+        for place, group in enumerate(groups)
+        for name in group
+    }
     for found in imports(package):
-        target = ".".join(found.target.split(".")[:2])
-        if found.unit == package or target.split(".")[0] != package or target == found.unit:
-            continue  # the package's own face, another package, or within one module
-        assert {target, found.unit} <= rank.keys(), f"CONTRIBUTING.md has no place for {target} or {found.unit}"
-        pair = (found.unit.split(".")[1], target.split(".")[1])
-        assert rank[target] < rank[found.unit] or pair in STAGES_TOGETHER, f"{found.module} imports {found.target}"
+        if package in (found.module, found.target) or not found.target.startswith(f"{package}."):
+            continue  # the package's own face, or another package
+        (here, module), (there, target) = parts(found.module, package), parts(found.target, package)
+        if here == there and (here, module) in ranks:
+            places = (here, target), (here, module)
+            if module == target:
+                continue
+        else:
+            places = ("", there or target), ("", here or module)
+            if places[0] == places[1]:
+                continue  # within a folder that has no order of its own
+        assert set(places) <= ranks.keys(), f"CONTRIBUTING.md has no place for {found.module} or {found.target}"
+        assert ranks[places[0]] < ranks[places[1]], f"{found.module} imports {found.target}"
 
 
 @pytest.mark.parametrize("package", ["odenet", "sweep"])
 def test_the_order_names_every_module_and_no_other(package: str) -> None:
-    named = [name for group in order(package) for name in sorted(group)]
-    assert len(named) == len(set(named))
-    present = {path.relative_to(ROOT / package).parts[0].removesuffix(".py") for path in sources(package)}
-    assert set(named) == present - {"__init__", "conf"}
+    for folder, groups in orders(package).items():
+        named = [name for group in groups for name in sorted(group)]
+        assert len(named) == len(set(named))
+        place = ROOT / package / folder
+        present = {path.relative_to(place).parts[0].removesuffix(".py") for path in place.rglob("*.py")}
+        assert set(named) == present - {"__init__", "conf"}, folder or package
+
+
+def test_every_folder_of_sweep_has_an_order_of_its_own() -> None:
+    folders = {path.parent.name for path in (ROOT / "sweep").glob("*/__init__.py")}
+    assert folders == set(orders("sweep")) - {""}
+
+
+def test_a_folder_has_at_most_about_a_dozen_modules() -> None:
+    sizes = {folder: len(list((ROOT / "sweep" / folder).glob("*.py"))) - 1 for folder in orders("sweep")}
+    assert {folder: size for folder, size in sizes.items() if size > 15} == {}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -133,7 +163,7 @@ def test_a_package_imports_only_what_it_is_allowed(package: str) -> None:
         name = found.target.split(".")[0]
         allowed = name in sys.stdlib_module_names or name == package or name in MAY_IMPORT[package]
         assert allowed, f"{found.module} imports {found.target}"
-        assert name not in ONLY_IN or found.unit in ONLY_IN[name], f"{found.module} imports {found.target}"
+        assert name not in ONLY_IN or any(map(found.sits_in, ONLY_IN[name])), f"{found.module} imports {found.target}"
         assert name not in ONLY_IN_FUNCTIONS or found.inside, f"{found.module} imports {found.target} where it stands"
 
 

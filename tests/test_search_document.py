@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sweep.commandline import STAGES
-from sweep.compose import known_keys
-from sweep.outcome import STATES, Outcome
-from sweep.search_config import SamplerKind, SchedulerKind
+from sweep.cli.commands import STAGES
+from sweep.config.compose import known_keys
+from sweep.config.search_config import SamplerKind, SchedulerKind
+from sweep.records.outcome import STATES, Outcome
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/search.md").read_text()

@@ -1,16 +1,17 @@
-"""Runs as dots, differences to the baseline and learning curves."""
+"""Runs as dots, differences to the baseline, learning curves, and networks under other integrators."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from sweep.export import CurveRow, Phase, TrialRow
-from sweep.intervals import EQUIVALENCE, Interval
-from sweep.outcome import Outcome
-from sweep.report.blocks import GREY, INK, PALETTE, Figure, figure, label, plural
-from sweep.report.results import FAILED, UNFINISHED, Family, Study, TaskResults
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CurveRow, Phase, TrialRow
+from sweep.report.elements import GREY, INK, PALETTE, Figure, figure, label, plural, points
+from sweep.report.results import FAILED, UNFINISHED, Family, Study, TaskResults, is_trained, manifestation_differences
+from sweep.report.statistics import EQUIVALENCE, Interval
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "pentagon", "hexagon", "triangle-down")
 
@@ -182,3 +183,42 @@ def _bundle(
         x=x, y=y, name=title, line=line, opacity=0.7, mode="lines+markers" if end else "lines", customdata=trial,
         marker={"symbol": end or "circle", "size": sizes}, hovertemplate="trial %{customdata}, epoch %{x}: %{y:.3g}",
     )  # fmt: skip
+
+
+def manifestations(task: TaskResults, family: Family, name: str) -> Figure | None:
+    """None when the networks were measured under nothing but what they were trained with."""
+    found = manifestation_differences(family)
+    if len(found) < 2:
+        return None
+    schemes, steps = list(dict.fromkeys(scheme for scheme, _ in found)), sorted({steps for _, steps in found})
+    trained = {(row.scheme, row.steps) for s in family.sweeps for row in s.evaluations if is_trained(row)}
+    means = [[_mean_points(found.get((scheme, n))) for n in steps] for scheme in schemes]
+    texts = [["" if value is None else points(value / 100) for value in row] for row in means]
+    largest = max(abs(value) for row in means for value in row if value is not None) or 1.0
+    chart = go.Figure(
+        go.Heatmap(
+            z=means, x=[str(n) for n in steps], y=[label(scheme) for scheme in schemes], text=texts,
+            texttemplate="%{text}", xgap=2, ygap=2, zmin=-largest, zmax=largest,
+            colorscale=[[0, "#B35806"], [0.5, "#F7F7F7"], [1, "#2166AC"]], colorbar={"title": {"text": "points"}},
+            hovertemplate="%{y}, %{x} steps: %{text} points<extra></extra>",
+        )
+    )  # fmt: skip
+    for scheme, n in trained & set(found):
+        x, y = steps.index(n), schemes.index(scheme)
+        chart.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": INK, "width": 3})
+    numbers = sorted({len(values) for values in found.values()})
+    n_text = str(numbers[-1]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    chart.update_layout(title={"text": f"{label(family.name)}, n = {n_text} networks per cell", "font": {"size": 14}})
+    chart.update_xaxes(title="integrator steps per stage", type="category")
+    chart.update_yaxes(type="category", autorange="reversed")
+    caption = (
+        f"{task.task}, {family.name}: mean test accuracy under another integrator and number of steps, minus that of "
+        "the same network as it was trained, in points (n = " + n_text + "). Outlined: trained manifestations; where "
+        "draws chose different ones, an outlined cell need not be 0. A network that is an ODE loses nothing "
+        "with more steps or a better integrator."
+    )
+    return figure(name, caption, chart, 170 + 44 * len(schemes))
+
+
+def _mean_points(values: Sequence[float] | None) -> float | None:
+    return None if not values else 100 * float(np.mean(values))

@@ -10,10 +10,11 @@ import yaml
 
 from odenet.config import from_plain
 from odenet.data import DataSet
-from sweep.best import Best, read_best
+from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import InputError
-from sweep.export import CurveRow, EvaluationRow, ManifestationRow, Row, TrialRow, read_rows
-from sweep.search_config import Objective, SearchConfig
+from sweep.records.best import Best, read_best
+from sweep.records.rows import CurveRow, EvaluationRow, ManifestationRow, RowT, TrialRow
+from sweep.records.tables import read_rows
 
 # Each file of a run directory, and the stage that writes it.
 FILES = {
@@ -185,7 +186,7 @@ def _search(path: Path) -> SearchConfig | None:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def _rows(path: Path, row_type: type[Row]) -> list[Row]:
+def _rows(path: Path, row_type: type[RowT]) -> list[RowT]:
     return read_rows(path, row_type) if path.is_file() else []
 
 

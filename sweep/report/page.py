@@ -7,11 +7,12 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from sweep.export import write_text
-from sweep.report import figures, landscape, pareto, search, tables, tuning, words
-from sweep.report.blocks import Block, Commands, Details, Heading, Notice, Section, Text
-from sweep.report.importance import FEW, MEASURE, importances, varied_parameters
+from sweep.records.files import write_text
+from sweep.report import figures, optimization_history, pareto, search_tables, sentences, tables
+from sweep.report.elements import Block, Commands, Details, Heading, Notice, Section, Text, plural
 from sweep.report.load import FILES, load_sweeps
+from sweep.report.parallel_coordinates import parallel_coordinates
+from sweep.report.param_importances import FEW, MEASURE, importance_bars, importances, varied_parameters
 from sweep.report.results import Family, Study, TaskResults, build_study, configuration_value
 
 COMMANDS = (
@@ -29,7 +30,7 @@ def write_report(sweeps: Sequence[Path], output: Path, title: str) -> Path:
     found, empty = load_sweeps(sweeps)
     study = build_study(found, empty, output.parent)
     environment = Environment(
-        loader=PackageLoader("sweep", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("sweep.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html.j2")
@@ -42,7 +43,7 @@ def sections(study: Study) -> list[Section]:
         Section("summary", "Summary", _summary(study)),
         Section("families", "Families", _families(study)),
         Section("differences", "Difference to the baseline", _differences(study)),
-        Section("search", "The search", search.blocks(study)),
+        Section("search", "The search", search_tables.blocks(study)),
         Section("best-so-far", "Best objective against budget", _best_so_far(study)),
         Section("curves", "Learning curves", _curves(study)),
         Section("importances", "Parameter importances", _importances(study)),
@@ -56,13 +57,13 @@ def sections(study: Study) -> list[Section]:
 
 
 def _summary(study: Study) -> list[Block]:
-    sentences = [words.searched(study), words.spent(study)]
-    sentences += [sentence for results in study.tasks for sentence in words.conclusions(results)]
-    warnings = [words.equal_terms(results) for results in study.tasks] + [words.unfinished(study)]
-    warnings += [words.failed_finals(results) for results in study.tasks]
-    warnings += [words.empty_sweeps(study), words.missing_files(study.sweeps, list(FILES))]
+    found = [sentences.searched(study), sentences.spent(study)]
+    found += [sentence for results in study.tasks for sentence in sentences.conclusions(results)]
+    warnings = [sentences.equal_terms(results) for results in study.tasks] + [sentences.unfinished(study)]
+    warnings += [sentences.failed_finals(results) for results in study.tasks]
+    warnings += [sentences.empty_sweeps(study), sentences.missing_files(study.sweeps, list(FILES))]
     return [
-        *map(Text, sentences),
+        *map(Text, found),
         *(Notice(warning) for warning in warnings if warning),
         tables.trials_by_outcome(study),
     ]
@@ -78,24 +79,24 @@ def _families(study: Study) -> list[Block]:
 
 
 def _differences(study: Study) -> list[Block]:
-    blocks: list[Block] = [Text(words.RULES)]
-    blocks += [Notice(told) for results in study.tasks if (told := words.other_baseline(results))]
+    blocks: list[Block] = [Text(sentences.RULES)]
+    blocks += [Notice(told) for results in study.tasks if (told := sentences.other_baseline(results))]
     for index, results in enumerate(study.tasks):
         if results.differences:
             blocks += [tables.differences(results), figures.differences(study, results, f"differences-{index}")]
         else:
-            blocks += map(Notice, words.conclusions(results))
+            blocks += map(Notice, sentences.conclusions(results))
     return blocks
 
 
 def _best_so_far(study: Study) -> list[Block]:
     blocks: list[Block] = []
     for index, results in enumerate(study.tasks):
-        told = tuning.without_expectation(results)
+        told = optimization_history.without_expectation(results)
         blocks += [Notice(told)] if told else []
         charts = (
-            tuning.tuning_curves(study, results, f"tuning-{index}"),
-            tuning.histories(study, results, f"best-{index}"),
+            optimization_history.tuning_curves(study, results, f"tuning-{index}"),
+            optimization_history.histories(study, results, f"best-{index}"),
         )
         blocks += [chart for chart in charts if chart is not None]
     return blocks
@@ -118,13 +119,11 @@ def _importances(study: Study) -> list[Block]:
         ended = _ended(family)
         if ended < FEW:
             blocks.append(
-                Notice(
-                    f"{family.name}, {results.task}: {words.plural(ended, 'trial')} ended; under {FEW} this is noise."
-                )
+                Notice(f"{family.name}, {results.task}: {plural(ended, 'trial')} ended; under {FEW} this is noise.")
             )
         found = importances(family, varied_parameters(family))
         if found:
-            blocks.append(landscape.importances(study, results, family, found, f"importances-{index}"))
+            blocks.append(importance_bars(study, results, family, found, f"importances-{index}"))
     return blocks
 
 
@@ -133,7 +132,7 @@ def _parallel(study: Study) -> list[Block]:
     for index, (results, family) in enumerate(_every_family(study)):
         varied = varied_parameters(family)
         if varied:
-            blocks.append(landscape.parallel_coordinates(results, family, varied, f"parallel-{index}"))
+            blocks.append(parallel_coordinates(results, family, varied, f"parallel-{index}"))
         else:
             blocks.append(Notice(f"{family.name}, {results.task}: no two trials that ended differ in a parameter."))
     return blocks
@@ -157,7 +156,7 @@ def _pareto(study: Study) -> list[Block]:
 def _manifestations(study: Study) -> list[Block]:
     blocks = _missing(study, "rows.csv")
     for index, (results, family) in enumerate(_every_family(study)):
-        chart = landscape.manifestations(results, family, f"manifestations-{index}")
+        chart = figures.manifestations(results, family, f"manifestations-{index}")
         if chart is not None:
             blocks.append(chart)
         elif family.runs:
@@ -172,12 +171,12 @@ def _configurations(study: Study) -> list[Block]:
         if sweep.best and (space := sweep.best.provenance.get("space")):
             text = yaml.safe_dump(space, sort_keys=False, allow_unicode=True)
             spaces.setdefault(text, []).append(sweep.name)
-    folded = [Details(f"Search space of {words.listing(names)}", text) for text, names in spaces.items()]
+    folded = [Details(f"Search space of {sentences.listing(names)}", text) for text, names in spaces.items()]
     return [*_missing(study, "best.yaml", "final/crowned.yaml"), tables.best_configurations(study), *folded]
 
 
 def _failures(study: Study) -> list[Block]:
-    if words.failures(study):
+    if sentences.failures(study):
         return [tables.failures(study)]
     return [Text("No trial failed: each one ended done or pruned, or has not ended.")]
 
@@ -197,7 +196,7 @@ def _files(study: Study) -> list[Block]:
 
 
 def _missing(study: Study, *names: str) -> list[Block]:
-    told = words.missing_files(study.sweeps, names)
+    told = sentences.missing_files(study.sweeps, names)
     return [Notice(told)] if told else []
 
 

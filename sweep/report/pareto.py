@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from sweep.export import ManifestationRow, TrialRow, ranked
-from sweep.report.blocks import Figure, Table, count, figure, label, listing, parameter_value, percent, plural
+from sweep.config.search_config import Objective
+from sweep.records.rows import ManifestationRow, TrialRow, ranked
+from sweep.report.elements import Figure, Table, count, figure, label, listing, parameter_value, percent, plural
 from sweep.report.figures import colour
 from sweep.report.load import Sweep
 from sweep.report.results import Family, Study, TaskResults
-from sweep.search_config import Objective
 
 DECADE = 10.0  # a cost axis that spans this is logarithmic
 BIAS = (
@@ -29,7 +29,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenTrial:
     """One trial of a sweep with several objectives, done and within all limits."""
 
     sweep: Sweep
@@ -145,11 +145,11 @@ def objectives_of(results: TaskResults) -> list[tuple[str, ...]]:
     return sorted(names for names in ordered if len(names) > 1)
 
 
-def choices(sweep: Sweep, names: tuple[str, ...]) -> list[Choice]:
-    return [Choice(sweep, row) for row in ranked(sweep.trials) if set(row.objectives) == set(names)]
+def choices(sweep: Sweep, names: tuple[str, ...]) -> list[ChosenTrial]:
+    return [ChosenTrial(sweep, row) for row in ranked(sweep.trials) if set(row.objectives) == set(names)]
 
 
-def choice_front(found: Sequence[Choice], names: tuple[str, ...]) -> list[Choice]:
+def choice_front(found: Sequence[ChosenTrial], names: tuple[str, ...]) -> list[ChosenTrial]:
     """Best accuracy first."""
     signs = [1 if Objective[name].minimized else -1 for name in names]
     costs = [tuple(s * one.row.objectives[name] for s, name in zip(signs, names, strict=True)) for one in found]
@@ -160,7 +160,7 @@ def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name:
     """One panel per objective besides accuracy; filled: on the front of its sweep."""
     others = [other for other in names if other != Objective.accuracy.value]
     chart = make_subplots(1, len(others), shared_yaxes=True, horizontal_spacing=0.04)
-    everything: list[Choice] = []
+    everything: list[ChosenTrial] = []
     for family in results.families:
         found = [one for sweep in family.sweeps for one in choices(sweep, names)]
         best = [one for sweep in family.sweeps for one in choice_front(choices(sweep, names), names)]
@@ -180,7 +180,7 @@ def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name:
     return figure(name, caption, chart, 400, legend=True)
 
 
-def _trials(found: Sequence[Choice], best: Sequence[Choice], other: str) -> go.Scatter:
+def _trials(found: Sequence[ChosenTrial], best: Sequence[ChosenTrial], other: str) -> go.Scatter:
     chosen = {id(one.row) for one in best}
     return go.Scatter(
         x=[_shown(other, one.row.objectives[other]) for one in found],

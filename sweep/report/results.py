@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from odenet.data import SETS, DataSet
-from sweep import intervals
-from sweep.export import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, ranked
-from sweep.intervals import Comparison, Interval
-from sweep.outcome import Outcome
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, ranked
+from sweep.report import statistics
 from sweep.report.load import Sweep, Task
+from sweep.report.statistics import Comparison, Interval
 
 BASELINE = "resnet"
 UNFINISHED = tuple(o for o in Outcome if not o.ended)
@@ -24,7 +24,7 @@ FAILED = tuple(o for o in Outcome if o not in (Outcome.done, Outcome.pruned, *UN
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class FinalRun:
     """One final network on the test set, at the manifestation it was trained with."""
 
     draw: int
@@ -39,7 +39,7 @@ class Family:
 
     name: str
     sweeps: list[Sweep]
-    runs: list[Run]
+    runs: list[FinalRun]
 
     def by_draw(self) -> list[np.ndarray]:
         draws = sorted({run.draw for run in self.runs})
@@ -47,14 +47,14 @@ class Family:
 
     @property
     def mean(self) -> float:
-        return intervals.grand_mean(self.by_draw())
+        return statistics.grand_mean(self.by_draw())
 
     @property
     def interval(self) -> Interval | None:
         """Of the mean; None below two runs, which have no spread. With one draw it is over its seeds only."""
         if len(self.runs) < 2:
             return None
-        return intervals.bootstrap(self.by_draw(), np.random.default_rng(0))
+        return statistics.bootstrap(self.by_draw(), np.random.default_rng(0))
 
     def final_mean(self, value: Callable[[TrialRow], float]) -> float | None:
         """Mean over the final trainings that are done."""
@@ -174,7 +174,7 @@ def confirmed_objective(sweep: Sweep) -> float | None:
     return mean_or_none(confirmations(sweep).get(sweep.crowned_candidate, []))
 
 
-def final_runs(sweep: Sweep) -> list[Run]:
+def final_runs(sweep: Sweep) -> list[FinalRun]:
     """One per seed: measured test accuracy, on the most images measured; chance where the training failed."""
     clean = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == CLEAN]
     measured = {row.seed: row.value for row in sorted(clean, key=lambda row: row.n) if is_trained(row)}
@@ -183,8 +183,8 @@ def final_runs(sweep: Sweep) -> list[Run]:
         for row in sweep.final_trials
         if row.phase is Phase.final and row.outcome in FAILED and row.seed not in measured
     }
-    runs = [Run(sweep.draw, seed, value) for seed, value in measured.items()]
-    runs += [Run(sweep.draw, seed, value, failed=True) for seed, value in failed.items()]
+    runs = [FinalRun(sweep.draw, seed, value) for seed, value in measured.items()]
+    runs += [FinalRun(sweep.draw, seed, value, failed=True) for seed, value in failed.items()]
     return sorted(runs, key=lambda run: run.seed)
 
 
@@ -218,8 +218,8 @@ def _results(task: Task, sweeps: Sequence[Sweep]) -> TaskResults:
         own = [sweep for sweep in sweeps if sweep.family == name]
         families.append(Family(name, own, [run for sweep in own for run in final_runs(sweep)]))
     compared = [(family, _matched(family, families[0])) for family in families[1:]]
-    matched = [(family, pairs, intervals.compare(list(pairs.values()))) for family, pairs in compared if pairs]
-    adjusted = intervals.holm([comparison.p for _, _, comparison in matched])
+    matched = [(family, pairs, statistics.compare(list(pairs.values()))) for family, pairs in compared if pairs]
+    adjusted = statistics.holm([comparison.p for _, _, comparison in matched])
     differences = [
         Difference(
             family,

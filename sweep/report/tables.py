@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep import intervals
-from sweep.export import ranked
-from sweep.outcome import Outcome
-from sweep.report import words
-from sweep.report.blocks import (
+from sweep.records.outcome import Outcome
+from sweep.records.rows import ranked
+from sweep.report import sentences, statistics
+from sweep.report.elements import (
     NONE,
     Link,
     Table,
@@ -68,8 +67,8 @@ def _family(family: Family) -> list[str]:
         str(len(sample)),
         str(len(family.runs)),
         *measured,
-        percent(intervals.spread([run.accuracy for run in family.runs])),
-        percent(intervals.spread([float(seeds.mean()) for seeds in sample])),
+        percent(statistics.spread([run.accuracy for run in family.runs])),
+        percent(statistics.spread([float(seeds.mean()) for seeds in sample])),
         percent(family.sweep_mean(confirmed_objective)),
         percent(family.sweep_mean(best_objective)),
         count(family.final_mean(lambda row: row.model_parameters)),
@@ -103,7 +102,7 @@ def differences(results: TaskResults) -> Table:
         f"{results.task}: against {base}, over runs of the same draw and seed ({unmatched} runs without a partner left "
         f"out). Δ in points; both intervals 95 %, by the paired two-level bootstrap (none for one pair). p: exact "
         f"sign-flip test on the draws' mean differences, two-sided; Holm: adjusted over the families of this table. "
-        f"{' '.join(map(words.smallest_p, draws))}"
+        f"{' '.join(map(sentences.smallest_p, draws))}"
     )
     columns = ["family", "draws", "pairs", "Δ", "Δ interval", f"P(> {base})", "P interval", "p", "p Holm", "verdict"]
     return Table(caption, columns, rows, ("family", "verdict"))
@@ -139,7 +138,7 @@ def _candidates(sweep: Sweep) -> list[list[str]]:
             str(number),
             percent(trial.objective if trial else None),
             percent(sum(values) / len(values) if values else None),
-            percent(intervals.spread(values)),
+            percent(statistics.spread(values)),
             str(len(values)),
             "crowned" if number == sweep.crowned_candidate else "",
             _parameters(parameters[number]),
@@ -154,7 +153,7 @@ def _parameters(values: Mapping[str, Any]) -> str:
 def failures(study: Study) -> Table:
     rows = [
         [sweep.name, sweep.family, row.phase.value, str(row.number), str(row.epochs), row.outcome.value, row.reason]
-        for sweep, row in words.failures(study)
+        for sweep, row in sentences.failures(study)
     ]
     columns = ["sweep", "family", "phase", "trial", "epochs", "outcome", "reason"]
     caption = (

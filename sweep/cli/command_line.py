@@ -1,0 +1,29 @@
+"""A command line taken apart, and what a stage of the command is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+
+VERIFY = "--verify"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command line taken apart. `flags` are --help, --cfg job, or --verify, or what follows -sc."""
+
+    stage: str
+    names: list[str]
+    overrides: list[str]
+    flags: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StageCommand:
+    """A stage of the command. `names`: how many names follow it, at least and at most."""
+
+    run: Callable[[Command, Console], None]
+    summary: str
+    usage: str
+    names: tuple[int, int]
+    details: str

@@ -1,0 +1,120 @@
+"""The stages of the command, in one table: what each is called, what `--help` says of it, and what it runs."""
+
+from sweep.cli.command_line import StageCommand
+from sweep.cli.run_stages import (
+    run_doctor,
+    run_evaluate,
+    run_extend,
+    run_final,
+    run_plan,
+    run_replay,
+    run_report,
+    run_resume,
+    run_search,
+    run_status,
+    run_study,
+    run_ui,
+)
+
+STAGES: dict[str, StageCommand] = {
+    "plan": StageCommand(
+        run_plan,
+        "checks a configuration before anything is spent",
+        "sweep plan [KEY=VALUE ...]",
+        (0, 0),
+        "Checks space, data and storage, trains two iterations of the cheapest and the dearest configuration, and\n"
+        "prints trials x epochs x cost. Writes nothing.",
+    ),
+    "doctor": StageCommand(
+        run_doctor,
+        "checks this machine, or the cluster, for what a sweep would stumble over",
+        "sweep doctor [KEY=VALUE ...]",
+        (0, 0),
+        "Packages, CPUs, GPUs, data, disk, MLflow server, and Ray as a sweep starts or joins it; 1 if a check failed.\n"
+        "  data=cifar10 runtime.data_dir=DIR tracking.uri=http://HOST:5000 cluster=address cluster.address=auto",
+    ),
+    "search": StageCommand(
+        run_search,
+        "runs a sweep: Optuna proposes, Ray Tune runs trials, MLflow records",
+        "sweep search NAME [KEY=VALUE ...]",
+        (1, 1),
+        "Writes best.yaml, trials.csv and curves.csv to runs/NAME.\n"
+        "  space=resnet|continuous|smoke      what is searched\n"
+        "  space.fix.model.scheme=rk4         a parameter fixed\n"
+        "  space.range.optim.lr=[1e-3,1e-1]   a parameter narrowed\n"
+        "  search.trials=50 search.sampler=random search.scheduler=asha\n"
+        "  data=cifar10 data.per_class=100 runtime.data_dir=DIR",
+    ),
+    "resume": StageCommand(
+        run_resume,
+        "goes on with what was cut short",
+        "sweep resume NAME [KEY=VALUE ...]",
+        (1, 1),
+        "After Ctrl-C, a killed driver, a reboot or a full disk: trials go on from their checkpoints, and nothing\n"
+        "is lost or run twice. NAME is a sweep or a study whose search, final training or evaluation was cut short.\n"
+        "  search.accept_changes=true         although space, code or data have changed since\n"
+        "  search.budget.hours=12             a larger budget",
+    ),
+    "extend": StageCommand(
+        run_extend,
+        "adds trials to a finished search",
+        "sweep extend NAME search.more=N [KEY=VALUE ...]",
+        (1, 1),
+        "The sampler goes on with what it knows, schedulers with the rungs that are filled.",
+    ),
+    "status": StageCommand(
+        run_status,
+        "table of sweeps or of one sweep's trials",
+        "sweep status [NAME] [--verify] [runtime.runs_dir=DIR]",
+        (0, 1),
+        "Outcomes, reasons, cost so far and best so far, also while the sweep runs.\n"
+        "  --verify   whether trials.csv, Ray, the Optuna study and MLflow agree on every trial; 1 if they do not",
+    ),
+    "final": StageCommand(
+        run_final,
+        "confirms the best trials over seeds, retrains the crowned one",
+        "sweep final NAME|path/to/best.yaml [KEY=VALUE ...]",
+        (1, 1),
+        "Retrains the top configurations on train over seeds, crowns the best mean, retrains it on train+val over\n"
+        "fresh seeds, registers the first of these as champion. A best.yaml is retrained in a new run directory.\n"
+        "  final.top=3 final.confirm_seeds=3 final.seeds=10",
+    ),
+    "evaluate": StageCommand(
+        run_evaluate,
+        "tests the final networks: clean, and under other schemes and steps",
+        "sweep evaluate NAME [KEY=VALUE ...]",
+        (1, 1),
+        "Reads the test set, once, and writes rows.csv.\n"
+        "  evaluate.schemes=[euler,rk4] evaluate.step_factors=[0.5,1,2,4]",
+    ),
+    "report": StageCommand(
+        run_report,
+        "one self-contained HTML report",
+        "sweep report NAME [NAME ...]",
+        (1, 1000),
+        "A study's name stands for all its sweeps. Opens offline.",
+    ),
+    "study": StageCommand(
+        run_study,
+        "all of the above over families and draws on equal budgets",
+        "sweep study NAME [KEY=VALUE ...]",
+        (1, 1),
+        "  study.families=[resnet,continuous] study.draws=[0,1,2] search.trials=12",
+    ),
+    "replay": StageCommand(
+        run_replay,
+        "a finished search under another sampler or scheduler, on its recorded curves",
+        "sweep replay NAME [KEY=VALUE ...]",
+        (1, 1),
+        "Trains nothing, writes nothing. Trials whose whole curve is recorded are searched again in simulated time.\n"
+        "  search.sampler=tpe search.scheduler=asha search.reduction=4\n"
+        "  replay.workers=8 replay.repeats=10",
+    ),
+    "ui": StageCommand(
+        run_ui,
+        "MLflow's page and Optuna's dashboard on loopback",
+        "sweep ui NAME [tracking.port=5000]",
+        (1, 1),
+        "Serves until Ctrl-C.",
+    ),
+}

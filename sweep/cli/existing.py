@@ -1,0 +1,52 @@
+"""Run directories that a command line names: their configurations, and what can be set of it now."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from search_spaces import SPACES
+from sweep.cli.command_line import Command
+from sweep.config.compose import FOLLOWS, check_possible, load
+from sweep.config.schema import AppConfig, SpaceConfig
+from sweep.errors import InputError
+from sweep.records.best import Best, read_best
+from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.stages.status import sweeps_below
+
+
+def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[AppConfig, str]:
+    """The configuration that a sweep was searched with, or a study begun, and what of it is set now."""
+    how = load([text for text in command.overrides if text.lstrip("+").startswith("runtime.runs_dir=")])
+    name = command.names[0]
+    files = SweepFiles(run_directory(how, name))
+    saved = files.study if files.study.exists() else files.config
+    if not saved.exists():
+        runs = Path(how.runtime.runs_dir).resolve()
+        known = ", ".join(str(path.relative_to(runs)) for path in sweeps_below(runs)) or "none"
+        raise InputError(f"There is no sweep {name} in {runs}; there are: {known}.")
+    return load(command.overrides, saved, possible), name
+
+
+def from_best(path: Path, overrides: list[str]) -> tuple[AppConfig, str, Best]:
+    """The configuration of a best.yaml, a new run directory's name for it, and what it holds."""
+    check_possible(overrides, path)
+    best = read_best(path)
+    config = load(overrides).with_experiment(best.experiment)
+    family = best.provenance.get("family", config.space.name)
+    if family not in SPACES:
+        raise InputError(f"{path}: provenance.family={family!r} is no search space; possible are {', '.join(SPACES)}.")
+    name = best.provenance.get("sweep", path.stem).replace("/", "-")
+    return replace(config, space=SpaceConfig(name=family)), f"{name[:54]}-retrained", best
+
+
+def sweeps_of(runs: Path, directory: Path) -> list[Path]:
+    found = sweeps_below(directory) if directory.is_dir() else []
+    if not found:
+        known = ", ".join(str(path.relative_to(runs)) for path in sweeps_below(runs)) or "none"
+        raise InputError(f"There is no sweep {directory.relative_to(runs)} in {runs}; there are: {known}.")
+    return found
+
+
+def shown(path: Path) -> str:
+    """Relative where it is below the present directory."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,96 @@
+"""argv to (stage, names, overrides, flags), and the help texts: what stands before Hydra's overrides."""
+
+import difflib
+
+from sweep.cli.command_line import VERIFY, Command
+from sweep.cli.commands import STAGES
+from sweep.errors import InputError
+
+COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
+
+
+def parse(argv: list[str]) -> Command:
+    """Raises InputError: an unknown stage or flag, a missing or superfluous name."""
+    if not argv or argv[0] in {"-h", "--help"}:
+        return Command("", [], [], ["--help"])
+    if argv[0] in COMPLETION:
+        return Command("", [], [], argv[1:])
+    stage, *rest = argv
+    if stage not in STAGES:
+        near = difflib.get_close_matches(stage, STAGES, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"There is no stage {stage!r}; {meant}Stages are {', '.join(STAGES)}.")
+    names, overrides, flags = _sort(rest)
+    if VERIFY in flags and stage != "status":
+        raise InputError(f"{VERIFY} belongs to `sweep status NAME`, not to `sweep {stage}`.")
+    if not flags or VERIFY in flags:
+        _check_names(stage, names, least=1 if VERIFY in flags else None)
+        _check_more(stage, overrides)
+    return Command(stage, names, overrides, flags)
+
+
+def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Names, overrides and flags; `--cfg job` is two words."""
+    names, overrides, flags = [], [], []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if word in {"--cfg", "-c"}:
+            kind = words.pop(0) if words else ""
+            if kind != "job":
+                raise InputError(
+                    f"{word} {kind}: only `{word} job` is possible, which prints the composed configuration."
+                )
+            flags += ["--cfg", "job"]
+        elif word in {"-h", "--help"}:
+            flags.append("--help")
+        elif word == VERIFY:
+            flags.append(VERIFY)
+        elif word.startswith("-"):
+            raise InputError(f"There is no option {word}; --help and --cfg job are possible.")
+        elif "=" in word or word.startswith(("+", "~")):
+            overrides.append(word)
+        else:
+            names.append(word)
+    return names, overrides, flags
+
+
+def _check_names(stage: str, names: list[str], least: int | None = None) -> None:
+    fewest, most = STAGES[stage].names
+    if len(names) < (fewest if least is None else least):
+        raise InputError(f"`sweep {stage}` needs a name: {STAGES[stage].usage}")
+    if len(names) > most:
+        raise InputError(f"{names[most]!r} is one name too many, or lacks its `=`: {STAGES[stage].usage}")
+
+
+def _check_more(stage: str, overrides: list[str]) -> None:
+    more = [text for text in overrides if text.lstrip("+").startswith("search.more=")]
+    if more and stage != "extend":
+        raise InputError(
+            f"{more[0]} is for `sweep extend NAME`, which adds trials to a finished search; search.trials is how many "
+            "a new one has."
+        )
+
+
+def help_text(stage: str) -> str:
+    """What --help prints, for all stages or for one."""
+    if stage:
+        one = STAGES[stage]
+        return (
+            f"usage: {one.usage}\n\n{one.summary}\n\n{one.details}\n\n"
+            "Any key of the configuration can be set by KEY=VALUE; --cfg job prints all of them with their values."
+        )
+    width = max(map(len, STAGES))
+    lines = [f"  {name:<{width}}  {row.summary}" for name, row in STAGES.items()]
+    return "\n".join(
+        [
+            "usage: sweep STAGE [NAME] [KEY=VALUE ...]",
+            "",
+            "Searches, retrains and compares networks that are continuous in depth.",
+            "",
+            *lines,
+            "",
+            "`sweep STAGE --help` explains a stage, `sweep STAGE --cfg job` prints its configuration.",
+            'Tab completion: eval "$(sweep -sc install=bash)"',
+        ]
+    )

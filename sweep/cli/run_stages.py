@@ -1,0 +1,233 @@
+"""From a command line to a running stage, a function for each.
+
+Each function imports what it needs when it runs, so that help, refusals and completion are there at once. A stage first
+prepares, which refuses what the user got wrong before anything is started, and then works.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from sweep.cli.command_line import VERIFY, Command
+from sweep.errors import InputError
+
+if TYPE_CHECKING:
+    from sweep.config.schema import AppConfig
+
+
+def print_config(command: Command, console: Console) -> None:
+    """`--cfg job`."""
+
+    from sweep.config.compose import composed_text
+
+    console.print(composed_text(command.overrides), highlight=False)
+
+
+def run_plan(command: Command, console: Console) -> None:
+    from sweep.config.compose import load
+    from sweep.stages.plan import plan
+
+    plan(load(command.overrides), console)
+
+
+def run_doctor(command: Command, console: Console) -> None:
+    from sweep.config.compose import load
+    from sweep.stages.doctor import doctor
+
+    doctor(load(command.overrides), console)
+
+
+def run_search(command: Command, console: Console) -> None:
+    from sweep.config.compose import load
+    from sweep.stages.search import search_anew
+
+    config, name = load(command.overrides), command.names[0]
+    search_anew(config, name, console)
+    _say_next(name, console)
+
+
+def _say_next(name: str, console: Console) -> None:
+    console.print(f"Next: sweep final {name}; sweep report {name}; sweep ui {name}", highlight=False)
+
+
+def run_resume(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing
+    from sweep.config.compose import GOES_ON, load
+    from sweep.execution.session import open_session
+    from sweep.records.run_directory import SweepFiles, run_directory
+    from sweep.records.stage_record import BegunStage
+    from sweep.stages.resume import prepare_resume, stage_cut_short
+    from sweep.stages.study import members, study
+
+    config, name = existing(command, GOES_ON)
+    files = SweepFiles(run_directory(config, name))
+    stage = stage_cut_short(files)
+    if stage is BegunStage.study:
+        prepared = {part: prepare_resume(member, f"{name}/{part}") for part, member in members(config).items()}
+        with open_session(config, name, console) as session:
+            _say_report(study(session, prepared), name, console)
+    elif stage is BegunStage.search:
+        _go_on(config, name, console)
+    elif stage is BegunStage.final:
+        if files.final.config.exists():
+            config = load(command.overrides, files.final.config, GOES_ON)
+        _confirm(config, name, console)
+    else:
+        raise InputError(
+            f"Nothing of {name} was cut short. `sweep extend {name} search.more=10` adds trials to its search, "
+            f"`sweep final {name}`, `sweep evaluate {name}` and `sweep report {name}` follow it."
+        )
+
+
+def _go_on(config: "AppConfig", name: str, console: Console) -> None:
+    """Go on with a search."""
+
+    from sweep.execution.session import open_session
+    from sweep.stages.resume import prepare_resume
+    from sweep.stages.search import search
+
+    prepared = prepare_resume(config, name)
+    with open_session(config, name, console) as session:
+        search(session, prepared)
+    _say_next(name, console)
+
+
+def _confirm(config: "AppConfig", name: str, console: Console) -> None:
+    """Begin final training in an existing run directory, or go on with it."""
+
+    from sweep.execution.session import open_session
+    from sweep.records.run_directory import SweepFiles, run_directory
+    from sweep.stages.final import final, prepare_final
+    from sweep.stages.resume import check_records
+
+    prepared = prepare_final(config, name)
+    check_records(SweepFiles(run_directory(config, name)).final)
+    with open_session(config, name, console) as session:
+        final(session, prepared)
+    console.print(f"Next: sweep evaluate {name}", highlight=False)
+
+
+def run_extend(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing
+    from sweep.config.compose import GOES_ON
+    from sweep.records.run_directory import SweepFiles, run_directory
+    from sweep.stages.search import extended
+
+    config, name = existing(command, GOES_ON)
+    files = SweepFiles(run_directory(config, name))
+    if files.study.exists():
+        raise InputError(f"{name} is a study: extend one of its sweeps, {name}/FAMILY-dDRAW.")
+    _go_on(extended(config, files), name, console)
+
+
+def run_study(command: Command, console: Console) -> None:
+    from sweep.config.compose import load
+    from sweep.config.schema import save
+    from sweep.execution.session import new_session
+    from sweep.records.run_directory import STAGE, STUDY
+    from sweep.records.stage_record import BegunStage
+    from sweep.stages.study import prepare_study, study
+
+    config, name = load(command.overrides), command.names[0]
+    prepared = prepare_study(config, name)
+    begun = {STUDY: save(config), STAGE: BegunStage.study.text}
+    with new_session(config, name, console, begun) as session:
+        report = study(session, prepared)
+    _say_report(report, name, console)
+
+
+def _say_report(report: Path, name: str, console: Console) -> None:
+    from sweep.cli.existing import shown
+
+    console.print(f"Open the report: {shown(report)}", highlight=False)
+    console.print(f"Then: sweep status {name}; sweep ui {name}", highlight=False)
+
+
+def run_final(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing, from_best
+    from sweep.config.schema import save
+    from sweep.execution.session import new_session
+    from sweep.records.run_directory import BEST, CONFIG, STAGE
+    from sweep.records.stage_record import BegunStage
+    from sweep.stages.final import final, prepare_retraining
+
+    if not command.names[0].endswith((".yaml", ".yml")):
+        _confirm(*existing(command), console)
+        return
+    path = Path(command.names[0])
+    config, name, best = from_best(path, command.overrides)
+    prepared = prepare_retraining(config, best)
+    text = path.read_text(encoding="utf-8")
+    begun = {CONFIG: save(config), BEST: text, STAGE: BegunStage.final.text}
+    with new_session(config, name, console, begun) as session:
+        final(session, prepared)
+    console.print(f"Next: sweep evaluate {name}", highlight=False)
+
+
+def run_evaluate(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing
+    from sweep.execution.session import open_session
+    from sweep.stages.evaluate import evaluate, prepare_evaluate
+
+    config, name = existing(command)
+    prepared = prepare_evaluate(config, name)
+    with open_session(config, name, console) as session:
+        evaluate(session, prepared)
+    console.print(f"Next: sweep report {name}", highlight=False)
+
+
+def run_report(command: Command, console: Console) -> None:
+    from sweep.cli.existing import shown, sweeps_of
+    from sweep.config.compose import load
+    from sweep.records.run_directory import run_directory
+    from sweep.report.page import write_report
+
+    config = load(command.overrides)
+    runs = Path(config.runtime.runs_dir).resolve()
+    directories = [path for name in command.names for path in sweeps_of(runs, run_directory(config, name))]
+    first = runs / command.names[0]
+    output = (
+        first / "report.html"
+        if len(command.names) == 1
+        else runs / f"report-{'-'.join(command.names).replace('/', '.')}.html"
+    )
+    report = write_report(directories, output, " and ".join(command.names))
+    console.print(f"Open the report: {shown(report)}", highlight=False)
+
+
+def run_status(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing, sweeps_of
+    from sweep.config.compose import load
+    from sweep.records.run_directory import SweepFiles, check_name, run_directory, store_directory
+    from sweep.stages.status import status
+    from sweep.stages.verify import Store, print_differences
+
+    config = load(command.overrides)
+    name = check_name(command.names[0]) if command.names else None
+    runs = Path(config.runtime.runs_dir).resolve()
+    status(runs, name, console)
+    if name is not None and VERIFY in command.flags:
+        config = existing(command)[0] if SweepFiles(runs / name).config.exists() else config
+        store = Store(store_directory(config, name), config.tracking.uri)
+        print_differences(sweeps_of(runs, run_directory(config, name)), store, console)
+
+
+def run_replay(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing
+    from sweep.records.run_directory import SweepFiles, run_directory
+    from sweep.stages.replay import POSSIBLE, prepare_replay, replay
+
+    config, name = existing(command, POSSIBLE)
+    recording = prepare_replay(config, SweepFiles(run_directory(config, name)))
+    replay(config, recording, name, console)
+
+
+def run_ui(command: Command, console: Console) -> None:
+    from sweep.config.compose import load
+    from sweep.records.run_directory import run_directory, store_directory
+    from sweep.stages.ui import ui
+
+    config = load(command.overrides)
+    name = command.names[0]
+    ui(store_directory(config, name), run_directory(config, name), config.tracking.port, console)

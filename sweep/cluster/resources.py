@@ -1,0 +1,76 @@
+"""What the nodes of a cluster offer, and what one trial takes of it."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from sweep.config.schema import SHARE_UNITS, Resources
+from sweep.errors import InputError
+
+
+class Node(NamedTuple):
+    """One node that is alive."""
+
+    id: str
+    ip: str
+    cpus: int
+    gpus: int
+
+    def fits(self, cpus: float, gpus: float) -> int:
+        """How many trials fit. A share lies within one GPU: of 0.4 two fit on each, so four on two."""
+        by_cpus = int(self.cpus // cpus)
+        if gpus == 0:
+            return by_cpus
+        if gpus < 1:
+            return min(by_cpus, self.gpus * (SHARE_UNITS // round(gpus * SHARE_UNITS)))
+        return min(by_cpus, int(self.gpus // gpus))
+
+
+def _nodes() -> list[Node]:
+    import ray
+
+    return [
+        Node(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            int(node["Resources"].get("CPU", 0)),
+            int(node["Resources"].get("GPU", 0)),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def trial_resources(resources: Resources, autoscaling: bool = False) -> dict[str, float]:
+    """One trial's resources as Ray's placement groups name them: {"CPU": 1.0, "GPU": 0.5}; no GPU, no key.
+
+    `autoscaling` (of ClusterConfig): nodes may still come, so nothing is refused for being larger than those present,
+    but whether trials get GPUs must be said.
+
+    Raises:
+        InputError: no node can ever meet it; the message says what the cluster has.
+    """
+    nodes = _nodes()
+    gpus = resources.gpus
+    if gpus is None:
+        gpus = 1.0 if any(node.gpus for node in nodes) else 0.0
+        if autoscaling and not gpus:
+            raise InputError(
+                "No node has a GPU now, but cluster.autoscaling=true: say runtime.resources.gpus=1, a share, or 0."
+            )
+    if not autoscaling and not any(node.fits(resources.cpus, gpus) for node in nodes):
+        raise InputError(
+            f"A trial asks for {resources.cpus} CPUs and {gpus:g} GPUs on one node; the cluster has {_offer(nodes)}. "
+            "Lower runtime.resources.cpus or runtime.resources.gpus; if nodes can still come, cluster.autoscaling=true."
+        )
+    return {"CPU": float(resources.cpus)} | ({"GPU": float(gpus)} if gpus else {})
+
+
+def _offer(nodes: list[Node]) -> str:
+    kinds = Counter((node.cpus, node.gpus) for node in nodes)
+    listed = ", ".join(f"{n} x ({cpus} CPUs, {gpus} GPUs)" for (cpus, gpus), n in sorted(kinds.items()))
+    return f"{listed}, in all {sum(node.cpus for node in nodes)} CPUs and {sum(node.gpus for node in nodes)} GPUs"
+
+
+def slots(per_trial: dict[str, float]) -> int:
+    """How many trials fit at once on the nodes present, other users' work not counted; at least 1."""
+    return max(1, sum(node.fits(per_trial["CPU"], per_trial.get("GPU", 0.0)) for node in _nodes()))

@@ -1,0 +1,248 @@
+"""The configuration: a typed schema over Hydra.
+
+The experiment's parts stand at the top level, so that `model.scheme` is the same name on the command line, in a search
+space, in best.yaml and in MLflow.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from odenet.config import ExperimentConfig, RuntimeConfig
+from odenet.terms import Device, Scheme
+from search_spaces import SPACES, Space
+from sweep.config.overrides import flat
+from sweep.config.search_config import SearchConfig, check_path
+
+MOST = 100_000  # CPUs or GPUs of anything
+SHARE_UNITS = 10_000  # Ray counts a GPU in ten-thousandths
+
+
+class ClusterKind(Enum):
+    """Where trials run: on a Ray that lives as long as the command, or on one that runs already."""
+
+    local = "local"
+    address = "address"
+
+
+@dataclass(kw_only=True, slots=True)
+class ClusterConfig:
+    """Which Ray to use.
+
+    Raises:
+        ValueError: an option that belongs to the other kind, or a number that cannot be.
+    """
+
+    kind: ClusterKind = ClusterKind.local
+    address: str | None = None  # HOST:PORT, or auto: $RAY_ADDRESS, else the cluster found on this machine
+    autoscaling: bool = False  # the cluster adds nodes on demand, so what is present is no limit
+    cpus: int | None = None  # local: how many Ray is told; None: what is here
+    gpus: int | None = None
+
+    def __post_init__(self) -> None:
+        local = self.kind is ClusterKind.local
+        if local and (self.address is not None or self.autoscaling):
+            raise ValueError(
+                "cluster.address and cluster.autoscaling need cluster=address; cluster=local starts Ray here."
+            )
+        if not local and self.address is None:
+            raise ValueError("cluster=address needs cluster.address=HOST:PORT, or auto.")
+        if not local and (self.cpus, self.gpus) != (None, None):
+            raise ValueError("cluster.cpus and cluster.gpus are for cluster=local; a running cluster knows its own.")
+        for name, value, least in (("cpus", self.cpus, 1), ("gpus", self.gpus, 0)):
+            if value is not None and not least <= value <= MOST:
+                raise ValueError(
+                    f"cluster.{name}={value}: at least {least}, or null for what this machine has; at most {MOST}."
+                )
+
+
+@dataclass(kw_only=True, slots=True)
+class Resources:
+    """What one trial gets.
+
+    Raises:
+        ValueError: a number that Ray cannot give.
+    """
+
+    cpus: int = 1
+    gpus: float | None = None  # None: one where Ray has GPUs, else none; below 1 a share of one GPU
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.cpus <= MOST:
+            raise ValueError(f"runtime.resources.cpus={self.cpus}: a trial needs at least 1, at most {MOST}.")
+        gpus = self.gpus or 0.0
+        if gpus and not (1 / SHARE_UNITS <= gpus <= 1 or (1 < gpus <= MOST and float(gpus).is_integer())):
+            raise ValueError(
+                f"runtime.resources.gpus={gpus}: possible are 0, a share of one GPU such as 0.25, and whole numbers."
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class SweepRuntime(RuntimeConfig):
+    """Where results go and what one trial gets of the cluster."""
+
+    runs_dir: str = "runs"
+    resources: Resources = field(default_factory=Resources)
+
+    def __post_init__(self) -> None:
+        if not self.runs_dir:
+            raise ValueError("runtime.runs_dir is empty: name the directory for results, such as runs.")
+        for name in ("runs_dir", "data_dir"):
+            check_path(f"runtime.{name}", getattr(self, name))
+        if self.device is Device.cuda and self.resources.gpus == 0:
+            raise ValueError(
+                "runtime.device=cuda with runtime.resources.gpus=0: trials see no GPU; give them a share, or use cpu."
+            )
+
+    def for_training(self) -> RuntimeConfig:
+        """What odenet knows of it."""
+        return RuntimeConfig(**{f.name: getattr(self, f.name) for f in fields(RuntimeConfig)})
+
+
+@dataclass(kw_only=True, slots=True)
+class SpaceConfig:
+    """What is searched: a space by name; space.fix.KEY=x fixes a parameter of it, space.range.KEY=[a,b] narrows one."""
+
+    name: str = "continuous"
+    fix: dict[str, Any] = field(default_factory=dict)
+    range: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Space:
+        """Raises ValueError: unknown space or parameter, value or range outside the space's."""
+        if self.name not in SPACES:
+            raise ValueError(f"space.name={self.name} is no search space; possible are {', '.join(SPACES)}.")
+        return SPACES[self.name].fix(flat(self.fix)).narrow(flat(self.range))
+
+
+@dataclass(kw_only=True, slots=True)
+class FinalConfig:
+    """Confirm: the `top` trials are retrained over `confirm_seeds`. Final: the crowned one over `seeds` fresh seeds."""
+
+    top: int = 3
+    confirm_seeds: int = 3
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if not 1 <= getattr(self, f.name) <= 1000:
+                raise ValueError(f"final.{f.name}={getattr(self, f.name)}: must be from 1 to 1000.")
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """What the final checkpoints are tested on."""
+
+    schemes: list[Scheme] = field(default_factory=lambda: [Scheme.euler, Scheme.midpoint, Scheme.heun, Scheme.rk4])
+    step_factors: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0])  # of the trained steps
+    manifestation_images: int | None = 1000  # of the test set, class-balanced, for the table of schemes and steps
+    batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        if not self.schemes or not self.step_factors or not all(0 < f <= 1024 for f in self.step_factors):
+            raise ValueError("evaluate needs schemes, and step_factors above 0 and at most 1024.")
+        if not all(1 <= size <= 1_000_000 for size in (self.batch_size, self.manifestation_images or 1)):
+            raise ValueError("evaluate.batch_size and evaluate.manifestation_images must be at least 1, at most 1e6.")
+
+
+@dataclass(kw_only=True, slots=True)
+class StudyConfig:
+    """Sweeps compared on equal terms: every family on every draw of the data."""
+
+    families: list[str] = field(default_factory=lambda: ["resnet", "continuous"])
+    draws: list[int] = field(default_factory=lambda: [0, 1, 2])
+
+    def __post_init__(self) -> None:
+        for name, values in (("families", self.families), ("draws", self.draws)):
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"study.{name}={list(values)}: at least one, each once.")
+        if not all(0 <= draw < 2**31 for draw in self.draws):
+            raise ValueError(f"study.draws={list(self.draws)}: each must be from 0 to {2**31 - 1}.")
+        unknown = [family for family in self.families if family not in SPACES]
+        if unknown:
+            raise ValueError(f"study.families has {unknown[0]}; possible are {', '.join(SPACES)}.")
+
+
+@dataclass(kw_only=True, slots=True)
+class ReplayConfig:
+    """A recorded search simulated: on so many workers at once, and so often, each time from another seed."""
+
+    workers: int = 4
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        for name, high in (("workers", 100_000), ("repeats", 1000)):
+            if not 1 <= getattr(self, name) <= high:
+                raise ValueError(f"replay.{name}={getattr(self, name)}: must be from 1 to {high}.")
+
+
+def _is_address(uri: str) -> bool:
+    """Whether it is http, with a host, a possible port and no blanks or control characters."""
+    try:
+        parts = urlsplit(uri)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+            and uri.isprintable()
+            and " " not in uri
+        )
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return False
+
+
+@dataclass(kw_only=True, slots=True)
+class TrackingConfig:
+    """MLflow. `uri` None: a sqlite file in the run directory; else an MLflow server's http address."""
+
+    uri: str | None = None
+    port: int = 5000  # of `sweep ui`, on loopback; the next one is Optuna's dashboard
+
+    def __post_init__(self) -> None:
+        if self.uri is not None and not _is_address(self.uri):
+            raise ValueError(
+                f"tracking.uri={self.uri}: must be the address of an MLflow server, such as http://127.0.0.1:5000, or "
+                "null for a file in the run directory."
+            )
+        if not 1 <= self.port <= 65534:
+            raise ValueError(f"tracking.port={self.port}: must be from 1 to 65534.")
+
+
+@dataclass(kw_only=True, slots=True)
+class AppConfig(ExperimentConfig):
+    """Everything a stage can be told."""
+
+    runtime: SweepRuntime = field(default_factory=SweepRuntime)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    final: FinalConfig = field(default_factory=FinalConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    @property
+    def experiment(self) -> ExperimentConfig:
+        """What is learned, without where and how it is searched."""
+        return ExperimentConfig(**{f.name: getattr(self, f.name) for f in fields(ExperimentConfig)})
+
+    def with_experiment(self, experiment: ExperimentConfig) -> "AppConfig":
+        return replace(self, **{f.name: getattr(experiment, f.name) for f in fields(ExperimentConfig)})
+
+    def check_device(self) -> None:
+        """Raises ValueError where trials run on this machine and runtime.device is not here."""
+        if self.cluster.kind is ClusterKind.local:
+            self.runtime.torch_device()
+
+
+def save(config: AppConfig) -> str:
+    """The text of config.yaml. Changes are accepted once: the next session asks again."""
+    kept = replace(config, search=replace(config.search, accept_changes=False))
+    return OmegaConf.to_yaml(OmegaConf.structured(kept))
+
+
+ConfigStore.instance().store(name="schema", node=AppConfig)

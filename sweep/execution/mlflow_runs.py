@@ -1,0 +1,126 @@
+"""All that MLflow is told of a sweep: its own run, and below it one run for every trial."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from odenet.config import to_plain
+from odenet.data import Portion, Splits
+from search_spaces import Space
+from sweep.execution.observers import Observer
+from sweep.execution.segment import Segment
+from sweep.execution.session import Session
+from sweep.records.files import write_text
+from sweep.records.outcome import STATES
+from sweep.records.rows import METRICS, CurveRow, TrialRow
+from sweep.tracking.outbox import TrackedRun
+
+
+class SweepRun:
+    """The sweep's own run, the parent of its trials': what was searched, what came of it, how each stage ended."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._tracker, self._key = session, session.tracker, session.run_key
+
+    def searches(self, space: Space) -> None:
+        """Show configuration and space of a search that begins or goes on."""
+        config, files = self._session.config, self._session.files
+        tags = {"family": config.space.name, "kind": "sweep", "sampler": config.search.sampler.value}
+        params = {
+            f"{part}.{key}": value
+            for part, values in to_plain(config.experiment).items()
+            for key, value in values.items()
+        }
+        self._tracker.start(TrackedRun(self._key, self._session.name), tags=tags, params=params)
+        self._tracker.artifact(self._key, files.config)
+        write_text(files.space, json.dumps(space.to_dict(), indent=2) + "\n")
+        self._tracker.artifact(self._key, files.space)
+
+    def found(self, objective: float) -> None:
+        """Show the best trial of the search."""
+        self._tracker.artifact(self._key, self._session.files.best)
+        self._tracker.metrics(self._key, {"objective": objective}, 0)
+
+    def retrains(self) -> None:
+        self._tracker.start(TrackedRun(self._key, self._session.name), tags={"kind": "sweep"}, params={})
+
+    def crowned(self) -> None:
+        """Show which configuration was confirmed."""
+        self._tracker.artifact(self._key, self._session.files.crowned)
+
+    def registers(self, row: TrialRow, checkpoint: Path) -> None:
+        """Register the network of this trial as the sweep's model."""
+        self._tracker.model(trial_key(row), checkpoint, self._session.name.replace("/", "."))
+
+    def evaluated(self, scores: Iterable[tuple[TrialRow, dict[str, float]]]) -> None:
+        """Show what the final networks have reached on the test set, and the table with all of it."""
+        told = self._tracker.told()
+        for row, metrics in scores:
+            key = trial_key(row)
+            if key not in told:  # its runs were tracked elsewhere
+                self._tracker.start(TrackedRun(key, f"final-{row.number}", self._key), tags={}, params={})
+            self._tracker.metrics(key, metrics, row.epochs)
+            if key not in told:
+                self._tracker.end(key, "FINISHED")
+        self._tracker.artifact(self._key, self._session.files.rows)
+
+    def end(self, status: str) -> None:
+        """`status` is MLflow's word: FINISHED, FAILED or KILLED."""
+        self._tracker.end(self._key, status)
+
+
+class TrialRuns(Observer):
+    """The runs of the trials. A resumed sweep tells what a killed driver had recorded and not yet passed on."""
+
+    def __init__(self, session: Session, splits: dict[Portion, Splits]) -> None:
+        self._parent, self._tracker = session.run_key, session.tracker
+        self._portions = {data.hash: portion for portion, data in reversed(splits.items())}
+
+    def take_up(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
+        if not rows:
+            return
+        told, by_number = self._tracker.told(), defaultdict(list)
+        for curve in curves:
+            by_number[curve.number].append(curve)
+        for row in rows:
+            key = trial_key(row)
+            if key not in told:
+                self._start(row)
+            for curve in by_number[row.number]:
+                if curve.epoch > told.step(key):
+                    self.epoch(row, curve)
+            if told.status(key) != STATES[row.outcome].mlflow:
+                self.cut_short(row)
+
+    def began(self, row: TrialRow, segment: Segment) -> None:  # noqa: ARG002
+        self._start(row)
+
+    def epoch(self, row: TrialRow, curve: CurveRow) -> None:
+        self._tracker.metrics(trial_key(row), curve_metrics(curve), curve.epoch)
+
+    def stands(self, row: TrialRow, segment: Segment | None) -> None:  # noqa: ARG002
+        self.cut_short(row)
+
+    def cut_short(self, row: TrialRow) -> None:
+        tags = {"outcome": row.outcome.value, "reason": row.reason}
+        self._tracker.end(trial_key(row), STATES[row.outcome].mlflow, tags)
+
+    def _start(self, row: TrialRow) -> None:
+        key = trial_key(row)
+        run = TrackedRun(key=key, name=f"{row.phase.value}-{row.number}", parent=self._parent)
+        tags = {name: getattr(row, name) for name in ("trial_id", "family", "config_hash", "proposed_by")}
+        params = {**row.parameters, "training.seed": row.seed}
+        self._tracker.start(run, tags={**tags, "phase": row.phase.value}, params=params)
+        if row.legs <= 1:
+            self._tracker.dataset(key, row.dataset, row.data_hash, self._portions[row.data_hash].value)
+
+
+def trial_key(row: TrialRow) -> str:
+    """What the outbox calls a trial's run."""
+    return f"{row.sweep}/{row.phase.value}-{row.number}"
+
+
+def curve_metrics(curve: CurveRow) -> dict[str, float]:
+    values = {name: getattr(curve, name.replace("/", "_")) for name in METRICS}
+    return {name: float(value) for name, value in values.items() if value is not None}

@@ -1,0 +1,130 @@
+"""Ray Tune's searcher, scheduler and callback, which pass everything on to the controllers."""
+
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle, exceptions
+from ray.tune import Callback
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from sweep.execution.controller import Controller
+from sweep.execution.interrupt import Interrupt
+from sweep.execution.segment import Segment, WorkerResult
+from sweep.execution.trial_source import FINISHED
+from sweep.records.outcome import Outcome
+
+
+class SegmentSearcher(Searcher):
+    """Asks the controllers in turn; while one waits for results, the next is asked already."""
+
+    def __init__(self, controllers: list[Controller], interrupt: Interrupt) -> None:
+        super().__init__()
+        self._controllers, self.interrupt = controllers, interrupt
+        self._open = list(range(len(controllers)))
+        self.segments: dict[str, tuple[Controller, Segment]] = {}  # by Ray's trial id
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
+        try:
+            return self._suggest(trial_id)
+        except Exception as error:  # noqa: BLE001 - Ray would go on; it is raised between two of its steps
+            self.interrupt.fail(error)
+            return None
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        for index in list(self._open):
+            segment = self._controllers[index].next_segment()
+            if isinstance(segment, Segment):
+                self.segments[trial_id] = self._controllers[index], segment
+                return {"batch": index, "segment": segment.to_dict()}
+            if segment is FINISHED:
+                self._open.remove(index)
+        return None if self._open else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The scheduler has passed it on."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray's snapshots keep nothing of it: what is known is on disk already."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class SegmentScheduler(FIFOScheduler):
+    """Hears every result, end and error; the controller decides."""
+
+    def __init__(self, searcher: SegmentSearcher) -> None:
+        super().__init__()
+        self._searcher = searcher
+
+    def on_trial_result(self, _: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        controller, segment = self._searcher.segments[trial.trial_id]
+        try:
+            goes_on = controller.result(segment, WorkerResult.from_dict(result))
+        except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
+            self._searcher.interrupt.fail(error)
+            goes_on = False
+        return self.CONTINUE if goes_on else self.STOP
+
+    def on_trial_complete(self, _: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        controller, segment = self._searcher.segments.pop(trial.trial_id)
+        try:
+            if self._searcher.interrupt.failure is None:
+                last = WorkerResult.from_dict(result)
+                controller.result(segment, last)
+                controller.segment_ended(segment, last, Trial.TERMINATED)
+        except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
+            self._searcher.interrupt.fail(error)
+
+    def on_trial_error(self, _: TuneController, trial: Trial) -> None:
+        controller, segment = self._searcher.segments.pop(trial.trial_id)
+        try:
+            controller.segment_failed(segment, *cause(trial))
+        except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
+            self._searcher.interrupt.fail(error)
+
+    def on_trial_remove(self, _: TuneController, trial: Trial) -> None:
+        """A segment that never started, when the run is stopped: its trial is interrupted by `finish`."""
+
+
+class Watch(Callback):
+    """Raises between two steps what went wrong inside one."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
+        if self._interrupt.failure is not None:
+            raise self._interrupt.failure
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def cause(trial: Trial) -> tuple[Outcome, str]:
+    """Why a segment ended in an error."""
+    last = WorkerResult.from_dict(trial.last_result or {}).ended
+    if last is not None and last.outcome is Outcome.code:
+        return Outcome.code, last.reason
+    error, text = _error(trial)
+    if "running low on memory" in text:
+        return Outcome.host_oom, "Ray's memory monitor ended its worker: the machine was out of memory"
+    if isinstance(error, exceptions.NodeDiedError) or "node has died" in text:
+        return Outcome.node_lost, "its node was lost"
+    if isinstance(error, exceptions.RayActorError | exceptions.WorkerCrashedError):
+        return Outcome.worker_lost, "its worker process was lost"
+    return Outcome.code, (text.strip().splitlines() or ["Ray gave no reason"])[-1]
+
+
+def _error(trial: Trial) -> tuple[Any, str]:
+    """As Ray has just written it on this machine: `Trial.get_error` reads the copy in the run directory, made later."""
+    pickled, text = trial.pickled_error_file, trial.error_file
+    error = cloudpickle.loads(Path(pickled).read_bytes()) if pickled else None
+    return error, Path(text).read_text() if text else ""

@@ -1,0 +1,177 @@
+"""Runs segments on Ray Tune: searching and final training both come through here, one sweep or all sweeps of a study at
+once, so that a cluster is never idle between two sweeps and worker processes start once.
+
+Ray starts processes, places them and tells what became of them. It retries nothing and keeps no checkpoint: a segment
+that was lost is followed by another one.
+"""
+
+import logging
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray import tune
+
+from odenet.data import Portion, Splits
+from sweep.cluster.resources import slots
+from sweep.errors import StorageError, WorkError
+from sweep.execution.controller import Controller
+from sweep.execution.display import ProgressDisplay, ShownTrials
+from sweep.execution.interrupt import Interrupt, Interrupted
+from sweep.execution.mlflow_runs import TrialRuns
+from sweep.execution.observers import CheckpointCleaner
+from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch
+from sweep.execution.session import Session
+from sweep.execution.trainable import Orders, SegmentTrainable
+from sweep.execution.trial_log import TrialLog
+from sweep.execution.trial_source import TrialSource
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Trials to run for one sweep: where they come from, on what data, where they are written down."""
+
+    session: Session
+    source: TrialSource
+    log: TrialLog
+    splits: dict[Portion, Splits]
+
+
+class Work(ABC):
+    """A batch and what becomes of it."""
+
+    batch: Batch
+
+    @abstractmethod
+    def conclude(self) -> None:
+        """Writes the results. Raises WorkError: there is nothing to go on with."""
+
+    @abstractmethod
+    def stopped(self, status: str) -> None:
+        """Keeps what is done when trials were cut short; `status` is MLflow's word for it."""
+
+
+def run_works(
+    works: Sequence[Work], title: str, directory: Path, trainable: type[tune.Trainable] = SegmentTrainable
+) -> None:
+    """Runs all batches as one Ray Tune experiment, kept in `directory`, and concludes each.
+
+    Raises:
+        Interrupted: the user stopped it; the rows written say which trials were cut short.
+        StorageError: something could not be written. WorkError: Ray Tune failed, or nothing came of a batch; the other
+            batches are concluded all the same.
+    """
+    if not works:
+        return
+    batches = [work.batch for work in works]
+    shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
+    with (
+        ProgressDisplay(batches[0].session.console, title, sum(batch.source.total for batch in batches)) as display,
+        Interrupt(directory.parent / "stop", display.say) as interrupt,
+    ):
+        controllers = [Controller(batch.source, batch.log, interrupt, display.say) for batch in batches]
+        for controller, batch in zip(controllers, batches, strict=True):
+            shown = ShownTrials(display, batch.session.config.training.epochs)
+            controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner()])
+        failure = _fit(_tuner(batches, SegmentSearcher(controllers, interrupt), directory, trainable), interrupt)
+        waiting = _finish(controllers, interrupt.reason or "the sweep was stopped")
+    _raise_if_cut_short(works, failure, waiting, interrupt)
+    _conclude(works)
+
+
+def _fit(tuner: tune.Tuner, interrupt: Interrupt) -> BaseException | None:
+    """Runs to the end; what went wrong."""
+    try:
+        tuner.fit()
+    except KeyboardInterrupt as error:
+        return error
+    except (ray.exceptions.RayError, tune.TuneError, StorageError, OSError, EOFError) as error:
+        return interrupt.failure or error
+    return interrupt.failure
+
+
+def _finish(controllers: list[Controller], reason: str) -> int:
+    """Trials that wait to be taken up again."""
+    return sum(controller.finish(reason) for controller in controllers)
+
+
+def _raise_if_cut_short(
+    works: Sequence[Work], failure: BaseException | None, waiting: int, interrupt: Interrupt
+) -> None:
+    name = works[0].batch.session.name.split("/")[0]
+    kept = f"What is done is kept; `sweep resume {name}` goes on."
+    if failure is not None and not isinstance(failure, KeyboardInterrupt):
+        _stop(works, "FAILED")
+        if isinstance(failure, StorageError):
+            raise failure
+        raise WorkError(f"Ray Tune stopped: {failure}. {kept}") from failure
+    if interrupt.storage:
+        _stop(works, "FAILED")
+        raise WorkError(f"A worker could not write its checkpoint: {interrupt.storage}. Make space. {kept}")
+    if waiting or failure is not None or interrupt.stopping:
+        _stop(works, "KILLED")
+        raise Interrupted(f"{waiting} trials were cut short and wait at a checkpoint. {kept}")
+
+
+def _stop(works: Sequence[Work], status: str) -> None:
+    for work in works:
+        work.stopped(status)
+
+
+def _conclude(works: Sequence[Work]) -> None:
+    failures = []
+    for work in works:
+        try:
+            work.conclude()
+        except WorkError as error:
+            failures.append(str(error))
+    if failures:
+        raise WorkError(" ".join(failures))
+
+
+def _tuner(
+    batches: list[Batch], searcher: SegmentSearcher, directory: Path, trainable: type[tune.Trainable]
+) -> tune.Tuner:
+    config, per_trial = batches[0].session.config, dict(batches[0].session.per_trial)
+    bound = tune.with_parameters(
+        trainable,
+        runtime=config.runtime.for_training(),
+        orders=[_orders(batch) for batch in batches],
+        stop=searcher.interrupt.file,
+    )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
+    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Interrupt has its own
+    return tune.Tuner(
+        tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=SegmentScheduler(searcher),
+            num_samples=-1,  # as many segments as it takes
+            max_concurrent_trials=config.search.concurrency or slots(per_trial),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=directory.name,
+            storage_path=str(directory.parent),
+            callbacks=[Watch(searcher.interrupt)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+
+
+def _orders(batch: Batch) -> Orders:
+    config = batch.session.config
+    minutes = config.search.timeout_minutes
+    return Orders(
+        splits=batch.splits,
+        tables=config.evaluate,
+        checkpoint_every=config.search.checkpoint_every,
+        seconds=None if minutes is None else 60 * minutes,
+    )

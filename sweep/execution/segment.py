@@ -1,0 +1,108 @@
+"""A segment is a stretch of a trial, from its newest checkpoint to a later epoch; to Ray it is a trial of its own.
+
+Whatever makes a trial go on is another segment: its promotion, an exchange of its population, a lost worker, a driver
+that was killed. The worker begins where the newest whole checkpoint in the trial's folder was written. It answers with
+a `WorkerResult` per epoch. Segment and result are plain dictionaries only where they pass through Ray.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from odenet.config import ExperimentConfig, from_plain, to_plain
+from sweep.records.outcome import Outcome
+from sweep.records.rows import METRICS, Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One stretch of one trial, with what its row says of the trial."""
+
+    number: int
+    trial_id: str
+    phase: Phase
+    candidate: int
+    parameters: dict[str, Any]
+    proposed_by: str
+    experiment: ExperimentConfig
+    epochs: int  # of the whole trial
+    until: int  # the epoch after which it ends; the trial ends, too, where that is the last
+    folder: str  # of the trial's checkpoints
+    start: str = ""  # a checkpoint of another trial or experiment to begin from, where the folder has none of this one
+    schedule: list[dict[str, Any]] = field(default_factory=list)  # of a population's member
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return {**plain, "phase": self.phase.value, "experiment": to_plain(self.experiment)}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Segment":
+        typed = {"phase": Phase[plain["phase"]], "experiment": from_plain(ExperimentConfig, plain["experiment"])}
+        return cls(**{**plain, **typed})
+
+
+def new_trial_id() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochResult:
+    """An epoch that was trained."""
+
+    epoch: int  # completed, from 1
+    weights: int  # how many the network has; a refinement adds some
+    metrics: Mapping[str, float | None]  # by the names in METRICS
+    notice: str = ""  # to be said to the user
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialEnded:
+    """Training ended on the worker. What was measured then is there where the outcome is done."""
+
+    outcome: Outcome
+    reason: str = ""
+    storage: str = ""  # what could not be written, where that is the reason
+    footprint: dict[str, float] = field(default_factory=dict)
+    manifestations: list[dict[str, Any]] = field(default_factory=list)  # fields of a ManifestationRow without a number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerResult:
+    """What one step of a worker reports: an epoch, the end of training, or both. `done`: the segment is over."""
+
+    epoch: EpochResult | None = None
+    ended: TrialEnded | None = None
+    done: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat, as Ray wants it: metrics by their names, what was measured below footprint/."""
+        plain: dict[str, Any] = {"done": self.done}
+        if self.epoch is not None:
+            plain |= {**self.epoch.metrics, "epoch": self.epoch.epoch, "weights": self.epoch.weights}
+            plain |= {"notice": self.epoch.notice} if self.epoch.notice else {}
+        if self.ended is not None:
+            given = {name: value for name, value in asdict(self.ended).items() if value or name == "reason"}
+            footprint = given.pop("footprint", {})
+            plain |= given | {"outcome": self.ended.outcome.value}
+            plain |= {f"footprint/{name}": value for name, value in footprint.items()}
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "WorkerResult":
+        """From a result of Ray's, which has further keys of its own."""
+        epoch = ended = None
+        if "epoch" in plain:
+            metrics = {name: plain[name] for name in METRICS if name in plain}
+            notice = plain.get("notice", "")
+            epoch = EpochResult(epoch=plain["epoch"], weights=plain["weights"], metrics=metrics, notice=notice)
+        if "outcome" in plain:
+            head = "footprint/"
+            ended = TrialEnded(
+                outcome=Outcome[plain["outcome"]],
+                reason=plain.get("reason", ""),
+                storage=plain.get("storage", ""),
+                footprint={name.removeprefix(head): plain[name] for name in plain if name.startswith(head)},
+                manifestations=plain.get("manifestations", []),
+            )
+        return cls(epoch=epoch, ended=ended, done=plain.get("done", True))

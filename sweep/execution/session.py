@@ -1,0 +1,78 @@
+"""What every stage is handed: the configuration, where its files are, and how to speak to the user and to MLflow."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from sweep.cluster.connect import connected
+from sweep.cluster.resources import trial_resources
+from sweep.config.schema import AppConfig
+from sweep.errors import InputError
+from sweep.records.files import write_text
+from sweep.records.locks import LOCK, alone
+from sweep.records.run_directory import SweepFiles, claim_directory, run_directory, store_directory
+from sweep.tracking.outbox import Tracker, delivering
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One stage at work on one sweep."""
+
+    config: AppConfig
+    name: str
+    tracker: Tracker
+    console: Console
+    per_trial: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})  # resources, as Ray names them
+
+    @property
+    def directory(self) -> Path:
+        return run_directory(self.config, self.name)
+
+    @property
+    def files(self) -> SweepFiles:
+        return SweepFiles(self.directory)
+
+    @property
+    def run_key(self) -> str:
+        """The key of the sweep's own MLflow run, parent of its trials'."""
+        return self.name
+
+    @property
+    def gpus_per_trial(self) -> float:
+        return self.per_trial.get("GPU", 0.0)
+
+    def member(self, config: AppConfig, part: str) -> "Session":
+        """The session of a sweep within this study."""
+        return replace(self, config=config, name=f"{self.name}/{part}")
+
+
+@contextmanager
+def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[str, str]) -> Iterator[Session]:
+    """Create the run directory and open a session in it; remove the directory if nothing could be started.
+
+    `begun`: texts of files by which `sweep resume` knows from the first moment what it is.
+    """
+    directory = run_directory(config, name)
+    claim_directory(directory)
+    for file, text in begun.items():
+        write_text(directory / file, text)
+    try:
+        with open_session(config, name, console) as session:
+            yield session
+    except InputError:
+        if {path.name for path in directory.iterdir()} <= {LOCK, *begun}:
+            shutil.rmtree(directory)
+        raise
+
+
+@contextmanager
+def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Session]:
+    """Lock the run directory, connect the cluster, find what a trial gets of it, and deliver to MLflow meanwhile."""
+    with alone(config, name), connected(config.cluster, run_directory(config, name)):
+        per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
+        with delivering(store_directory(config, name), config.tracking.uri) as tracker:
+            yield Session(config, name, tracker, console, per_trial)

@@ -1,0 +1,195 @@
+"""A segment as Ray Tune sees it: a Trainable that pulls one report of `Training` per step; it knows no MLflow."""
+
+import errno
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from ray import tune
+
+from odenet.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
+from odenet.config import RuntimeConfig
+from odenet.data import Portion, Splits
+from odenet.evaluation import manifestations
+from odenet.footprint import footprint
+from odenet.optim import OptimizerKind
+from odenet.training import Diverged, Report, Training
+from odenet.transfer import transfer
+from sweep.config.schema import EvaluateConfig
+from sweep.execution.segment import EpochResult, Segment, TrialEnded, WorkerResult
+from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
+from sweep.records.outcome import Outcome
+
+STORAGE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO)
+
+
+class TrialFailed(RuntimeError):
+    """Ends a segment in Ray's eyes as an error; the outcome was reported in the result before."""
+
+
+class OutOfTime(Exception):
+    """The trial took longer than it may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What all segments of one sweep have in common."""
+
+    splits: dict[Portion, Splits]
+    tables: EvaluateConfig
+    checkpoint_every: int
+    seconds: float | None  # that a trial may train
+
+
+class SegmentTrainable(tune.Trainable):
+    """`config` holds a segment, and in `batch` whose orders it is under.
+
+    Processes are reused, so nothing is kept between segments. A step's result is a `WorkerResult`. After a checkpoint
+    was loaded the report of its epoch comes first: whoever asked for the segment may not have heard of it.
+    """
+
+    def setup(  # type: ignore[override]  # Tune binds the further arguments
+        self, config: dict[str, Any], runtime: RuntimeConfig, orders: list[Orders], stop: Path
+    ) -> None:
+        self._runtime, self._all_orders, self._stop = runtime, orders, stop
+        self.reset_config(config)
+        assert self.trial_resources is not None, "the runner asks for resources"
+        torch.set_num_threads(int(self.trial_resources.required_resources["CPU"]))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another segment in this process; called by Tune, and first by setup."""
+        self._segment, self._orders = Segment.from_dict(new_config["segment"]), self._all_orders[new_config["batch"]]
+        self._experiment = self._segment.experiment
+        self._training: Training | None = None
+        self._failed, self._notice = "", ""
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._failed:
+            raise TrialFailed(self._failed)
+        try:
+            with self._limited():
+                return self._advance().to_dict()
+        except Exception as error:  # noqa: BLE001 - a defect is reported with its reason, then raised at the next step
+            ended = self._ended(error)
+            self._failed = ended.reason if ended.outcome is Outcome.code else ""
+            return WorkerResult(ended=ended, done=not self._failed).to_dict()
+
+    def _ended(self, error: Exception) -> TrialEnded:
+        """What ended training, as the one who asked for the segment wants to know it."""
+        if isinstance(error, Diverged):
+            return TrialEnded(outcome=Outcome.diverged, reason=str(error))
+        if isinstance(error, torch.OutOfMemoryError):
+            return TrialEnded(outcome=Outcome.cuda_oom, reason=str(error).splitlines()[0])
+        if isinstance(error, OutOfTime):
+            return TrialEnded(outcome=Outcome.timeout, reason=f"longer than {self._orders.seconds:.0f} s")
+        if isinstance(error, OSError) and error.errno in STORAGE:
+            return TrialEnded(outcome=Outcome.interrupted, reason=str(error), storage=str(error))
+        return TrialEnded(outcome=Outcome.code, reason=f"{type(error).__name__}: {error}")
+
+    def _advance(self) -> WorkerResult:
+        report = None
+        if self._training is None:
+            self._training = self._begin()
+            report = self._training.last
+        if report is None:
+            report = next(self._training)
+        self._keep(report.epoch)
+        return self._result(self._training, report)
+
+    def _result(self, training: Training, report: Report) -> WorkerResult:
+        ended = None
+        if report.epoch == self._segment.epochs:
+            ended = self._measured(training)
+        elif self._stop.exists():
+            ended = TrialEnded(outcome=Outcome.interrupted, reason="the sweep was stopped")
+        notice, self._notice = self._notice, ""
+        epoch = EpochResult(
+            epoch=report.epoch, weights=training.model.parameter_count, metrics=report.metrics, notice=notice
+        )
+        return WorkerResult(epoch=epoch, ended=ended, done=ended is not None or report.epoch >= self._segment.until)
+
+    def _measured(self, training: Training) -> TrialEnded:
+        """Measure what the network costs, and how its weights do under other manifestations, on the val set."""
+        shape, batches = training.train_batches.shape, training.val_batches
+        optim = self._experiment.optim
+        moments = 2 if optim.optimizer is OptimizerKind.adamw else 1
+        cost = footprint(training.model, shape, optim.batch_size, moments=moments)
+        table: list[dict[str, Any]] = []
+        if batches is not None:
+            asked = self._orders.tables
+            table = [
+                {"scheme": one.scheme.value, "steps": one.steps, "trained": one.trained, **asdict(one.score)}
+                | {"gflops": one.gflops, "rate_evaluations": one.rate_evaluations}
+                for one in manifestations(training.model, batches, asked.schemes, asked.step_factors)
+            ]
+        return TrialEnded(outcome=Outcome.done, footprint=asdict(cost), manifestations=table)
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> Training:
+        data = self._orders.splits[self._experiment.data.portion]
+        return Training(self._experiment, self._runtime, data=data, checkpoint=self._found())
+
+    def _found(self) -> Checkpoint | None:
+        """The newest whole checkpoint of this experiment; else of the one that it goes on from."""
+        whole, damaged = [], []
+        for file in checkpoint_files(Path(self._segment.folder)):
+            try:
+                whole.append(load_checkpoint(file))
+            except DamagedCheckpoint as error:
+                damaged.append(str(error))
+        start = load_checkpoint(Path(self._segment.start)) if self._segment.start else None
+        since = start.epoch if start else 0  # its own from before are of weights that it has given up
+        own = next((one for one in whole if one.experiment == self._experiment and one.epoch > since), None)
+        found = own or start or next(iter(whole), None)
+        if damaged:
+            where = f"epoch {found.epoch}" if found else "the beginning"
+            self._notice = f"{' '.join(damaged)} Going on from {where}."
+        if found is None or found.experiment == self._experiment:
+            return found
+        return transfer(found, self._experiment)
+
+    def _keep(self, epoch: int) -> None:
+        """Saves this epoch where it is due, and drops what is older than the one before."""
+        folder, segment = Path(self._segment.folder), self._segment
+        if not (
+            epoch % self._orders.checkpoint_every == 0
+            or epoch in (segment.until, segment.epochs)
+            or self._stop.exists()
+        ):
+            return
+        assert self._training is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._training.save(checkpoint_file(folder, epoch))
+        for old in checkpoint_files(folder)[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Ray keeps none."""
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Interrupts what runs inside when the trial's time is up; the seconds of former segments count."""
+        if self._orders.seconds is None:
+            yield
+            return
+        spent = self._training.last.metrics["cost/seconds"] if self._training and self._training.last else 0.0
+        before = signal.signal(signal.SIGALRM, _out_of_time)
+        signal.setitimer(signal.ITIMER_REAL, max(1e-3, self._orders.seconds - spent))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def _out_of_time(_number: int, _frame: FrameType | None) -> None:
+    raise OutOfTime

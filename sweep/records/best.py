@@ -1,0 +1,158 @@
+"""best.yaml: a complete experiment with its provenance, so that retraining needs neither study nor space.
+
+runs/NAME/best.yaml is the best trial of a search, runs/NAME/candidates.yaml has the best few, the best first, and
+runs/NAME/final/crowned.yaml is the configuration that `final` crowned.
+"""
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from odenet.config import ExperimentConfig, from_plain, to_plain
+from search_spaces import Space
+from sweep.errors import InputError
+from sweep.records.files import write_text
+from sweep.records.rows import SCHEMA, TrialRow
+
+RECORDED = ("torch", "numpy", "ray", "optuna", "mlflow")
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """An experiment as it was trained, and where it comes from. `schedule`: what a population changed in mid-training,
+    as {epoch, parameters, parent}, from epoch 0 on; empty for all others."""
+
+    experiment: ExperimentConfig
+    provenance: dict[str, Any]
+    schedule: list[Any] = field(default_factory=list)
+
+
+def changed(row: TrialRow) -> list[Any]:
+    """The schedule of a trial that changed in mid-training, else nothing."""
+    return row.schedule if len(row.schedule) > 1 else []
+
+
+def provenance(row: TrialRow, space: Space) -> dict[str, Any]:
+    """What must be known to trace a configuration back: sweep, trial, space, code, versions, data."""
+    return {
+        "sweep": row.sweep,
+        "family": row.family,
+        "phase": row.phase.value,
+        "trial": row.candidate,
+        "trial_id": row.trial_id,
+        "objective": row.objective,
+        "parameters": row.parameters,
+        "space": space.to_dict(),
+        "data_hash": row.data_hash,
+        "git_commit": git_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in RECORDED}},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def git_commit() -> str:
+    """The commit of the code that runs, `-dirty` where files differ from it; empty outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return ""
+    return result.stdout.strip()
+
+
+def write_best(path: Path, best: Best) -> None:
+    write_text(path, yaml.safe_dump({"schema": SCHEMA, **_document(best)}, sort_keys=False, allow_unicode=True))
+
+
+def write_candidates(path: Path, candidates: Sequence[Best]) -> None:
+    content = {"schema": SCHEMA, "candidates": [_document(best) for best in candidates]}
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _document(best: Best) -> dict[str, Any]:
+    content = {"experiment": to_plain(best.experiment), "provenance": best.provenance}
+    return content | ({"schedule": best.schedule} if best.schedule else {})
+
+
+def read_best(path: Path) -> Best:
+    """Raises InputError: not there, not YAML, of another schema version, or no valid experiment."""
+    content = _loaded(path)
+    if not isinstance(content, dict) or not {"schema", "experiment", "provenance"} <= content.keys():
+        raise InputError(f"{path} is no best.yaml: it needs the keys schema, experiment and provenance.")
+    _check_schema(path, content["schema"])
+    return _parsed(path, content)
+
+
+def read_candidates(path: Path) -> list[Best]:
+    """The candidates of a search, the best first. InputError as `read_best`."""
+    content = _loaded(path)
+    found = content.get("candidates") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(found, list) or "schema" not in content:
+        raise InputError(f"{path} is no candidates.yaml: it needs the keys schema and candidates, which is a list.")
+    _check_schema(path, content["schema"])
+    for one in found:
+        if not isinstance(one, dict) or not {"experiment", "provenance"} <= one.keys():
+            raise InputError(f"{path}: each candidate needs the keys experiment and provenance.")
+    return [_parsed(path, one) for one in found]
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
+
+
+def _check_schema(path: Path, schema: Any) -> None:
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        hint = " It was written by a newer version: update this one." if newer else ""
+        raise InputError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}.{hint}")
+
+
+def _parsed(path: Path, content: dict[str, Any]) -> Best:
+    origin = content["provenance"]
+    if not isinstance(origin, dict):
+        raise InputError(f"{path}: provenance must be a mapping.")
+    for key, (kind, what) in _ORIGIN.items():
+        if not isinstance(origin.get(key, kind()), kind):
+            raise InputError(f"{path}: provenance.{key}={origin[key]!r}: must be {what}.")
+    schedule = content.get("schedule", [])
+    _check_schedule(path, schedule)
+    try:
+        return Best(from_plain(ExperimentConfig, content["experiment"]), origin, schedule)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _check_schedule(path: Path, schedule: Any) -> None:
+    """Raises InputError unless it is a list of changes at growing epochs, the first at 0."""
+    entries = schedule if isinstance(schedule, list) else [schedule]
+    epochs: list[Any] = [entry.get("epoch") if isinstance(entry, dict) else None for entry in entries]
+    if (
+        [epoch for epoch in epochs if type(epoch) is not int]
+        or epochs != sorted({0, *epochs} if epochs else ())
+        or not all(isinstance(entry.get("parameters"), dict) for entry in entries)
+    ):
+        raise InputError(
+            f"{path}: schedule must be a list of {{epoch, parameters}} at growing epochs, the first at 0; it has the "
+            f"epochs {epochs}."
+        )
+
+
+# What stages read of the provenance, where it is there.
+_ORIGIN: dict[str, tuple[type, str]] = {
+    "sweep": (str, "the name of the sweep it comes from"),
+    "family": (str, "the name of a search space"),
+    "trial": (int, "the number of the trial it comes from"),
+    "parameters": (dict, "a mapping of what was varied"),
+}

@@ -1,0 +1,58 @@
+"""How a trial stands, and what Ray, Optuna and MLflow call it: the one table."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Outcome(Enum):
+    """What became of a trial. Only `done` can be best; `running`, `paused` and `interrupted` are no endings."""
+
+    running = "running"
+    paused = "paused"  # waits at a rung for its promotion, or for the end of the search
+    done = "done"
+    pruned = "pruned"  # stopped early by the scheduler
+    diverged = "diverged"  # the loss was not finite
+    cuda_oom = "cuda_oom"
+    host_oom = "host_oom"
+    worker_lost = "worker_lost"
+    node_lost = "node_lost"
+    timeout = "timeout"  # longer than search.timeout_minutes
+    code = "code"  # a defect raised an exception
+    interrupted = "interrupted"  # the sweep was stopped; a resumed one takes the trial up again
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self not in (Outcome.running, Outcome.paused, Outcome.interrupted)
+
+    @property
+    def retried(self) -> bool:
+        """Whether the machine failed and not the trial, so that it gets another attempt, however that was heard of."""
+        return self in (Outcome.worker_lost, Outcome.node_lost)
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What each system is told. `at_chance`: Optuna learns chance accuracy instead of the last value."""
+
+    ray: str  # of the trial's last segment
+    optuna: str
+    mlflow: str
+    at_chance: bool = False
+
+
+# Samplers learn nothing from FAIL: with it half of later proposals still diverge, told chance a third do.
+STATES: dict[Outcome, States] = {
+    Outcome.running: States("RUNNING", "RUNNING", "RUNNING"),
+    Outcome.paused: States("TERMINATED", "WAITING", "SCHEDULED"),
+    Outcome.done: States("TERMINATED", "COMPLETE", "FINISHED"),
+    Outcome.pruned: States("TERMINATED", "PRUNED", "KILLED"),
+    Outcome.diverged: States("TERMINATED", "COMPLETE", "FAILED", at_chance=True),
+    Outcome.cuda_oom: States("TERMINATED", "COMPLETE", "FAILED", at_chance=True),
+    Outcome.host_oom: States("ERROR", "FAIL", "FAILED"),
+    Outcome.worker_lost: States("ERROR", "FAIL", "FAILED"),
+    Outcome.node_lost: States("ERROR", "FAIL", "FAILED"),
+    Outcome.timeout: States("TERMINATED", "PRUNED", "KILLED"),
+    Outcome.code: States("ERROR", "FAIL", "FAILED"),
+    Outcome.interrupted: States("TERMINATED", "WAITING", "KILLED"),
+}

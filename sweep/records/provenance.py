@@ -1,0 +1,88 @@
+"""What a sweep began with: space, code, data. A sweep that goes on under other ones would mix two experiments."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from odenet.data import Splits
+from search_spaces import Space
+from sweep.errors import InputError
+from sweep.records.files import write_text
+
+LEARNED_BY = ("odenet", "search_spaces")  # packages whose code decides what a trial's result is
+VERSIONS = ("torch", "numpy", "optuna")
+
+
+def origin(space: Space, splits: Splits) -> dict[str, Any]:
+    """What must be the same for two sessions to be one sweep."""
+    return {
+        "space": space.to_dict(),
+        "data": splits.hash,
+        "code": {name: _hash_of(name) for name in LEARNED_BY},
+        "versions": {name: version(name) for name in VERSIONS},
+    }
+
+
+def _hash_of(package: str) -> str:
+    spec = find_spec(package)
+    assert spec is not None and spec.submodule_search_locations is not None
+    root, digest = Path(spec.submodule_search_locations[0]), hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def check_origin(file: Path, now: dict[str, Any], accept: bool) -> None:
+    """Writes the origin where there is none, compares where there is one.
+
+    Raises:
+        InputError: something differs and `accept` is False; names it. Or the file is damaged.
+    """
+    compare_origin(file, now, accept)
+    write_text(file, json.dumps(now, indent=2) + "\n")
+
+
+def compare_origin(file: Path, now: dict[str, Any], accept: bool) -> None:
+    """As `check_origin`, and writes nothing."""
+    if not file.exists() or accept:
+        return
+    changed = list(_differences(_read(file), now))
+    if changed:
+        raise InputError(
+            f"{file.parent.name} began with something else: {'; '.join(changed)}. Go back to that, or go on with "
+            "search.accept_changes=true, and say so where you report it."
+        )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} is damaged: {error}. search.accept_changes=true writes it anew.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} is damaged: it must be a mapping. search.accept_changes=true writes it anew.")
+    return content
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    found = []
+    old, new = _entries(before.get("space")), _entries(now["space"])
+    for key in [key for key in {**old, **new} if old.get(key) != new.get(key)]:
+        found.append(f"space {key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}")
+    if before.get("data") != now["data"]:
+        found.append(f"the data's hash was {before.get('data')}, is {now['data']}")
+    for part in ("code", "versions"):
+        was = before.get(part)
+        for name, value in now[part].items():
+            old_value = was.get(name, "absent") if isinstance(was, dict) else "absent"
+            if old_value != value:
+                found.append(f"{part} of {name} was {old_value}, is {value}")
+    return found
+
+
+def _entries(space: Any) -> dict[str, str]:
+    entries = space.get("entries", []) if isinstance(space, dict) else []
+    return {str(entry.get("key")): json.dumps(entry, sort_keys=True) for entry in entries if isinstance(entry, dict)}

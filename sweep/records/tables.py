@@ -1,0 +1,156 @@
+"""Tables of typed rows as CSV files: trials.csv, curves.csv, rows.csv. MLflow mirrors them.
+
+Every row carries the schema version, and reading checks it together with columns and types. Writing is atomic: a reader
+sees the old file or the new one.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from sweep.errors import InputError
+from sweep.records.files import append_line, cut_half_line, whole_rows, write_text
+from sweep.records.rows import SCHEMA, AnyRow, RowT
+
+LONGEST_SHOWN = 100  # characters of a cell that cannot be read
+
+
+def write_rows(path: Path, row_type: type[RowT], rows: Iterable[RowT]) -> None:
+    """Writes a table with its header, also when there are no rows."""
+    write_text(path, "".join([_line(_header(row_type)), *(_line(_cells(row)) for row in rows)]))
+
+
+def append_row(path: Path, row: AnyRow) -> None:
+    """Adds one line to a table that grows while a sweep runs.
+
+    Raises:
+        StorageError: there is no room, or the table cannot be written; it is as it was.
+    """
+    append_line(path, _line(_cells(row)), header=_line(_header(type(row))))
+
+
+def cut_half_row(path: Path) -> int:
+    """Makes a table readable whose last row a killed process or a full disk left unfinished; a table without even its
+    header is removed. Returns how many bytes were cut off."""
+    removed = cut_half_line(path, whole_rows)
+    if path.exists() and not path.stat().st_size:
+        path.unlink()
+    return removed
+
+
+def read_rows(path: Path, row_type: type[RowT], *, growing: bool = False) -> list[RowT]:
+    """Reads a table back; InputError names file, line and column of what is wrong.
+
+    `growing`: one that is appended to, whose last row may be unfinished and is then left out.
+    """
+    expected = _header(row_type)
+    try:
+        content = path.read_bytes()
+        if growing:
+            content = _whole(path, content, _line(expected).encode())
+            if not content:
+                return []
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    if not lines or lines[0] != expected:
+        found = ", ".join(lines[0]) if lines else "nothing"
+        raise InputError(f"{path}: the columns must be {', '.join(expected)}; the file has {found}.")
+    parsers = _parsers(row_type)
+    return [_parse(path, number, line, row_type, parsers) for number, line in enumerate(lines[1:], start=2)]
+
+
+def _whole(path: Path, content: bytes, header: bytes) -> bytes:
+    """Without the last row, where a killed process did not finish it. InputError: what is unfinished is no such row."""
+    length = whole_rows(content)
+    rest, first = content[length:], f"{SCHEMA},".encode()
+    begin = first if length else header
+    if rest[: len(begin)] != begin[: len(rest)] or b"\n" + first in rest:  # rows after a quote that is one too many
+        line, shown = content[:length].count(b"\n") + 1, _short(rest.decode(errors="replace"))
+        raise InputError(f"{path}, line {line}: {shown} is no row, nor the beginning of one.")
+    return content[:length]
+
+
+def _header(row_type: type) -> list[str]:
+    return ["schema", *(f.name for f in fields(row_type))]
+
+
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def _cells(row: AnyRow) -> list[str]:
+    return [str(SCHEMA), *(_cell(value) for value in asdict(row).values())]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Enum):
+        return str(value.value)
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else str(value)
+
+
+def _parse(path: Path, number: int, line: list[str], row_type: type[RowT], parsers: dict[str, Callable]) -> RowT:
+    if len(line) != len(parsers) + 1:
+        raise InputError(f"{path}, line {number}: {len(line)} cells where {len(parsers) + 1} are needed.")
+    if line[0] != str(SCHEMA):
+        raise InputError(f"{path}, line {number}: schema {line[0]!r}; this version reads schema {SCHEMA}.")
+    values = {}
+    for (name, parse), cell in zip(parsers.items(), line[1:], strict=True):
+        try:
+            values[name] = parse(cell)
+        except (ValueError, RecursionError) as error:
+            where = f"{path}, line {number}, column {name}"
+            raise InputError(f"{where}: {_short(cell)} cannot be read: {error}.") from error
+    return row_type(**values)
+
+
+def _short(cell: str) -> str:
+    return repr(cell) if len(cell) <= LONGEST_SHOWN else f"{cell[:LONGEST_SHOWN]!r}..."
+
+
+def _parsers(row_type: type) -> dict[str, Callable[[str], Any]]:
+    hints = get_type_hints(row_type)
+    return {f.name: _PARSERS.get(hints[f.name], hints[f.name]) for f in fields(row_type)}
+
+
+def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda cell: None if cell == "" else parse(cell)
+
+
+def _mapping(cell: str) -> dict[str, Any]:
+    value = json.loads(cell)
+    if not isinstance(value, dict):
+        raise ValueError("a JSON object is needed")
+    return value
+
+
+def _listing(cell: str) -> list[Any]:
+    value = json.loads(cell)
+    if not isinstance(value, list):
+        raise ValueError("a JSON list is needed")
+    return value
+
+
+def _truth(cell: str) -> bool:
+    if cell not in ("True", "False"):
+        raise ValueError("True or False is needed")
+    return cell == "True"
+
+
+# What is not its own parser; int, float, str and the enumerations are.
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    float | None: _optional(float),
+    int | None: _optional(int),
+    dict[str, Any]: _mapping,
+    list[Any]: _listing,
+    bool: _truth,
+}

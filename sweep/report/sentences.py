@@ -1,0 +1,183 @@
+"""The report's sentences. None claims more than the rules fixed before the final runs allow."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from sweep.records.outcome import Outcome
+from sweep.records.rows import Phase, TrialRow
+from sweep.report import statistics
+from sweep.report.elements import count, listing, percent, percent_interval, plural, points, points_interval
+from sweep.report.load import FILES, Sweep
+from sweep.report.results import BASELINE, FAILED, UNFINISHED, Difference, Family, Study, TaskResults
+from sweep.report.statistics import CLAIM, EQUIVALENCE, EVEN, EXPLORATION, MEANINGFUL, Verdict
+
+SINGLE = "n = 1: no interval"
+RULES = (
+    "Rules fixed before the final runs: a family is better than the baseline when P(family > baseline) over matched"
+    f" pairs is at least {MEANINGFUL} and the lower bound of its interval exceeds {EVEN}, worse in the mirror case;"
+    f" equivalent when the interval of the difference lies within ±{100 * EQUIVALENCE:g} point; otherwise inconclusive."
+    f" Fewer than {EXPLORATION} draws decide nothing, fewer than {CLAIM} only explore."
+)
+
+
+def searched(study: Study) -> str:
+    parts = []
+    for results in study.tasks:
+        families = listing([family.name for family in results.families])
+        draws = sorted({sweep.draw for family in results.families for sweep in family.sweeps})
+        parts.append(f"{families} on {results.task} ({plural(len(draws), 'draw')}: {', '.join(map(str, draws))})")
+    return f"This report covers {plural(len(study.sweeps), 'sweep')}: {'; '.join(parts)}."
+
+
+def spent(study: Study) -> str:
+    trials = [row for sweep in study.sweeps for row in sweep.trials]
+    sentence = f"The searches ran {plural(len(trials), 'trial')} ({outcomes(trials)}) at a cost of {cost(trials)}."
+    retrained = [row for sweep in study.sweeps for row in sweep.final_trials]
+    if not retrained:
+        return f"{sentence} Nothing was retrained yet."
+    confirm = [row for row in retrained if row.phase is Phase.confirm]
+    final = [row for row in retrained if row.phase is Phase.final]
+    return (
+        f"{sentence} Confirmation retrained {plural(len(confirm), 'run')} ({outcomes(confirm)}) for {cost(confirm)}; "
+        f"final training {plural(len(final), 'run')} ({outcomes(final)}) for {cost(final)}."
+    )
+
+
+def outcomes(rows: Sequence[TrialRow]) -> str:
+    counted = Counter(row.outcome for row in rows)
+    return listing([f"{counted[outcome]} {outcome.value}" for outcome in Outcome if counted[outcome]])
+
+
+def cost(rows: Iterable[TrialRow]) -> str:
+    rows = list(rows)
+    return f"{count(sum(row.gflops for row in rows))} GFLOP and {count(sum(row.seconds for row in rows))} seconds"
+
+
+def equal_terms(results: TaskResults) -> str | None:
+    """Says where families did not get the same number of trials in every draw; None when they did."""
+    trials = {family.name: [len(sweep.trials) for sweep in family.sweeps] for family in results.families}
+    if len({tuple(sorted(numbers)) for numbers in trials.values()}) == 1:
+        return None
+    told = "; ".join(f"{name} {listing([str(n) for n in numbers])}" for name, numbers in trials.items())
+    return f"Not on equal terms: the number of search trials per draw differs between families ({told})."
+
+
+def other_baseline(results: TaskResults) -> str | None:
+    """Says which family stands in where the usual baseline is absent; None where nothing is compared."""
+    name = results.baseline.name
+    if name == BASELINE or len(results.families) == 1:
+        return None
+    return f"{results.task}: {BASELINE} is not among the families: {name}, the first by name, is the baseline."
+
+
+def conclusions(results: TaskResults) -> list[str]:
+    """A sentence or two per comparison, or why there is none."""
+    if len(results.families) == 1:
+        return [f"On {results.task}: {results.baseline.name} is the only family here, so there is nothing to compare."]
+    told = [conclusion(difference, results) for difference in results.differences]
+    compared = {difference.family.name for difference in results.differences}
+    for family in results.families[1:]:
+        if family.name not in compared:
+            told.append(
+                f"On {results.task}: inconclusive for {family.name}: no final run of it on the test set shares draw "
+                f"and seed with one of {results.baseline.name}."
+            )
+    return told
+
+
+def conclusion(difference: Difference, results: TaskResults) -> str:
+    own, base, found = difference.family, results.baseline, difference.comparison
+    delta, ahead = difference.delta_interval, difference.improvement_interval
+    return (
+        f"On {results.task}: {_accuracy(own)}, {_accuracy(base)}{_overlap(own, base)}. Paired over "
+        f"{plural(found.draws, 'draw')} and {plural(found.pairs, 'run')} each, the difference {own.name} − {base.name} "
+        f"is {points(found.delta)} points ({points_interval(delta) if delta else SINGLE}) and "
+        f"P({own.name} > {base.name}) = {found.improvement:.2f} "
+        f"({f'{ahead.low:.2f} to {ahead.high:.2f}' if ahead else SINGLE}). "
+        f"{_decision(difference)} {_caution(difference)}"
+    ).strip()
+
+
+def smallest_p(draws: int) -> str:
+    return f"The smallest two-sided p that {plural(draws, 'draw')} can give is {statistics.smallest_p(draws):.3g}."
+
+
+def missing_files(sweeps: Sequence[Sweep], names: Sequence[str]) -> str | None:
+    """Which sweeps lack any of these files, and the command that makes them; None when all are there."""
+    lacking: dict[str, list[str]] = {}
+    for name in names:
+        found = [sweep.name for sweep in sweeps if name in sweep.missing]
+        if found:
+            lacking[name] = found
+    if not lacking:
+        return None
+    told = []
+    for name, found in lacking.items():
+        where = "every sweep" if len(found) == len(sweeps) else listing(found)
+        told.append(f"{name} is missing in {where} (`sweep {FILES[name]}` writes it)")
+    return f"{'; '.join(told)}."
+
+
+def unfinished(study: Study) -> str | None:
+    """Trials that have no result because they have not ended."""
+    rows = [row for sweep in study.sweeps for row in [*sweep.trials, *sweep.final_trials] if row.outcome in UNFINISHED]
+    if not rows:
+        return None
+    return f"{plural(len(rows), 'trial')} had not ended ({outcomes(rows)}); no statistic counts them."
+
+
+def empty_sweeps(study: Study) -> str | None:
+    if not study.empty:
+        return None
+    return f"Left out, because no trial of theirs has ended: {listing([path.name for path in study.empty])}."
+
+
+def failed_finals(results: TaskResults) -> str | None:
+    failed = [f"{n} of {f.name}" for f in results.families if (n := sum(run.failed for run in f.runs))]
+    if not failed:
+        return None
+    return f"Final runs that failed count as chance accuracy and are not dropped: {listing(failed)}."
+
+
+def failures(study: Study) -> list[tuple[Sweep, TrialRow]]:
+    return [(s, row) for s in study.sweeps for row in [*s.trials, *s.final_trials] if row.outcome in FAILED]
+
+
+def _accuracy(family: Family) -> str:
+    interval = family.interval
+    scope = " over the seeds of one draw" if len(family.by_draw()) == 1 else ""
+    told = f"95 % interval {percent_interval(interval)}{scope}" if interval else SINGLE
+    return f"{family.name} reaches {percent(family.mean)} % test accuracy ({told})"
+
+
+def _overlap(own: Family, base: Family) -> str:
+    """Nothing where an interval is missing or says nothing about other draws."""
+    one, other = own.interval, base.interval
+    if one is None or other is None or min(len(own.by_draw()), len(base.by_draw())) < 2:
+        return ""
+    return f"; the two intervals {'overlap' if one.overlaps(other) else 'do not overlap'}"
+
+
+def _decision(difference: Difference) -> str:
+    name, found = difference.family.name, difference.comparison
+    if found.verdict is Verdict.inconclusive:
+        return "Inconclusive: the data do not decide."
+    if found.verdict is Verdict.equivalent:
+        return f"Verdict: {name} is equivalent, within one point."
+    small = " by less than one point" if found.delta_interval.within(EQUIVALENCE) else ""
+    scope = " in this exploration" if found.draws < CLAIM else ""
+    return f"Verdict: {name} is {found.verdict.value}{small}{scope}."
+
+
+def _caution(difference: Difference) -> str:
+    draws = difference.comparison.draws
+    if draws >= CLAIM:
+        return ""
+    if difference.delta_interval is None:
+        return "One pair of runs: it says nothing about other seeds or other draws of the data."
+    if draws == 1:
+        return "One draw: the interval is over seeds only and says nothing about other draws of the data."
+    return (
+        f"With {draws} draws intervals over draws are nearly vacuous: read this as exploration, not as a claim; "
+        "a claim needs at least 5."
+    )

@@ -1,0 +1,167 @@
+"""Intervals and decisions about families of networks: the one module that uses scipy.
+
+Legend: `D` data draws, `S` seeds within a draw. A sample is a list of D arrays of shape (S_d,), one array per draw;
+draws may hold different numbers of seeds, and every draw weighs the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+EQUIVALENCE = 0.01  # accuracy: within one point
+MEANINGFUL = 0.75  # Bouthillier et al. 2021, arXiv 2103.03098: P(A > B) that matters in practice
+EVEN = 0.5  # P(A > B) of equals; the interval must lie beyond
+EXPLORATION, CLAIM = 3, 5  # draws from which a result is exploratory, and from which it supports a claim
+EXACT_FLIPS = 100_000  # up to this many sign patterns are enumerated (16 draws); beyond, as many are drawn
+
+
+class Verdict(Enum):
+    """What the rules fixed before the final runs let us say about a family against the baseline."""
+
+    better = "better"
+    worse = "worse"
+    equivalent = "equivalent"
+    inconclusive = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A closed interval."""
+
+    low: float
+    high: float
+
+    def overlaps(self, other: "Interval") -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+    def within(self, bound: float) -> bool:
+        return -bound <= self.low and self.high <= bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A family against the baseline, over matched (draw, seed) pairs. Accuracies are fractions."""
+
+    delta: float  # mean over draws of the mean over seeds of the differences
+    delta_interval: Interval
+    improvement: float  # P(family > baseline)
+    improvement_interval: Interval
+    p: float  # two-sided, exact, on draw-level differences
+    draws: int
+    pairs: int
+    verdict: Verdict
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Sample standard deviation (n - 1); None for fewer than two values, where there is none."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def grand_mean(sample: Sequence[np.ndarray]) -> float:
+    """mean_d mean_s: draws weigh the same, however many seeds each has."""
+    return float(np.mean([np.mean(seeds) for seeds in sample]))
+
+
+def bootstrap(
+    sample: Sequence[np.ndarray], generator: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Interval:
+    """Percentile interval of `grand_mean` by the two-level bootstrap: resample draws, then seeds within each of them.
+
+    Paired when the sample holds differences of matched runs. With one draw only the seeds vary, and the interval says
+    nothing about other draws; with three it is nearly vacuous. Source: Davison & Hinkley 1997, section 3.8;
+    rules of use in Bouthillier et al. 2021. Raises ValueError when a draw is empty or there is none.
+    """
+    if not sample or min(len(seeds) for seeds in sample) == 0:
+        raise ValueError("A bootstrap needs at least one draw, and at least one seed in every draw.")
+    sizes_D = np.array([len(seeds) for seeds in sample])
+    values_DS = np.zeros((len(sample), sizes_D.max()))
+    for d, seeds in enumerate(sample):
+        values_DS[d, : len(seeds)] = seeds
+    draws_BD = generator.integers(len(sample), size=(resamples, len(sample)))
+    count_BD1 = sizes_D[draws_BD][..., None]
+    picks_BDS = (generator.random((*draws_BD.shape, sizes_D.max())) * count_BD1).astype(int)
+    picked_BDS = values_DS[draws_BD[..., None], picks_BDS]
+    used_BDS = np.arange(sizes_D.max()) < count_BD1
+    means_B = ((picked_BDS * used_BDS).sum(-1) / count_BD1[..., 0]).mean(-1)
+    low, high = np.quantile(means_B, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def wins(differences: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """1 where the family is ahead, 0.5 for a tie, 0 behind: their grand mean is P(A > B) over matched pairs.
+
+    Source: the probability of improvement of Agarwal et al. 2021 (rliable, arXiv 2108.13264), for paired runs as in
+    Bouthillier et al. 2021.
+    """
+    return [(1 + np.sign(seeds)) / 2 for seeds in differences]
+
+
+def sign_flip_p(differences_D: Sequence[float]) -> float:
+    """Two-sided p of the sign-flip permutation test that draw-level differences are symmetric about 0.
+
+    Exact up to 16 draws. The smallest value D draws can give is 2 / 2^D, see `smallest_p`. Source: Fisher 1935,
+    The Design of Experiments, section 21.
+    """
+    if len(differences_D) < 2:
+        return 1.0  # both signs of a single difference are equally extreme
+    sample = (np.asarray(differences_D, dtype=float),)
+    result = stats.permutation_test(
+        sample, np.mean, permutation_type="samples", n_resamples=EXACT_FLIPS, vectorized=True, rng=0
+    )
+    return float(result.pvalue)
+
+
+def smallest_p(draws: int) -> float:
+    """The smallest two-sided p that `sign_flip_p` can give."""
+    return min(1.0, 2 / 2**draws)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment, in the order given. Source: Holm 1979, Scand. J. Statist. 6:65-70."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def verdict(delta_interval: Interval, improvement: float, improvement_interval: Interval) -> Verdict:
+    """The rule fixed before the final runs: meaningful first, then equivalent, else the data do not decide.
+
+    Better: P >= 0.75 and the lower bound of its interval above 0.5; worse: the mirror image. Equivalent: the interval
+    of the difference lies within one point of accuracy on either side.
+    """
+    if improvement >= MEANINGFUL and improvement_interval.low > EVEN:
+        return Verdict.better
+    if improvement <= 1 - MEANINGFUL and improvement_interval.high < EVEN:
+        return Verdict.worse
+    return Verdict.equivalent if delta_interval.within(EQUIVALENCE) else Verdict.inconclusive
+
+
+def compare(differences: Sequence[np.ndarray], seed: int = 0) -> Comparison:
+    """Compares by differences of matched runs (family minus baseline). Fewer than 3 draws never decide anything."""
+    delta_interval = bootstrap(differences, np.random.default_rng(seed))
+    won = wins(differences)
+    improvement, improvement_interval = grand_mean(won), bootstrap(won, np.random.default_rng(seed))
+    decided = verdict(delta_interval, improvement, improvement_interval)
+    return Comparison(
+        delta=grand_mean(differences),
+        delta_interval=delta_interval,
+        improvement=improvement,
+        improvement_interval=improvement_interval,
+        p=sign_flip_p([float(np.mean(seeds)) for seeds in differences]),
+        draws=len(differences),
+        pairs=sum(len(seeds) for seeds in differences),
+        verdict=decided if len(differences) >= EXPLORATION else Verdict.inconclusive,
+    )
+
+
+def average_ranks(values: Sequence[float]) -> np.ndarray:
+    """Ranks from 1, ties sharing their mean."""
+    return stats.rankdata(values)

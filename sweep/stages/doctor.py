@@ -1,0 +1,201 @@
+"""`sweep doctor`: what of this machine, or of the cluster, a sweep would stumble over. Nothing that it writes stays."""
+
+import importlib
+import os
+import platform
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from rich.console import Console
+
+from odenet.data import load_test
+from sweep.cluster.connect import LONGEST_TEMPORARY, connected
+from sweep.cluster.resources import slots, trial_resources
+from sweep.config.schema import AppConfig, ClusterKind
+from sweep.errors import InputError, WorkError
+from sweep.records.files import storing
+
+DISTRIBUTION = "continuous-depth-sweep"
+FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
+ANSWER_SECONDS = 5
+
+
+class Level(Enum):
+    """How a check ended."""
+
+    ok = "ok"
+    warning = "warning"  # sweeps run, but perhaps not as wanted
+    failed = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check says; a text of a warning or failure ends with what to do."""
+
+    level: Level
+    text: str
+
+
+def doctor(config: AppConfig, console: Console) -> None:
+    """Prints a line for every finding.
+
+    Raises:
+        WorkError: a check failed.
+    """
+    failed = 0
+    for name, check in CHECKS.items():
+        for finding in check(config):
+            console.print(f"{finding.level.value:<8} {name:<9} {finding.text}", highlight=False)
+            failed += finding.level is Level.failed
+    if failed:
+        raise WorkError(f"{failed} check(s) failed; a sweep with this configuration would, too.")
+    console.print("Nothing failed: a sweep with this configuration can run.", highlight=False)
+
+
+def _ok(text: str) -> Finding:
+    return Finding(Level.ok, text)
+
+
+def _failed(text: str) -> Finding:
+    return Finding(Level.failed, text)
+
+
+def _packages(_: AppConfig) -> Iterator[Finding]:
+    """Installed versions against what the distribution asks for."""
+    wrong = []
+    for line in requires(DISTRIBUTION) or []:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            found = "absent"
+        if found == "absent" or not requirement.specifier.contains(found, prereleases=True):
+            wrong.append(f"{requirement.name} {found} where {requirement.specifier or 'any version'} is needed")
+    if wrong:
+        yield _failed(f"{'; '.join(wrong)}: install by `uv pip install -r requirements.lock`")
+    names = ("torch", "ray", "optuna", "mlflow", "hydra-core")
+    yield _ok(f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in names)}")
+    try:
+        importlib.import_module("torchvision")  # beside a torch of another build this fails
+    except (ImportError, RuntimeError) as error:
+        yield _failed(f"torchvision cannot be imported beside this torch: {error}. Take both from the lock file")
+
+
+def _machine(config: AppConfig) -> Iterator[Finding]:
+    import torch
+
+    cpus = os.cpu_count() or 1
+    yield _ok(f"{cpus} CPUs, {_memory_gib():.1f} GiB of memory")
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    yield _ok(f"torch sees {len(gpus)} GPUs{': ' + ', '.join(gpus) if gpus else ''}")
+    asked = config.runtime.resources.cpus
+    if asked > cpus and config.cluster.kind is ClusterKind.local:
+        yield _failed(f"runtime.resources.cpus={asked}, here are {cpus}: lower it")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads is not None and int(threads) > asked:
+        yield Finding(
+            Level.warning, f"OMP_NUM_THREADS={threads}, a trial has {asked} CPUs: oversubscription is slow, unset it"
+        )
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def _data(config: AppConfig) -> Iterator[Finding]:
+    try:
+        test = load_test(config.data, config.runtime.data_dir)
+    except ValueError as error:
+        yield _failed(str(error))
+        return
+    yield _ok(f"{config.data.dataset.value}: {len(test)} test images, whole")
+
+
+def _results(config: AppConfig) -> Iterator[Finding]:
+    """Whether results can be written, and how much of them."""
+    directory = Path(config.runtime.runs_dir).resolve()
+    existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
+    try:
+        with storing(existing, 1), tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"x")
+            file.flush()
+    except WorkError as error:
+        yield _failed(f"{error} Or choose another runtime.runs_dir")
+        return
+    free = shutil.disk_usage(existing).free
+    text = f"{directory} can be written, {free / 2**30:.1f} GiB are free"
+    if free < FEW_BYTES:
+        yield Finding(Level.warning, f"{text}: a study may need more, make space")
+    else:
+        yield _ok(text)
+
+
+def _tracking(config: AppConfig) -> Iterator[Finding]:
+    uri = config.tracking.uri
+    if uri is None:
+        yield _ok("MLflow's store is a sqlite file in the run directory")
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=ANSWER_SECONDS) as answer:
+            there = answer.read(100).decode(errors="replace").strip()
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        yield Finding(
+            Level.warning,
+            f"the MLflow server {uri} does not answer ({error}): a sweep runs and delivers when it does; start it",
+        )
+        return
+    yield _ok(f"the MLflow server {uri} answers, version {there}")
+
+
+def _ray(config: AppConfig) -> Iterator[Finding]:
+    """Starts or joins Ray as a sweep would."""
+    place = os.environ.get("RAY_TMPDIR", "")
+    if len(place) > LONGEST_TEMPORARY:
+        yield _failed(
+            f"RAY_TMPDIR={place} has {len(place)} characters: Ray's sockets need {LONGEST_TEMPORARY} or fewer"
+        )
+        return
+    runs = Path(config.runtime.runs_dir).resolve()
+    existing = next(parent for parent in [runs, *runs.parents] if parent.exists())
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=existing, prefix="doctor") as probe,
+            connected(config.cluster, Path(probe)),
+        ):
+            yield from _nodes(config)
+    except (InputError, WorkError, OSError) as error:
+        yield _failed(str(error))
+
+
+def _nodes(config: AppConfig) -> Iterator[Finding]:
+    import ray
+
+    total = ray.cluster_resources()
+    alive = sum(node["Alive"] for node in ray.nodes())
+    mode = os.environ.get("RAY_AUTH_MODE", "disabled")
+    yield _ok(f"{alive} node(s), {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs, authentication {mode}")
+    if mode != "token":
+        yield Finding(Level.warning, "the cluster takes anybody who reaches it: start it with RAY_AUTH_MODE=token")
+    per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
+    each = ", ".join(f"{count:g} {name}" for name, count in per_trial.items())
+    yield _ok(f"a trial gets {each}; {config.search.concurrency or slots(per_trial)} run at once")
+
+
+CHECKS: dict[str, Callable[[AppConfig], Iterator[Finding]]] = {
+    "packages": _packages,
+    "machine": _machine,
+    "data": _data,
+    "results": _results,
+    "tracking": _tracking,
+    "ray": _ray,
+}

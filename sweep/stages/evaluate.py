@@ -1,0 +1,167 @@
+"""`sweep evaluate NAME`: the final networks on the test set, as trained and under other schemes and steps -> rows.csv.
+
+The only stage that reads test images, and it does so once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from odenet.checkpoint import load_checkpoint
+from odenet.config import RuntimeConfig
+from odenet.data import Batches, Images, Statistics, load_data, load_test
+from odenet.evaluation import Score, manifestations
+from odenet.evaluation import evaluate as score
+from odenet.models import DepthNet
+from odenet.terms import Scheme
+from sweep.config.schema import AppConfig, EvaluateConfig
+from sweep.errors import InputError, WorkError
+from sweep.execution.mlflow_runs import SweepRun
+from sweep.execution.session import Session
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
+from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.tables import read_rows, write_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One network under one manifestation."""
+
+    condition: str
+    scheme: Scheme
+    steps: int
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedEvaluation:
+    """The final networks that ended done and their trials, the test set, and the statistics of the training data."""
+
+    rows: list[TrialRow]
+    networks: list[DepthNet]
+    statistics: Statistics
+    test: Images
+
+
+def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
+    """Read the final networks, each once, and the data.
+
+    Raises:
+        InputError: there are no final networks, the test set was used already, or its files are not there.
+    """
+    files = SweepFiles(run_directory(config, name))
+    rows = [row for row in _final_rows(files.final.trials) if row.outcome is Outcome.done]
+    if not rows:
+        raise InputError(f"{name} has no final network: run `sweep final {name}` first.")
+    if files.rows.exists():
+        raise InputError(
+            f"{name} was evaluated already and test data is used once; {files.rows} has the result. "
+            "To measure again remove that file, and say so where you report it."
+        )
+    try:
+        config.check_device()
+        test = load_test(config.data, config.runtime.data_dir)
+        checkpoints = [load_checkpoint(files.checkpoint(row.number)) for row in rows]
+        train = load_data(checkpoints[0].experiment.data, config.runtime.data_dir).train
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+    return PreparedEvaluation(rows, [one.build() for one in checkpoints], Statistics.of(train), test)
+
+
+def _final_rows(trials: Path) -> list[TrialRow]:
+    return [row for row in read_rows(trials, TrialRow) if row.phase is Phase.final] if trials.exists() else []
+
+
+def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
+    """Measure every final network and write rows.csv.
+
+    Raises:
+        WorkError: a worker failed; nothing is written, so the stage can be run again.
+    """
+    try:
+        measured = _measure_all(session, prepared)
+    except ray.exceptions.RayError as error:
+        raise WorkError(
+            f"The evaluation of {session.name} failed: {str(error).strip().splitlines()[-1]} Its final networks are "
+            f"kept in {session.files.final.directory}; go on with `sweep evaluate {session.name}`."
+        ) from error
+    results = list(zip(prepared.rows, measured, strict=True))
+    write_rows(session.files.rows, EvaluationRow, [row for trial, found in results for row in _rows(trial, found)])
+    clean = [(trial, found[0].score) for trial, found in results]
+    scores = [(trial, {"test/accuracy": one.accuracy, "test/loss": one.loss}) for trial, one in clean]
+    SweepRun(session).evaluated(scores)
+
+
+def _measure_all(session: Session, prepared: PreparedEvaluation) -> list[list[Measured]]:
+    config, per_trial = session.config, session.per_trial
+    task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=session.gpus_per_trial)(_measure_on)
+    parts = (prepared.statistics, prepared.test, config.evaluate, config.runtime.for_training())
+    shared = [ray.put(part) for part in parts]
+    return ray.get([task.remote(int(per_trial["CPU"]), network, *shared) for network in prepared.networks])
+
+
+def _measure_on(worker_threads: int, *arguments: Any) -> list[Measured]:
+    torch.set_num_threads(worker_threads)
+    return measure(*arguments)
+
+
+def measure(
+    network: DepthNet, statistics: Statistics, test: Images, config: EvaluateConfig, runtime: RuntimeConfig
+) -> list[Measured]:
+    """One network on the whole test set, and on a part of it under every manifestation that makes sense of its rate.
+
+    Runs on a worker.
+    """
+    device = runtime.torch_device()
+    model = network.to(device)
+    course = model.depths()[-1].course
+    whole = Batches(test, statistics=statistics, device=device)
+    part = Batches(class_balanced(test, config.manifestation_images), statistics=statistics, device=device)
+    clean = Measured(CLEAN, course.scheme, course.steps, score(model, whole, batch_size=config.batch_size))
+    others = manifestations(model, part, config.schemes, config.step_factors, config.batch_size)
+    return [clean, *(Measured(MANIFESTATION, one.scheme, one.steps, one.score) for one in others)]
+
+
+def class_balanced(images: Images, count: int | None) -> Images:
+    """The first images of every class in file order, `count` in all (None: all); the same for every network."""
+    if count is None or count >= len(images):
+        return images
+    labels = images.labels_B
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    chosen = np.sort(np.lexsort((labels, rank))[:count])
+    return Images(images.pixels_BCHW[chosen], labels[chosen], images.indices_B[chosen])
+
+
+def _rows(trial: TrialRow, results: list[Measured]) -> list[EvaluationRow]:
+    trained = results[0]
+    return [
+        EvaluationRow(
+            family=trial.family,
+            dataset=trial.dataset,
+            per_class=trial.per_class,
+            draw=trial.draw,
+            seed=trial.seed,
+            scheme=result.scheme.value,
+            steps=result.steps,
+            condition=result.condition,
+            severity=0.0,
+            split="test",
+            metric=metric,
+            value=value,
+            n=result.score.n,
+            trained_scheme=trained.scheme.value,
+            trained_steps=trained.steps,
+            config_hash=trial.config_hash,
+            data_hash=trial.data_hash,
+        )
+        for result in results
+        for metric, value in (("accuracy", result.score.accuracy), ("loss", result.score.loss))
+    ]

@@ -1,0 +1,195 @@
+"""`sweep final NAME` or `sweep final path/to/best.yaml`: confirm the top trials over seeds, retrain the crowned one.
+
+Confirm trains on train and is judged on val. Final trains the crowned configuration on train+val over fresh seeds, for
+the same number of epochs; nothing is chosen there. The first final seed, fixed beforehand, is the registered model.
+"""
+
+import shutil
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from odenet.config import ExperimentConfig
+from odenet.data import Portion, Splits, load_data
+from odenet.seeding import derive
+from sweep.config.overrides import override
+from sweep.config.schema import AppConfig, save
+from sweep.errors import InputError, WorkError
+from sweep.execution.list_source import Ended, Job, ListSource
+from sweep.execution.mlflow_runs import SweepRun
+from sweep.execution.run import Batch, Work, run_works
+from sweep.execution.session import Session
+from sweep.execution.trial_log import TrialLog
+from sweep.records.best import Best, read_best, read_candidates, write_best
+from sweep.records.checkpoints import checkpoint_file
+from sweep.records.files import write_text
+from sweep.records.outcome import Outcome
+from sweep.records.progress import SweepProgress
+from sweep.records.rows import Phase, TrialRow, ranked
+from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.stage_record import BegunStage, record_stage
+from sweep.records.tables import read_rows
+from sweep.tuning.problem import build_problem
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration to confirm; `number` is the search trial it comes from."""
+
+    number: int
+    best: Best
+
+    def experiments(self, changes: dict[str, Any]) -> list[tuple[int, ExperimentConfig]]:
+        """Experiments in turn, each from an epoch on. Raises ValueError: the schedule sets what cannot be."""
+        parts = [(one["epoch"], one["parameters"]) for one in self.best.schedule] or [(0, {})]
+        return [(epoch, override(self.best.experiment, {**parameters, **changes})) for epoch, parameters in parts]
+
+    def job(self, session: Session, phase: Phase, index: int, number: int) -> Job:
+        """The seeds depend on phase and index only: families and candidates are compared on the same ones."""
+        seed = derive(session.config.search.seed, phase.value, index) % 2**31
+        portion = Portion.trainval if phase is Phase.final else Portion.train
+        return Job(
+            number=number,
+            phase=phase,
+            candidate=self.number,
+            parameters=self.best.provenance.get("parameters", {}),
+            experiments=self.experiments({"training.seed": seed, "data.portion": portion.value}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedFinal:
+    """What is to be confirmed, the best first, and on what data."""
+
+    candidates: list[Candidate]
+    splits: dict[Portion, Splits]
+
+
+class Final(Work):
+    """The confirming trials and, once they have ended, those of the crowned configuration."""
+
+    def __init__(self, session: Session, prepared: PreparedFinal) -> None:
+        self._candidates, splits, self._run = prepared.candidates, prepared.splits, SweepRun(session)
+        self._chance = 1 / splits[Portion.train].classes
+        files, seeds = session.files.final, session.config.final
+        files.directory.mkdir(parents=True, exist_ok=True)
+        record_stage(session.files.stage, BegunStage.final)
+        write_text(files.config, save(session.config))
+        self._run.retrains()
+        pairs = [(candidate, index) for candidate in self._candidates for index in range(seeds.confirm_seeds)]
+        if len(self._candidates) == 1:
+            pairs = []  # nothing to choose between
+        self._confirm = [one.job(session, Phase.confirm, index, n) for n, (one, index) in enumerate(pairs)]
+        source = ListSource(self._confirm, self._follow_up, len(self._confirm) + seeds.seeds, files.checkpoints)
+        self.batch = Batch(session, source, TrialLog(session, files, splits), splits)
+
+    def _follow_up(self, told: Ended) -> list[Job]:
+        session, crowned = self.batch.session, crown(self._candidates, self._confirm, told, self._chance)
+        data_hash = self.batch.splits[Portion.train].hash
+        origin = {**crowned.best.provenance, "data_hash": data_hash, "phase": Phase.confirm.value}
+        write_best(session.files.crowned, replace(crowned.best, provenance=origin))
+        self._run.crowned()
+        first, seeds = len(self._confirm), range(session.config.final.seeds)
+        return [crowned.job(session, Phase.final, index, first + index) for index in seeds]
+
+    def conclude(self) -> None:
+        rows = self.batch.log.in_order()
+        try:
+            self._keep_checkpoints([row for row in rows if row.phase is Phase.final])
+        except WorkError:
+            self.stopped("FAILED")
+            raise
+        self.stopped("FINISHED")
+
+    def stopped(self, status: str) -> None:
+        self._run.end(status)
+
+    def _keep_checkpoints(self, rows: list[TrialRow]) -> None:
+        session, files = self.batch.session, self.batch.session.files
+        done, folder = [row for row in rows if row.outcome is Outcome.done], files.final.checkpoints
+        if not done:
+            reasons = "; ".join(sorted({f"{row.outcome.value}: {row.reason}" for row in rows}))
+            raise WorkError(f"No final seed of {session.name} ended done ({reasons}); {files.final.trials} lists them.")
+        for row in done:
+            shutil.copyfile(checkpoint_file(folder / f"{row.number:06d}", row.epochs), files.checkpoint(row.number))
+        first = min(done, key=lambda row: row.number)
+        self._run.registers(first, files.checkpoint(first.number))
+        shutil.rmtree(folder)
+
+
+def final(session: Session, prepared: PreparedFinal) -> None:
+    """Write final/trials.csv, final/curves.csv, final/crowned.yaml and one checkpoint per final seed.
+
+    Raises:
+        InputError: a file that an earlier session left is damaged. WorkError: no final seed ended done.
+    """
+    run_works([Final(session, prepared)], f"final {session.name}", session.files.final.directory / "ray")
+
+
+def crown(candidates: list[Candidate], jobs: list[Job], told: Ended, chance: float) -> Candidate:
+    """The candidate with the best mean objective over the confirming seeds; a failed one counts as chance, ties go to
+    the better search rank."""
+    if not jobs:
+        return candidates[0]
+    values: dict[int, list[float]] = {candidate.number: [] for candidate in candidates}
+    for job in jobs:
+        row = told[job.number]
+        counts = row.outcome is Outcome.done and row.objective is not None
+        values[job.candidate].append((row.objective or 0.0) if counts else chance)
+    return max(candidates, key=lambda candidate: fmean(values[candidate.number]))
+
+
+def prepare_final(config: AppConfig, name: str) -> PreparedFinal:
+    """Read what is to be confirmed, and the data.
+
+    Raises:
+        InputError: nothing to confirm, done already, or the data is not there; before anything is started.
+    """
+    files = SweepFiles(run_directory(config, name))
+    if SweepProgress.read(files.final.progress).finished:
+        raise InputError(f"{name} has final trials already; remove {files.final.directory} to train again.")
+    try:
+        found = _best_few(config, files)
+        candidates = [Candidate(best.provenance.get("trial", 0), best) for best in found]
+        for one in candidates:
+            one.experiments({})
+    except ValueError as error:
+        raise InputError(f"{files.directory}: {error}") from error
+    if not candidates:
+        raise InputError(f"{name} has no trial that ended done: there is nothing to retrain.")
+    return PreparedFinal(candidates, load_splits(config))
+
+
+def prepare_retraining(config: AppConfig, best: Best) -> PreparedFinal:
+    """As `prepare_final`, of the best.yaml of another directory."""
+    return PreparedFinal([Candidate(best.provenance.get("trial", 0), best)], load_splits(config))
+
+
+def _best_few(config: AppConfig, files: SweepFiles) -> list[Best]:
+    """The complete experiments that the search wrote when it ended; of a retrained best.yaml that one.
+
+    They are made from the trials where a search has not ended, or is of a version that wrote none, and where more are
+    asked for.
+    """
+    if not files.trials.exists():
+        return [read_best(files.best)]
+    ended = SweepProgress.read(files.progress).finished
+    written = read_candidates(files.candidates) if ended and files.candidates.exists() else []
+    if len(written) >= config.final.top:
+        return written[: config.final.top]
+    rows = ranked(read_rows(files.trials, TrialRow))[: config.final.top]
+    if len(written) == len(rows):
+        return written
+    problem = build_problem(config)
+    return [problem.best(row) for row in rows]
+
+
+def load_splits(config: AppConfig) -> dict[Portion, Splits]:
+    """The data of both phases. InputError where it, or the device, is not there."""
+    try:
+        config.check_device()
+        return {
+            portion: load_data(replace(config.data, portion=portion), config.runtime.data_dir) for portion in Portion
+        }
+    except ValueError as error:
+        raise InputError(str(error)) from error

@@ -1,0 +1,195 @@
+"""`sweep plan`: checks a configuration and what it costs, before anything is spent; writes nothing, starts no Ray."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from odenet.config import ExperimentConfig
+from odenet.cost import train_gflops
+from odenet.data import Splits
+from odenet.footprint import footprint
+from odenet.models import build_model
+from odenet.refinement import coarsen, refine
+from odenet.training import Training
+from sweep.config.schema import AppConfig
+from sweep.config.search_config import SchedulerKind, SearchConfig
+from sweep.errors import InputError
+from sweep.stages.search import prepare_search
+from sweep.tuning.schedulers import bracket_shares, rungs
+
+Expected = list[tuple[int, float]]  # up to an epoch, so many trials
+ITERATIONS = 2  # of the dry run, after one that warms up
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one trial of a configuration takes: measured for two iterations, scaled by counted operations."""
+
+    parameters: int
+    gflops: list[float]  # of each epoch
+    seconds_per_gflop: float
+    memory_mib: float  # weights, gradients, momentum and what a batch saves, at the final depth
+
+    def spent(self, course: Expected) -> float:
+        """GFLOP of all trials of a search that take this course."""
+        begins, total = 0, 0.0
+        for epoch, trials in course:
+            total += trials * sum(self.gflops[begins:epoch])
+            begins = epoch
+        return total
+
+
+def plan(config: AppConfig, console: Console) -> None:
+    """Prints trials x rungs x cost of the cheapest, a middle and the dearest configuration of the space.
+
+    Raises:
+        InputError: the configuration, the data or the place for results is not usable.
+    """
+    prepared = prepare_search(config)
+    splits, corners = prepared.splits, prepared.corners
+    check_dry_run(config)
+    check_writable(Path(config.runtime.runs_dir))
+    costs = [sum(_epoch_gflops(corner, splits)) for corner in corners]
+    chosen = {"cheapest": costs.index(min(costs)), "middle": 0, "dearest": costs.index(max(costs))}
+    estimates = {name: _estimate(corners[index], config, splits) for name, index in chosen.items()}
+    images = f"{len(splits.train)} train, {len(splits.val) if splits.val else 0} val"
+    console.print(f"Data: {config.data.dataset.value}, draw {config.data.draw}, {images} images, hash {splits.hash}")
+    console.print(f"Space: {config.space.name}, {len(corners)} corners, all possible")
+    console.print(f"Search: {_described(config)}")
+    course = expected(config.search, config.training.epochs)
+    console.print("Trials expected: " + "; ".join(f"{trials:.3g} to epoch {epoch}" for epoch, trials in course))
+    console.print(_table(estimates, course, config))
+    for line in _budget(estimates, course, config):
+        console.print(line)
+
+
+def _described(config: AppConfig) -> str:
+    search = config.search
+    share = f", {search.random_share:.0%} of them at random and unstopped" if search.random_share else ""
+    return (
+        f"{search.trials} trials x {config.training.epochs} epochs{share}, sampler {search.sampler.value}, scheduler "
+        f"{search.scheduler.value}"
+    )
+
+
+def expected(search: SearchConfig, epochs: int) -> Expected:
+    """How many trials are trained up to each rung and to the end, if results come in random order.
+
+    Of asha and depth_asha one in `reduction` passes a rung, of hyperband in each of its brackets; the median rule is
+    counted as if it stopped half of the trials after the grace. Populations train all their members.
+    """
+    unstopped = sum(search.is_random(number) for number in range(search.trials))
+    ruled = search.trials - unstopped
+    if search.scheduler in (SchedulerKind.none, SchedulerKind.pbt):
+        return [(epochs, float(search.trials))]
+    if search.scheduler is SchedulerKind.median:
+        return [(rungs(search, epochs)[0], float(search.trials)), (epochs, unstopped + ruled / 2)]
+    ends = [*rungs(search, epochs), epochs]
+    if search.scheduler is SchedulerKind.hyperband:
+        shares = bracket_shares(len(ends) - 1, search.reduction)
+        passing = [
+            sum(share / search.reduction ** max(0, rung - bracket) for bracket, share in enumerate(shares))
+            for rung in range(len(ends))
+        ]
+    else:
+        passing = [search.reduction**-rung for rung in range(len(ends))]
+    return [(epoch, unstopped + ruled * share) for epoch, share in zip(ends, passing, strict=True)]
+
+
+def check_dry_run(config: AppConfig) -> None:
+    """Raises InputError where runtime.device is not on this machine, wherever trials would run."""
+    try:
+        config.runtime.torch_device()
+    except ValueError as error:
+        raise InputError(f"{error} The dry run is on this machine.") from error
+
+
+def check_writable(directory: Path) -> None:
+    """Raises InputError where results could not be written: tried on the nearest directory that exists."""
+    existing = next(parent for parent in [directory.resolve(), *directory.resolve().parents] if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"runtime.runs_dir={directory}: {existing} cannot be written to; choose another directory.")
+
+
+def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> list[float]:
+    """Of each epoch, with every refinement and the coarsening on its epoch."""
+    _, channels, *space = splits.train.pixels_BCHW.shape
+    model = build_model(experiment.model, channels=channels, classes=splits.classes)
+    found, per_image = [], train_gflops(model, (channels, *space))
+    due = experiment.refinement.due(experiment.training.epochs)
+    coarsens = experiment.refinement.coarsens(experiment.training.epochs)
+    for epoch in range(experiment.training.epochs):
+        if epoch in due:
+            refine(model)
+        if epoch == coarsens:
+            coarsen(model)
+        if epoch in due or epoch == coarsens:
+            per_image = train_gflops(model, (channels, *space))
+        found.append(per_image * len(splits.train))
+    return found
+
+
+def _estimate(experiment: ExperimentConfig, config: AppConfig, splits: Splits) -> Estimate:
+    """A dry run of the network at its final depth."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.runtime.resources.cpus)
+    training = Training(experiment, config.runtime.for_training(), data=splits)
+    for _ in range(experiment.refinement.times):
+        refine(training.model, training.optimizer)
+    _, channels, *space = splits.train.pixels_BCHW.shape
+    shape = (channels, *space)
+    seconds_per_gflop = _dry_run(training, train_gflops(training.model, shape))
+    memory_mib = footprint(training.model, shape, experiment.optim.batch_size).memory_mib
+    torch.set_num_threads(threads)
+    return Estimate(training.model.parameter_count, _epoch_gflops(experiment, splits), seconds_per_gflop, memory_mib)
+
+
+def _dry_run(training: Training, gflops_per_image: float) -> float:
+    """Seconds per GFLOP over `ITERATIONS` iterations."""
+    images, started = 0, 0.0
+    for iteration, (x_BCHW, labels_B) in enumerate(training.iterations(ITERATIONS + 1)):
+        if iteration == 1:
+            started = time.perf_counter()
+        float(training.update(x_BCHW, labels_B, iteration))
+        images += len(labels_B) if iteration else 0
+    return (time.perf_counter() - started) / (images * gflops_per_image)
+
+
+def _table(estimates: dict[str, Estimate], course: Expected, config: AppConfig) -> Table:
+    at_once = config.search.concurrency or config.cluster.cpus or os.cpu_count() or 1
+    at_once = max(1, at_once // config.runtime.resources.cpus) if config.search.concurrency is None else at_once
+    retrained = config.final.top * config.final.confirm_seeds * (config.final.top > 1) + config.final.seeds
+    table = Table(title=f"A trial, and the sweep if all were like it, {at_once} at a time on this machine")
+    heads = ("configuration", "parameters", "GFLOP", "seconds", "MiB", "search GFLOP", "search time", "final GFLOP")
+    for column in (*heads, "final time"):
+        table.add_column(column, justify="left" if column == "configuration" else "right")
+    for name, one in estimates.items():
+        whole, search = sum(one.gflops), one.spent(course)
+        table.add_row(
+            name,
+            f"{one.parameters:,}",
+            f"{whole:,.1f}",
+            f"{whole * one.seconds_per_gflop:.1f}",
+            f"{one.memory_mib:,.0f}",
+            f"{search:,.0f}",
+            str(timedelta(seconds=round(search * one.seconds_per_gflop / at_once))),
+            f"{retrained * whole:,.0f}",
+            str(timedelta(seconds=round(retrained * whole * one.seconds_per_gflop / at_once))),
+        )
+    return table
+
+
+def _budget(estimates: dict[str, Estimate], course: Expected, config: AppConfig) -> Iterator[str]:
+    """When a budget would end the search before its trials do."""
+    limit = config.search.budget.gflops
+    for name, one in estimates.items():
+        if limit is not None and one.spent(course) > limit:
+            trials = config.search.trials * limit / one.spent(course)
+            yield f"search.budget.gflops={limit:g} is spent after about {trials:.0f} trials if all are like the {name}."

@@ -1,0 +1,161 @@
+"""`sweep search NAME`: Optuna proposes, Ray Tune runs, MLflow records; writes tables, best.yaml and candidates.yaml.
+
+A search is begun and taken up again by the same code: what is recorded in the run directory is where it begins.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from odenet.config import ExperimentConfig
+from odenet.data import Splits, load_data
+from sweep.config.schema import AppConfig, save
+from sweep.config.search_config import SchedulerKind
+from sweep.errors import InputError, WorkError
+from sweep.execution.mlflow_runs import SweepRun
+from sweep.execution.population_source import PopulationSource
+from sweep.execution.run import Batch, Work, run_works
+from sweep.execution.session import Session, new_session
+from sweep.execution.trial_log import TrialLog
+from sweep.execution.trial_source import SearchSource, Trials, TrialSource
+from sweep.records.best import write_best, write_candidates
+from sweep.records.files import write_text
+from sweep.records.provenance import check_origin, origin
+from sweep.records.rows import ranked
+from sweep.records.run_directory import CONFIG, STAGE, SweepFiles
+from sweep.records.stage_record import BegunStage, record_stage
+from sweep.tuning.ask_and_tell import Proposals
+from sweep.tuning.optuna_study import open_study
+from sweep.tuning.problem import Problem, build_problem, check_objectives, enqueued
+from sweep.tuning.schedulers import build_scheduler
+
+FEWEST_CANDIDATES = 10  # written for `sweep final`, whose final.top may be more than was thought of when searching
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSearch:
+    """A search that nothing stands in the way of: all corners of its space are possible, and the data is here."""
+
+    problem: Problem
+    corners: list[ExperimentConfig]
+    enqueued: list[dict[str, Any]]
+    splits: Splits
+
+
+def prepare_search(config: AppConfig) -> PreparedSearch:
+    """Refuse, before anything is started, what could only fail later.
+
+    Raises:
+        InputError: a corner of the space is no possible experiment, what is asked for cannot be searched so, a file to
+            enqueue is no good, or the device or the data is not there.
+    """
+    try:
+        config.check_device()
+        problem = build_problem(config)
+        corners = problem.corners()
+        for corner in corners:
+            config.runtime.check(corner.model)
+            check_objectives(config, corner)
+        first = enqueued(config, problem.space)
+        return PreparedSearch(problem, corners, first, load_data(problem.experiment.data, config.runtime.data_dir))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+class Search(Work):
+    """One sweep's trials, begun or taken up again. Interrupted or not, the best of what is done is written."""
+
+    def __init__(self, session: Session, prepared: PreparedSearch) -> None:
+        """Raises InputError where what the sweep began with has changed."""
+        config, files, splits = session.config, session.files, prepared.splits
+        self._problem, self._run = prepared.problem, SweepRun(session)
+        session.directory.mkdir(parents=True, exist_ok=True)
+        check_origin(files.origin, origin(self._problem.space, splits), config.search.accept_changes)
+        record_stage(files.stage, BegunStage.search)
+        write_text(files.config, save(config))
+        self._run.searches(self._problem.space)
+        data = {config.data.portion: splits}
+        self.batch = Batch(session, self._source(session, prepared), TrialLog(session, files, data), data)
+
+    def _source(self, session: Session, prepared: PreparedSearch) -> TrialSource:
+        config, files, problem = session.config, session.files, prepared.problem
+        study = open_study(files.journal, session.name, config.search.objectives)
+        chance = 1 / prepared.splits.classes
+        proposals = Proposals(problem.space, config.search, study, chance, prepared.enqueued)
+        trials = Trials(proposals, problem.experiment, config.search, files.checkpoints)
+        if config.search.scheduler is SchedulerKind.pbt:
+            return PopulationSource(trials, problem.space)
+        return SearchSource(trials, build_scheduler(config.search, config.training.epochs))
+
+    def conclude(self) -> None:
+        session, rows = self.batch.session, self.batch.log.in_order()
+        if not ranked(rows):
+            self.stopped("FAILED")
+            raise WorkError(
+                f"None of the {len(rows)} trials of {session.name} ended done{_within(session)}; `sweep status "
+                f"{session.name}` says why."
+            )
+        self.stopped("FINISHED")
+
+    def stopped(self, status: str) -> None:
+        self._write_best()
+        self._run.end(status)
+
+    def _write_best(self) -> None:
+        session, rows = self.batch.session, ranked(self.batch.log.in_order())
+        if not rows:
+            return
+        best = [self._problem.best(row) for row in rows[: max(session.config.final.top, FEWEST_CANDIDATES)]]
+        write_best(session.files.best, best[0])
+        write_candidates(session.files.candidates, best)
+        self._run.found(rows[0].objective or 0.0)
+
+
+def _within(session: Session) -> str:
+    limits = session.config.search.constraints.limits()
+    return f" within {limits}" if limits else ""
+
+
+def search(session: Session, prepared: PreparedSearch) -> None:
+    """Run the sweep, or what is left of it, and write its files.
+
+    Raises:
+        InputError: as `Search`. WorkError: no trial ended done. Interrupted: the user stopped it.
+    """
+    run_works([Search(session, prepared)], f"search {session.name}", session.directory / "ray")
+
+
+def search_anew(config: AppConfig, name: str, console: Console | None = None) -> Path:
+    """Run a new sweep; returns its run directory.
+
+    Raises:
+        InputError: as `prepare_search`, or the name is taken. WorkError, Interrupted: as `search`.
+    """
+    prepared = prepare_search(config)
+    begun = {CONFIG: save(config), STAGE: BegunStage.search.text}
+    with new_session(config, name, console or Console(markup=False), begun) as session:
+        search(session, prepared)
+        return session.directory
+
+
+def extended(config: AppConfig, files: SweepFiles) -> AppConfig:
+    """The configuration of a sweep with `search.more` trials more.
+
+    Raises:
+        InputError: nothing to add, or a population, whose members live side by side.
+    """
+    if not config.search.more:
+        raise InputError("How many trials more? `sweep extend NAME search.more=50`.")
+    if config.search.scheduler is SchedulerKind.pbt:
+        raise InputError(
+            "search.scheduler=pbt: a population cannot be extended once it has trained; begin a new sweep."
+        )
+    if files.final.directory.exists():
+        raise InputError(
+            f"{files.directory.name} was confirmed and retrained already; remove {files.final.directory} before its "
+            "search goes on."
+        )
+    more = config.search.trials + config.search.more
+    return replace(config, search=replace(config.search, trials=more, more=0))

@@ -1,0 +1,201 @@
+"""`sweep status --verify NAME`: whether trials.csv, Ray, the Optuna study and MLflow agree on every trial.
+
+What each must say of an outcome is in `outcome.STATES`. Only reads. A trial that runs is changing, so only that it is
+known everywhere is asked of it; MLflow is not asked about runs of which the outbox still holds lines for it.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from sweep.errors import InputError, WorkError
+from sweep.execution.mlflow_runs import trial_key
+from sweep.records.locks import is_alive
+from sweep.records.outcome import STATES, Outcome
+from sweep.records.rows import TrialRow
+from sweep.records.run_directory import JOURNAL, SweepFiles
+from sweep.records.tables import read_rows
+from sweep.tracking.outbox import OUTBOX, lag, store_uri
+
+if TYPE_CHECKING:
+    from sweep.tracking.client import RecordedRun, Records
+
+PARENT = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where a sweep's runs are tracked: `directory` holds the outbox and gives the experiment its name."""
+
+    directory: Path
+    uri: str | None = None  # None: the sqlite file in the directory
+
+
+def verify(directory: Path, store: Store, *, alive: bool) -> list[str]:
+    """What differs between the records of the sweep in `directory`, a sentence each; empty where all agree.
+
+    `alive`: a driver is at work on it.
+
+    Raises:
+        InputError: there are no trials, or a file is damaged. WorkError: the MLflow store does not answer.
+    """
+    files = SweepFiles(directory)
+    search, final = (read_rows(file, TrialRow) if file.exists() else [] for file in (files.trials, files.final.trials))
+    if not search and not final:
+        raise InputError(f"There is nothing to verify in {directory}: it has no trials.")
+    return [
+        *_in_rows(search, alive),
+        *_in_rows(final, alive),
+        *_in_study(directory / JOURNAL, search, alive),
+        *_in_mlflow(store, [*search, *final], alive),
+    ]
+
+
+def print_differences(directories: Sequence[Path], store: Store, console: Console) -> None:
+    """Print what differs in these run directories. WorkError: something does."""
+    found = {path: verify(path, store, alive=is_alive(path)) for path in directories}
+    for path, differences in found.items():
+        for text in differences:
+            console.print(f"{path.name}: {text}", highlight=False)
+    count = sum(map(len, found.values()))
+    if count:
+        raise WorkError(f"trials.csv, Ray, the Optuna study and MLflow differ in {count} places.")
+    console.print("trials.csv, Ray, the Optuna study and MLflow agree on every trial.", highlight=False)
+
+
+def _called(row: TrialRow) -> str:
+    return f"{row.phase.value} trial {row.number} ({row.trial_id}), {row.outcome.value}"
+
+
+# --- trials.csv and Ray -----------------------------------------------------------------------------------------------
+
+
+def _in_rows(rows: list[TrialRow], alive: bool) -> Iterator[str]:
+    for what, values in (("number", [row.number for row in rows]), ("trial id", [row.trial_id for row in rows])):
+        yield from (f"trials.csv: {count} rows have the {what} {value}" for value, count in _repeated(values))
+    for row in rows:
+        if row.ray != STATES[row.outcome].ray:
+            yield f"{_called(row)}: Ray {row.ray or 'nothing'}, not {STATES[row.outcome].ray}"
+        if row.outcome is Outcome.running and not alive:
+            yield f"{_called(row)}: no driver is at work"
+
+
+def _repeated(values: Iterable[object]) -> list[tuple[object, int]]:
+    return [(value, count) for value, count in Counter(values).items() if count > 1]
+
+
+# --- Optuna -----------------------------------------------------------------------------------------------------------
+
+
+def _in_study(journal: Path, rows: list[TrialRow], alive: bool) -> Iterator[str]:
+    if not rows:
+        return
+    trials = {trial.number: trial for trial in _trials(journal)}
+    for row in rows:
+        trial = trials.pop(row.number, None)
+        yield from [f"{_called(row)}: not in the study"] if trial is None else _in_trial(row, trial)
+    for number, trial in trials.items():
+        if trial.state is not TrialState.RUNNING or not alive:  # else it was asked for a moment ago
+            yield f"the study's trial {number}, {trial.state.name}: not in trials.csv"
+
+
+def _trials(journal: Path) -> list[FrozenTrial]:
+    """Of all studies in the file; whatever a driver is writing now is left out."""
+    if not journal.exists():
+        return []
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    return [trial for study in storage.get_all_studies() for trial in storage.get_all_trials(study._study_id)]
+
+
+def _in_trial(row: TrialRow, trial: FrozenTrial) -> Iterator[str]:
+    for what, theirs, ours in (
+        ("trial id", trial.user_attrs.get("trial_id"), row.trial_id),
+        ("parameters", trial.user_attrs.get("parameters"), row.parameters),
+    ):
+        if theirs != ours:
+            yield f"{_called(row)}: the study has the {what} {theirs}, not {ours}"
+    if row.outcome is Outcome.running:
+        return
+    if trial.state.name != STATES[row.outcome].optuna:
+        yield f"{_called(row)}: Optuna {trial.state.name}, not {STATES[row.outcome].optuna}"
+    elif trial.user_attrs.get("outcome") != row.outcome.value:
+        yield f"{_called(row)}: the study has the outcome {trial.user_attrs.get('outcome')}"
+    elif row.outcome is Outcome.done and sorted(trial.values or []) != _values(row):
+        yield f"{_called(row)}: the study has the values {trial.values}, not {_values(row)}"
+
+
+def _values(row: TrialRow) -> list[float]:
+    """Sorted: the table keeps several objectives by name, the study by place."""
+    return sorted(row.objectives.values()) if row.objectives else [row.objective or 0.0]
+
+
+# --- MLflow -----------------------------------------------------------------------------------------------------------
+
+
+def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]:
+    # Imports MLflow, which takes seconds and which no other command but `sweep.delivery` itself needs.
+    from sweep.tracking.client import Records
+    from sweep.tracking.outbox import sqlite_file
+
+    uri, behind = store_uri(store.directory, store.uri), lag(store.directory)
+    if behind.lines and not alive:
+        outbox = store.directory / OUTBOX
+        yield f"MLflow: lines of {outbox} that were not delivered: {behind.lines}; the next command delivers them"
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        yield f"MLflow: there is no store {file}"
+        return
+    records = Records(uri, store.directory.name)
+    everything, sweep = records.runs(), rows[0].sweep
+    parents = {run.run_id for run in everything if run.tags["mlflow.runName"] == sweep and PARENT not in run.tags}
+    if len(parents) != 1:
+        yield f"MLflow has {len(parents)} runs of the sweep {sweep}, not one"
+    runs = _by_trial(run for run in everything if run.tags.get(PARENT) in parents)
+    for row in rows:
+        found = runs.pop((row.trial_id, row.phase.value), [])
+        if trial_key(row) not in behind.keys:
+            yield from _in_runs(row, found, records)
+    for trial_id, phase in runs:
+        if not alive:
+            yield f"MLflow's run of {phase} trial {trial_id}: not in trials.csv"
+
+
+def _by_trial(runs: Iterable["RecordedRun"]) -> dict[tuple[str, str], list["RecordedRun"]]:
+    """By trial id and phase."""
+    grouped = defaultdict(list)
+    for run in runs:
+        grouped[run.tags.get("trial_id", "without id"), run.tags.get("phase", "without phase")].append(run)
+    return grouped
+
+
+def _in_runs(row: TrialRow, runs: list["RecordedRun"], records: "Records") -> Iterator[str]:
+    if len(runs) != 1:
+        yield f"{_called(row)}: MLflow has {len(runs)} runs of it, not one"
+    elif row.outcome is not Outcome.running:
+        (run,) = runs
+        if run.status != STATES[row.outcome].mlflow:
+            yield f"{_called(row)}: MLflow {run.status}, not {STATES[row.outcome].mlflow}"
+        if run.tags.get("outcome") != row.outcome.value:
+            yield f"{_called(row)}: MLflow has the outcome {run.tags.get('outcome')}"
+        yield from _in_history(row, records.history(run, "train/loss"), records.history(run, "objective"))
+
+
+def _in_history(row: TrialRow, losses: list[tuple[int, float]], objectives: list[tuple[int, float]]) -> Iterator[str]:
+    steps = [step for step, _ in losses]
+    if steps != list(range(1, row.epochs + 1)):
+        twice = ", ".join(str(step) for step, _ in _repeated(steps))
+        missing = ", ".join(str(step) for step in sorted(set(range(1, row.epochs + 1)) - set(steps)))
+        yield (
+            f"{_called(row)}: MLflow has {len(steps)} epochs of {row.epochs}"
+            f"{'; twice: ' + twice if twice else ''}{'; missing: ' + missing if missing else ''}"
+        )
+    last = objectives[-1][1] if objectives else None
+    if last != row.objective:
+        yield f"{_called(row)}: MLflow has the objective {last}, not {row.objective}"

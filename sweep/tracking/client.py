@@ -1,0 +1,64 @@
+"""An MLflow experiment, to be read."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
+
+os.environ |= MLFLOW_ENVIRONMENT
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from sweep.errors import WorkError
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """A run as MLflow has it."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+
+
+class Records:
+    """An experiment, to be read. What is asked raises WorkError where the store does not answer."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self._uri, self._experiment = uri, experiment
+        with self._answering():
+            self._client = MlflowClient(uri)
+
+    def runs(self) -> list[RecordedRun]:
+        """All of them; none where there is no such experiment."""
+        with self._answering():
+            known = self._client.get_experiment_by_name(self._experiment)
+            return [_recorded(run) for run in self._pages(known.experiment_id)] if known else []
+
+    def history(self, run: RecordedRun, metric: str) -> list[tuple[int, float]]:
+        """Step and value, in order of time."""
+        with self._answering():
+            found = self._client.get_metric_history(run.run_id, metric)
+        return [(one.step, one.value) for one in sorted(found, key=lambda one: (one.timestamp, one.step))]
+
+    def _pages(self, experiment_id: str) -> Iterator[Run]:
+        page = self._client.search_runs([experiment_id])
+        yield from page
+        while page.token:
+            page = self._client.search_runs([experiment_id], page_token=page.token)
+            yield from page
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except MlflowException as error:
+            raise WorkError(f"MLflow at {self._uri} cannot be read: {str(error).strip().splitlines()[0]}") from error
+
+
+def _recorded(run: Run) -> RecordedRun:
+    return RecordedRun(run.info.run_id, run.info.status, run.data.tags)

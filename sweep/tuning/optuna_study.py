@@ -1,0 +1,146 @@
+"""An Optuna study by trial numbers, in memory or in a file that a kill or a full disk leaves readable."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from sweep.config.search_config import Objective
+from sweep.errors import InputError
+from sweep.records.files import append_line, cut_half_line, storing, whole_lines
+from sweep.records.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a trial stands. `constraints` are measured values minus limits."""
+
+    outcome: Outcome
+    state: TrialState
+    values: Sequence[float] | None = None
+    constraints: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> dict[str, float]:
+        """The constraints as Optuna keeps them among a trial's system attributes."""
+        return {f"constraints:{name}": excess for name, excess in self.constraints.items()}
+
+
+class OptunaStudy:
+    """A study of these objectives, begun or gone on with. It uses its storage: to make an Optuna Trial is to sample."""
+
+    def __init__(
+        self, storage: BaseStorage, name: str, objectives: Sequence[Objective], path: Path | None = None
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        if name in _names(storage):  # Optuna's load_if_exists adds a line each time
+            self.optuna = optuna.load_study(storage=storage, study_name=name)
+        else:
+            directions = [_direction(objective) for objective in objectives]
+            self.optuna = optuna.create_study(storage=storage, study_name=name, directions=directions)
+        self._storage, self._id, self.path = storage, storage.get_study_id_from_name(name), path
+
+    @classmethod
+    def in_memory(cls, objectives: Sequence[Objective]) -> "OptunaStudy":
+        return cls(InMemoryStorage(), "memory", objectives)
+
+    def trial(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(self._key(number))
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.optuna.get_trials(deepcopy=False)
+
+    def add(self, trial: FrozenTrial) -> None:
+        """All of a trial at once: in a file it is one line, which is on the disk when this returns.
+
+        A number given away twice, after a power failure, would find the other trial's checkpoints. What is lost of
+        reports and endings is told again.
+        """
+        self.optuna.add_trial(trial)
+        if self.path is not None:
+            with storing(self.path, 0), self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def report(self, number: int, step: int, value: float) -> None:
+        self._storage.set_trial_intermediate_value(self._key(number), step, value)
+
+    def tell(self, number: int, told: Standing) -> None:
+        """The state comes last: a trial whose ending a kill cut off still runs, and is told again."""
+        key = self._key(number)
+        if told.state is not TrialState.RUNNING:
+            self._storage.set_trial_user_attr(key, "outcome", told.outcome.value)
+        for name, excess in told.attributes.items():
+            self._storage.set_trial_system_attr(key, name, excess)
+        if told.state is not self.trial(number).state:
+            self._storage.set_trial_state_values(key, told.state, told.values)
+
+    def _key(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+
+
+def open_study(path: Path, name: str, objectives: Sequence[Objective]) -> OptunaStudy:
+    """The study of this name in its file; what a killed driver was writing is cut off.
+
+    Raises:
+        InputError: the file is damaged, or holds another study.
+        StorageError: it cannot be written.
+    """
+    with storing(path, 0):
+        cut_half_line(path, whole_lines)
+        backend = _Backend(path)
+    try:
+        _check_last_line(path)
+        storage = JournalStorage(backend)
+        names = _names(storage)
+        if names not in ([], [name]):
+            raise InputError(f"{path} holds the study of {', '.join(names)}, not of {name}: choose another directory.")
+        study = OptunaStudy(storage, name, objectives, path)
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise damaged(path, error) from error
+    directions = study.optuna.directions
+    if directions != [_direction(objective) for objective in objectives]:
+        raise InputError(
+            f"{path} holds a study to {', '.join(direction.name.lower() for direction in directions)}, which is not "
+            f"search.objectives={[objective.value for objective in objectives]}: give the sweep another name."
+        )
+    return study
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """The error of a journal that says what no sweep wrote."""
+    return InputError(f"{path} is damaged ({error!r}): bring back a copy, or give the sweep another name.")
+
+
+def _names(storage: BaseStorage) -> list[str]:
+    return [study.study_name for study in storage.get_all_studies()]
+
+
+def _direction(objective: Objective) -> StudyDirection:
+    return StudyDirection.MINIMIZE if objective.minimized else StudyDirection.MAXIMIZE
+
+
+class _Backend(JournalFileBackend):
+    """Optuna's journal without its lock file, which a killed driver leaves behind: one driver writes, under the sweep's
+    own lock. A line is written whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        append_line(self.path, "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs))
+
+
+def _check_last_line(path: Path) -> None:
+    """Optuna overlooks a last line that is none of its own."""
+    lines = path.read_bytes().splitlines()
+    if lines:
+        json.loads(lines[-1])

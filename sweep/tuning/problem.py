@@ -1,0 +1,116 @@
+"""What a sweep asks: the space, the experiment around which it is searched, and configurations to try first."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odenet.config import ExperimentConfig, depths_after
+from odenet.networks import NETWORKS
+from odenet.terms import Scheme
+from search_spaces import Space
+from sweep.config.overrides import flat, override
+from sweep.config.schema import AppConfig
+from sweep.config.search_config import Objective, SchedulerKind
+from sweep.errors import InputError
+from sweep.records.best import Best, changed, provenance, read_best
+from sweep.records.rows import TrialRow, ranked
+from sweep.records.tables import read_rows
+from sweep.tuning.population import check_population, generations
+from sweep.tuning.samplers import check_sampler
+from sweep.tuning.schedulers import build_scheduler, refinement_epochs
+
+TIMING = ("refinement.count", "refinement.first", "refinement.interval")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a sweep searches: a space, and the experiment around which it is searched."""
+
+    space: Space
+    experiment: ExperimentConfig
+
+    def corners(self) -> list[ExperimentConfig]:
+        """The extreme experiments of the space. ValueError: one of them is not possible."""
+        return [override(self.experiment, corner) for corner in self.space.corners()]
+
+    def best(self, row: TrialRow) -> Best:
+        """A trial as a complete experiment with its provenance."""
+        schedule = changed(row)
+        parameters = schedule[0]["parameters"] if schedule else row.parameters
+        experiment = override(self.experiment, {**parameters, "training.seed": row.seed})
+        return Best(experiment, provenance(row, self.space), schedule)
+
+
+def build_problem(config: AppConfig) -> Problem:
+    """Parse what a configuration asks for. Schedulers that refine take the timing of refinements over.
+
+    Raises:
+        ValueError: the user asks for a timing, too, or the scheduler or the sampler does not go with the space.
+    """
+    space, experiment, search = config.space.build(), config.experiment, config.search
+    if search.scheduler in (SchedulerKind.depth_asha, SchedulerKind.pbt):
+        given = [key for key in {**flat(config.space.fix), **flat(config.space.range)} if key in TIMING]
+        given += [f"refinement.{key}" for key in ("at", "count") if getattr(experiment.refinement, key)]
+        if given:
+            raise ValueError(
+                f"{given[0]} is set, but search.scheduler={search.scheduler.value} decides when networks are refined; "
+                "leave it out."
+            )
+        space = space.without([key for key in TIMING if key in space.entries])
+    if search.scheduler is SchedulerKind.depth_asha:
+        experiment = override(experiment, {"refinement.at": refinement_epochs(search, config.training.epochs)})
+    if search.scheduler is SchedulerKind.pbt:
+        check_population(search, space)
+        generations(search, config.training.epochs)
+    else:
+        build_scheduler(search, config.training.epochs)
+    check_sampler(search, space)
+    return Problem(space, experiment)
+
+
+def check_objectives(config: AppConfig, experiment: ExperimentConfig) -> None:
+    """Raises ValueError where robustness is asked for and such an experiment has nothing to be robust against."""
+    if Objective.robustness in config.search.objectives and not _has_others(config, experiment):
+        network, scheme = experiment.model.network, depths_after(experiment)[-1].course.scheme
+        raise ValueError(
+            f"search.objectives has robustness, but model.network={network.value} with model.scheme={scheme.value} has "
+            "no other manifestation than the trained one; leave it out, or add to evaluate.schemes or "
+            "evaluate.step_factors."
+        )
+
+
+def _has_others(config: AppConfig, experiment: ExperimentConfig) -> bool:
+    """Whether `odenet.evaluation.manifestations` would find a scheme or a number of steps that was not trained."""
+    trained = depths_after(experiment)[-1].course
+    possible = NETWORKS[experiment.model.network].capability.manifestations
+    schemes = set(config.evaluate.schemes) & set(possible) - {trained.scheme}
+    steps = {max(1, round(factor * trained.steps)) for factor in config.evaluate.step_factors} - {trained.steps}
+    return bool(schemes) or (bool(steps) and trained.scheme is not Scheme.dopri5)
+
+
+def enqueued(config: AppConfig, space: Space) -> list[dict[str, Any]]:
+    """Configurations to try first, from best.yaml and trials.csv files; each is checked against the space.
+
+    Raises:
+        InputError: a file cannot be read or has none, or a configuration is not in the space.
+    """
+    found = []
+    for name in config.search.enqueue:
+        try:
+            for parameters in _configurations(Path(name)):
+                mine = {key: value for key, value in parameters.items() if key in space.entries}
+                space.validate(mine)
+                found.append(mine)
+        except (InputError, ValueError) as error:
+            raise InputError(f"search.enqueue={name}: {error}") from error
+    return found
+
+
+def _configurations(file: Path) -> list[dict[str, Any]]:
+    """What a best.yaml, or the trials of a trials.csv that ended done, had varied; the best first."""
+    if file.suffix in (".yaml", ".yml"):
+        return [read_best(file).provenance.get("parameters", {})]
+    rows = ranked(read_rows(file, TrialRow))
+    if not rows:
+        raise InputError(f"{file} has no trial that ended done.")
+    return [row.parameters for row in rows]

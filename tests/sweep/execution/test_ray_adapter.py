@@ -1,0 +1,162 @@
+"""What Ray Tune sees of controllers: legs from each in turn, results to whom they belong, errors never swallowed."""
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import cloudpickle, exceptions
+from ray.tune.search import Searcher
+
+from sweep.errors import StorageError
+from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch, cause
+from sweep.execution.segment import Segment
+from sweep.records.outcome import Outcome
+from tests.sweep.pretended import Sweep, begun, ended, outcomes, reported
+
+GO, STOP = SegmentScheduler.CONTINUE, SegmentScheduler.STOP
+
+
+def bridge(*sweeps: Sweep) -> tuple[SegmentSearcher, SegmentScheduler]:
+    searcher = SegmentSearcher([sweep.controller for sweep in sweeps], sweeps[0].interrupt)
+    return searcher, SegmentScheduler(searcher)
+
+
+def ray_trial(trial_id: str, **last: Any) -> Any:
+    """The part of Ray's trial that is read."""
+    return SimpleNamespace(trial_id=trial_id, last_result=last, pickled_error_file=None, error_file=None)
+
+
+def failed(directory: Path, error: Exception | None, text: str) -> Any:
+    """As Ray leaves a trial that ended in an error."""
+    trial = ray_trial("a")
+    if error is not None:
+        trial.pickled_error_file = str(directory / "error.pkl")
+        Path(trial.pickled_error_file).write_bytes(cloudpickle.dumps(error))
+    trial.error_file = str(directory / "error.txt")
+    Path(trial.error_file).write_text(text)
+    return trial
+
+
+def test_legs_come_from_the_first_sweep_while_it_has_any_and_then_from_the_next(tmp_path):
+    first, second = (begun(tmp_path / name, "search.trials=2") for name in "ab")
+    searcher, scheduler = bridge(first, second)
+    suggested = [searcher.suggest(str(n)) for n in range(5)]
+    assert [one and (one["batch"], one["segment"]["number"]) for one in suggested] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        None,
+    ]
+    assert [Segment.from_dict(one["segment"]) for one in suggested[:4]] == [
+        searcher.segments[str(n)][1] for n in range(4)
+    ]
+    for n in (2, 0):
+        scheduler.on_trial_complete(None, ray_trial(str(n)), ended(2, 0.5).to_dict())
+    assert (outcomes(first), outcomes(second)) == ([Outcome.done, Outcome.running],) * 2
+    for n in (1, 3):
+        scheduler.on_trial_complete(None, ray_trial(str(n)), ended(2, 0.5).to_dict())
+    assert searcher.suggest("5") == Searcher.FINISHED
+    assert searcher.segments == {}
+
+
+def test_a_result_goes_to_its_leg_and_the_answer_to_ray(tmp_path):
+    words = ("search.trials=2", "search.scheduler=asha", "search.grace=0.5", "search.reduction=2")
+    sweep = begun(tmp_path, *words)
+    searcher, scheduler = bridge(sweep)
+    trials = [ray_trial(str(n)) for n in range(2)]
+    for one in trials:
+        searcher.suggest(one.trial_id)
+    answers = [
+        scheduler.on_trial_result(None, one, reported(1, 0.5 - 0.1 * n).to_dict()) for n, one in enumerate(trials)
+    ]
+    assert answers == [GO, STOP]
+    scheduler.on_trial_complete(None, trials[1], reported(1, 0.4).to_dict())
+    assert outcomes(sweep) == [Outcome.running, Outcome.pruned]
+
+
+def test_the_last_epoch_comes_with_the_end_and_counts(tmp_path):
+    sweep = begun(tmp_path)
+    searcher, scheduler = bridge(sweep)
+    searcher.suggest("a")
+    scheduler.on_trial_complete(None, ray_trial("a"), ended(2, 0.75).to_dict())
+    assert (sweep.log.rows[0].objective, sweep.log.rows[0].outcome) == (0.75, Outcome.done)
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "outcome", "reason"),
+    [
+        (None, "... the node was running low on memory ...", Outcome.host_oom, "the machine was out of memory"),
+        (exceptions.ActorDiedError(), "x", Outcome.worker_lost, "its worker process was lost"),
+        (exceptions.WorkerCrashedError(), "x", Outcome.worker_lost, "its worker process was lost"),
+        (exceptions.NodeDiedError("gone"), "x", Outcome.node_lost, "its node was lost"),
+        (exceptions.ActorDiedError(), "its node has died", Outcome.node_lost, "its node was lost"),
+        (ValueError(), "line 1\nValueError: 3", Outcome.code, "ValueError: 3"),
+        (None, "", Outcome.code, "Ray gave no reason"),
+    ],
+)
+def test_why_a_leg_ended_in_an_error_is_read_from_what_ray_has_of_it(tmp_path, error, text, outcome, reason):
+    found, said = cause(failed(tmp_path, error, text))
+    assert found is outcome
+    assert said.endswith(reason)
+
+
+def test_a_defect_that_was_reported_before_needs_no_words_of_ray():
+    assert cause(ray_trial("a", outcome="code", reason="KeyError: 1")) == (Outcome.code, "KeyError: 1")
+    assert cause(ray_trial("a")) == (Outcome.code, "Ray gave no reason")
+
+
+def test_an_error_is_passed_on_with_its_cause(tmp_path):
+    sweep = begun(tmp_path, "search.retries=0")
+    searcher, scheduler = bridge(sweep)
+    searcher.suggest("a")
+    scheduler.on_trial_error(None, failed(tmp_path, exceptions.ActorDiedError(), "x"))
+    row = sweep.log.rows[0]
+    assert (row.outcome, row.reason) == (Outcome.worker_lost, "its worker process was lost")
+
+
+@pytest.mark.parametrize("moment", ["suggest", "result", "complete", "error"])
+def test_what_goes_wrong_in_a_callback_of_ray_is_raised_between_two_steps(tmp_path, monkeypatch, moment):
+    """Ray swallows what some callbacks raise."""
+    sweep = begun(tmp_path)
+    searcher, scheduler = bridge(sweep)
+    if moment != "suggest":
+        searcher.suggest("a")
+
+    def full(*_: Any) -> None:
+        raise StorageError("no space")
+
+    for name in ("next_segment", "result", "segment_failed"):
+        monkeypatch.setattr(sweep.controller, name, full)
+    calls = {
+        "suggest": (lambda: searcher.suggest("b"), None),
+        "result": (lambda: scheduler.on_trial_result(None, ray_trial("a"), reported(1, 0.5).to_dict()), STOP),
+        "complete": (lambda: scheduler.on_trial_complete(None, ray_trial("a"), ended(2, 0.5).to_dict()), None),
+        "error": (lambda: scheduler.on_trial_error(None, ray_trial("a")), None),
+    }
+    call, answer = calls[moment]
+    assert call() == answer
+    with pytest.raises(StorageError, match="no space"):
+        Watch(sweep.interrupt).on_step_begin(1, [])
+
+
+def test_after_a_failure_nothing_more_is_written(tmp_path):
+    sweep = begun(tmp_path)
+    searcher, scheduler = bridge(sweep)
+    searcher.suggest("a")
+    sweep.interrupt.fail(StorageError("no space"))
+    scheduler.on_trial_complete(None, ray_trial("a"), ended(2, 0.5).to_dict())
+    assert outcomes(sweep) == [Outcome.running]
+
+
+def test_rays_snapshots_keep_nothing(tmp_path):
+    sweep = begun(tmp_path)
+    searcher, _ = bridge(sweep)
+    searcher.suggest("a")
+    for one in (searcher, Watch(sweep.interrupt)):
+        assert vars(pickle.loads(pickle.dumps(one))) == {}
+    searcher.save(str(tmp_path / "snapshot"))
+    searcher.restore(str(tmp_path / "snapshot"))
+    assert not (tmp_path / "snapshot").exists()

@@ -1,0 +1,98 @@
+"""What a sweep began with is what it must go on with, unless its user says otherwise."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odenet.data import Portion
+from search_spaces import SPACES, Choice
+from sweep.errors import InputError
+from sweep.records import provenance as module
+from sweep.records.provenance import check_origin, origin
+from tests.sweep.pretended import data
+
+NOW = origin(SPACES["smoke"], data()[Portion.train])
+
+
+def test_it_is_the_space_the_data_the_code_and_the_versions_as_plain_data():
+    assert NOW["space"] == SPACES["smoke"].to_dict()
+    assert NOW["data"] == data()[Portion.train].hash != data()[Portion.trainval].hash
+    assert set(NOW["code"]) == {"odenet", "search_spaces"}
+    assert set(NOW["versions"]) == {"torch", "numpy", "optuna"}
+    assert json.loads(json.dumps(NOW)) == NOW
+    assert origin(SPACES["smoke"], data()[Portion.train]) == NOW
+
+
+def test_the_code_is_known_by_the_names_and_contents_of_its_files(tmp_path, monkeypatch):
+    package = tmp_path / "learner"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(module, "LEARNED_BY", ("learner",))
+    hashes = [origin(SPACES["smoke"], data()[Portion.train])["code"]["learner"]]
+    for name, text in (("a.py", "x = 1"), ("a.py", "x = 2"), ("b.py", "x = 2")):
+        (package / name).write_text(text)
+        hashes.append(origin(SPACES["smoke"], data()[Portion.train])["code"]["learner"])
+    (package / "notes.txt").write_text("no code")
+    assert len(set(hashes)) == 4
+    assert origin(SPACES["smoke"], data()[Portion.train])["code"]["learner"] == hashes[-1]
+
+
+def changed(path: Path, **values: Any) -> Path:
+    """An origin with other values, in the directory of sweep x."""
+    file = path / "x" / "origin.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({**NOW, **values}))
+    return file
+
+
+def test_the_first_session_writes_it_and_the_next_agrees(tmp_path):
+    file = tmp_path / "x" / "origin.json"
+    check_origin(file, NOW, accept=False)
+    before = file.read_text()
+    check_origin(file, NOW, accept=False)
+    assert json.loads(before) == NOW
+    assert file.read_text() == before
+
+
+OTHER = SPACES["smoke"].fix({"optim.lr": 0.1}).to_dict()
+MORE = {"entries": [*NOW["space"]["entries"], {"key": "model.width", "parameter": Choice((1, 2)).to_dict()}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"space": OTHER}, ("space optim.lr was {", "0.1", ", is {", "0.3")),
+        ({"space": MORE}, ("space model.width was {", ", is absent")),
+        ({"space": {"entries": []}}, ("space optim.lr was absent, is {", "space model.scheme was absent")),
+        ({"data": "c0ffee"}, (f"the data's hash was c0ffee, is {NOW['data']}",)),
+        ({"code": {"odenet": "old", "search_spaces": NOW["code"]["search_spaces"]}}, ("code of odenet was old, is ",)),
+        ({"versions": {**NOW["versions"], "torch": "1.0"}}, ("versions of torch was 1.0, is ",)),
+        ({"versions": {}}, ("versions of torch was absent", "versions of numpy was absent")),
+        ({"code": None}, ("code of odenet was absent",)),
+    ],
+)
+def test_what_has_changed_is_refused_by_name_and_accepted_when_asked_for(tmp_path, values, said):
+    file = changed(tmp_path, **values)
+    before = file.read_text()
+    with pytest.raises(InputError) as error:
+        check_origin(file, NOW, accept=False)
+    text = str(error.value)
+    assert text.startswith("x began with something else: ")
+    assert text.endswith("or go on with search.accept_changes=true, and say so where you report it.")
+    assert [part for part in said if part not in text] == []
+    assert file.read_text() == before
+    check_origin(file, NOW, accept=True)
+    check_origin(file, NOW, accept=False)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '"x"', "{", b"\xff\xfe"])
+def test_a_damaged_origin_is_refused_and_written_anew_when_asked_for(tmp_path, text):
+    file = changed(tmp_path)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=r"origin\.json is damaged: .*search\.accept_changes=true writes it anew"):
+        check_origin(file, NOW, accept=False)
+    check_origin(file, NOW, accept=True)
+    assert json.loads(file.read_text()) == NOW

@@ -1,0 +1,447 @@
+"""The report is read back from its HTML: tables by their cells, figures by their JSON, sentences by their words."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from odenet.config import ExperimentConfig
+from sweep.errors import InputError
+from sweep.records.best import Best, write_best
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow
+from sweep.records.tables import write_rows
+from sweep.report.elements import figure
+from sweep.report.page import write_report
+from sweep.report.param_importances import explained
+from sweep.report.statistics import average_ranks
+
+SEEDS = (100, 101)
+SPACE = {"entries": [{"key": "optim.lr", "parameter": {"kind": "float", "low": 0.001, "high": 0.3}}]}
+ENDINGS = {2: (Outcome.pruned, "stopped at epoch 2", 0.9), 4: (Outcome.diverged, "loss is nan at iteration 7", None)}
+
+
+def trial(family, draw, number, **changes):
+    outcome, reason, objective = ENDINGS.get(number, (Outcome.done, "", 0.5 + 0.01 * number))
+    row = TrialRow(
+        sweep=f"study/{family}-d{draw}", family=family, phase=Phase.search, number=number, trial_id=f"t{number}",
+        candidate=number, outcome=outcome, reason=reason, objective=objective, epochs=3, gflops=2.0, seconds=1.5,
+        parameters={"optim.lr": 10.0 ** (number - 4), "model.scheme": ("euler", "rk4")[number % 2]},
+        rate_evaluations=960, model_parameters=175770, dataset="digits", per_class=20, draw=draw, seed=1,
+        config_hash="c0ffee", data_hash=f"data{draw}",
+    )  # fmt: skip
+    return replace(row, **changes)
+
+
+def curve(number, value, epochs=3):
+    return [
+        CurveRow(
+            number=number, epoch=epoch, train_loss=1.0 / epoch, val_loss=value, val_accuracy=value, objective=value,
+            cost_train_gflops=1.0, cost_seconds=1.0, cost_rate_evaluations=320, depth_steps=4, depth_nodes=4,
+        )
+        for epoch in range(1, epochs + 1)
+    ]  # fmt: skip
+
+
+def evaluation(family, draw, seed, value, **changes):
+    row = EvaluationRow(
+        family=family, dataset="digits", per_class=20, draw=draw, seed=seed, scheme="euler", steps=4, condition="clean",
+        severity=0.0, split="test", metric="accuracy", value=value, n=360, trained_scheme="euler", trained_steps=4,
+        config_hash="f1na1", data_hash=f"data{draw}",
+    )  # fmt: skip
+    return replace(row, **changes)
+
+
+def write_search(directory, family, draw, trials=6):
+    rows = [trial(family, draw, number) for number in range(trials)]
+    write_rows(directory / "trials.csv", TrialRow, rows)
+    write_rows(directory / "curves.csv", CurveRow, [c for row in rows for c in curve(row.number, 0.4)])
+    known = {"trial": 5, "space": SPACE, "git_commit": "abc123", "versions": {"torch": "2.13.0"}}
+    write_best(directory / "best.yaml", Best(ExperimentConfig(), known))
+
+
+def write_final(directory, family, draw, failed_seed=None):
+    confirm = [
+        trial(
+            family, draw, 2 * i + j, phase=Phase.confirm, candidate=c, outcome=Outcome.done, objective=value + 0.01 * j
+        )
+        for i, (c, value) in enumerate(((5, 0.50), (3, 0.60)))
+        for j in range(2)
+    ]
+    final = [
+        trial(family, draw, 4 + i, phase=Phase.final, candidate=3, seed=seed, outcome=Outcome.done, objective=None)
+        for i, seed in enumerate(SEEDS)
+    ]
+    final = [replace(r, outcome=Outcome.diverged, reason="nan") if r.seed == failed_seed else r for r in final]
+    write_rows(directory / "final/trials.csv", TrialRow, [*confirm, *final])
+    write_rows(directory / "final/curves.csv", CurveRow, [c for r in [*confirm, *final] for c in curve(r.number, 0.5)])
+    write_best(directory / "final/crowned.yaml", Best(ExperimentConfig(), {"trial": 3, "git_commit": "abc123"}))
+
+
+def write_evaluation(directory, family, draw, accuracies, other=-0.04):
+    """Clean test accuracy, and a table of two manifestations on fewer images, where all is 0.02 lower."""
+    rows = []
+    for seed, value in zip(SEEDS, accuracies, strict=True):
+        if value is None:
+            continue
+        part = {"condition": "manifestation", "n": 100 if family == "resnet" else 360}  # 360: all of the test set
+        rows.append(evaluation(family, draw, seed, value))
+        rows.append(evaluation(family, draw, seed, value - 0.02, **part))
+        rows.append(evaluation(family, draw, seed, value - 0.02 + other, scheme="rk4", steps=8, **part))
+        rows.append(evaluation(family, draw, seed, 1.7, metric="loss"))
+    write_rows(directory / "rows.csv", EvaluationRow, rows)
+
+
+def study(root, gain, draws=3, families=("resnet", "continuous")):
+    """`gain`: by draw, the accuracy that every family after the first is ahead."""
+    directories = []
+    for draw in range(draws):
+        for family in families:
+            directory = root / f"{re.sub('[^a-z]', '_', family)}-d{draw}"
+            ahead = 0.0 if family == families[0] else gain[draw]
+            write_search(directory, family, draw)
+            write_final(directory, family, draw)
+            accuracies = [0.80 + 0.01 * draw + 0.002 * seed + ahead for seed in range(len(SEEDS))]
+            write_evaluation(directory, family, draw, accuracies)
+            directories.append(directory)
+    return directories
+
+
+class Page(HTMLParser):
+    """Cells, figures, sentences and links of a report, by section."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.html = path.read_text(encoding="utf-8")
+        self.tables, self.figures, self.text, self.loads, self.links = {}, {}, {}, [], []
+        self._section, self._open, self._figure = "head", [], None
+        self.feed(self.html)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == "section":
+            self._section = given["id"]
+        if tag in ("script", "link", "img", "iframe") and (given.get("src") or given.get("href")):
+            self.loads.append(given)
+        if tag == "a":
+            self.links.append(given["href"])
+        if tag == "table":
+            self.tables.setdefault(self._section, []).append([])
+        if tag == "tr":
+            self.tables[self._section][-1].append([])
+        if tag in ("td", "th"):
+            self.tables[self._section][-1][-1].append("")
+        self._figure = given.get("data-figure") if tag == "script" else None
+        self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        self._figure = None
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self._figure:
+            self.figures[self._figure] = json.loads(data)
+        elif "td" in self._open or "th" in self._open:
+            self.tables[self._section][-1][-1][-1] += data
+        elif not {"script", "style"} & set(self._open):
+            self.text[self._section] = self.text.get(self._section, "") + data
+
+    def row(self, section, first, table=0):
+        """One row of a table as a dictionary by column title."""
+        head, *body = self.tables[section][table]
+        return next(dict(zip(head, cells, strict=True)) for cells in body if cells[0] == first)
+
+
+def report(tmp_path, directories, title="a study"):
+    return Page(write_report(directories, tmp_path / "report.html", title))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A complete study in which continuous is clearly ahead in every draw."""
+    root = tmp_path_factory.mktemp("runs")
+    return report(root, study(root, gain=[0.05, 0.06, 0.07]))
+
+
+def test_every_section_is_there_in_order_and_in_the_table_of_contents(page):
+    titles = [
+        "summary", "families", "differences", "search", "best-so-far", "curves", "importances", "parallel", "pareto",
+        "manifestations", "configurations", "failures", "files",
+    ]  # fmt: skip
+    assert re.findall(r'<section id="([^"]+)"', page.html) == titles
+    assert [link for link in page.links if link.startswith("#")] == [f"#{title}" for title in titles]
+
+
+def test_nothing_is_loaded_from_outside_and_the_browser_is_told_so(page):
+    assert page.loads == []
+    assert "default-src 'none'" in page.html
+    assert all("://" not in link for link in page.links)
+    assert page.html.count("plotly.js v") == 1
+
+
+def test_the_summary_counts_trials_by_outcome_and_says_what_they_cost(page):
+    text = page.text["summary"]
+    assert "6 sweeps: resnet and continuous on digits, 20 images per class (3 draws: 0, 1, 2)" in text
+    assert "36 trials (24 done, 6 pruned and 6 diverged) at a cost of 72 GFLOP and 54 seconds" in text
+    assert "final training 12 runs (12 done)" in text
+    row = page.row("summary", "resnet")
+    assert (row["trials"], row["done"], row["pruned"], row["diverged"]) == ("18", "12", "3", "3")
+
+
+def test_the_table_of_families_states_mean_spread_interval_and_cost(page):
+    row = page.row("families", "resnet")
+    assert (row["draws"], row["n runs"], row["test accuracy"]) == ("3", "6", "81.1")
+    assert (row["sd runs"], row["sd draws"]) == ("0.9", "1.0")  # of .80 .802 .81 .812 .82 .822; of .801 .811 .821
+    assert (row["val confirmed"], row["val best trial"]) == ("60.5", "55.0")
+    assert (row["parameters"], row["rate evaluations"], row["GFLOP"]) == ("175,770", "960", "2")
+    low, high = map(float, row["95 % interval"].split(" to "))
+    assert 80.0 <= low < 81.1 < high <= 82.2
+
+
+def test_every_final_run_is_a_dot(page):
+    dots = [y for trace in page.figures["runs-0"]["data"] if "error_y" not in trace for y in trace["y"]]
+    expected = [80.0, 80.2, 81.0, 81.2, 82.0, 82.2, 85.0, 85.2, 87.0, 87.2, 89.0, 89.2]
+    assert sorted(dots) == pytest.approx(expected)
+
+
+def test_a_clear_difference_is_better_but_only_explored_with_three_draws(page):
+    row = page.row("differences", "continuous")
+    assert (row["pairs"], row["Δ"], row["P(> resnet)"], row["verdict"]) == ("6", "+6.0", "1.00", "better")
+    assert (row["p"], row["p Holm"]) == ("0.25", "0.25")
+    assert "smallest two-sided p that 3 draws can give is 0.25" in page.text["differences"]
+    assert "the two intervals do not overlap" in page.text["summary"]
+    assert "continuous is better in this exploration" in page.text["summary"]
+    assert "With 3 draws intervals over draws are nearly vacuous" in page.text["summary"]
+
+
+CASES = {
+    "overlap, undecided": ([0.03, -0.03, 0.01], ["the two intervals overlap", "Inconclusive: the data do not decide"]),
+    "equivalent": ([0.001, -0.001, 0.002], ["the two intervals overlap", "equivalent, within one point"]),
+    "worse": ([-0.05, -0.06, -0.07], ["do not overlap", "continuous is worse in this exploration"]),
+    "a claim": ([0.05] * 5, ["continuous is better."]),
+    "small": (
+        [0.004, 0.005, 0.006],
+        ["the two intervals overlap", "better by less than one point in this exploration"],
+    ),
+    "one draw": ([0.05], ["Inconclusive: the data do not decide", "says nothing about other draws"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_conclusion_says_what_the_rules_allow(tmp_path, case):
+    gain, sentences = CASES[case]
+    text = report(tmp_path, study(tmp_path, gain, draws=len(gain))).text["summary"]
+    assert [sentence for sentence in sentences if sentence not in text] == []
+    assert ("vacuous" in text) is (1 < len(gain) < 5)
+
+
+def test_best_so_far_takes_done_trials_only_and_failures_use_up_budget(page):
+    traces = page.figures["best-0"]["data"]
+    thick = next(t for t in traces if t["name"] == "resnet" and t["xaxis"] == "x")
+    assert thick["x"] == [1, 2, 3, 4, 5, 6]
+    assert thick["y"] == pytest.approx([50, 51, 51, 53, 53, 55])
+    cost = next(t for t in traces if t["name"] == "resnet" and t["xaxis"] == "x2")
+    assert cost["x"] == [2, 4, 6, 8, 10, 12]
+
+
+def test_learning_curves_mark_pruned_and_failed_trials(page):
+    traces = {t["name"]: t for t in page.figures["search-curves-0"]["data"] if t["xaxis"] == "x"}
+    ends = {name: sum(size > 0 for size in trace["marker"]["size"]) for name, trace in traces.items()}
+    assert ends == {"done": 12, "pruned": 3, "failed": 3}
+    assert traces["done"]["mode"] == "lines"
+    assert (traces["pruned"]["marker"]["symbol"], traces["failed"]["marker"]["symbol"]) == ("circle", "x")
+    final = [t for t in page.figures["final-curves-0"]["data"] if t["xaxis"] == "x2"]
+    assert final[0]["y"][:3] == pytest.approx([1, 1 / 2, 1 / 3])  # training loss
+
+
+def test_importances_state_n_and_warn_of_few_trials(page):
+    bars = page.figures["importances-0"]["data"][0]
+    assert sorted(bars["y"]) == ["model.scheme (n = 18)", "optim.lr (n = 18)"]
+    assert "resnet, digits, 20 images per class: 18 trials ended; under 20 this is noise" in page.text["importances"]
+
+
+def test_parallel_coordinates_count_failures_as_chance_and_take_logarithms(page):
+    axes = {axis["label"]: axis for axis in page.figures["parallel-0"]["data"][0]["dimensions"]}
+    assert axes["objective, %"]["values"][:6] == pytest.approx([50, 51, 90, 53, 10, 55])
+    assert axes["optim.lr"]["values"][:6] == pytest.approx([-4, -3, -2, -1, 0, 1])
+    assert axes["model.scheme"]["ticktext"] == ["euler", "rk4"]
+
+
+def test_manifestations_are_compared_on_the_same_images(page):
+    heat = page.figures["manifestations-0"]
+    assert (heat["data"][0]["x"], heat["data"][0]["y"]) == (["4", "8"], ["euler", "rk4"])
+    assert heat["data"][0]["z"] == [[pytest.approx(0), None], [None, pytest.approx(-4)]]
+    assert [shape["y0"] for shape in heat["layout"]["shapes"]] == [-0.5]  # the trained cell
+    assert "n = 6 networks" in heat["layout"]["title"]["text"]
+
+
+def test_candidates_stand_by_confirmed_mean_and_the_crowned_one_is_named(page):
+    head, first, second, *_ = page.tables["configurations"][0]
+    best = dict(zip(head, first, strict=True))
+    assert (best["trial"], best["confirmed"], best["sd"], best["n"]) == ("3", "60.5", "0.7", "2")
+    assert (best["crowned"], second[head.index("crowned")]) == ("crowned", "")
+    assert "model.scheme = rk4, optim.lr = 0.1" in best["parameters"]
+    assert "low: 0.001" in page.text["configurations"]
+
+
+def test_every_failure_has_its_reason(page):
+    _, *rows = page.tables["failures"][0]
+    assert len(rows) == 6
+    assert all(row[2:] == ["search", "4", "3", "diverged", "loss is nan at iteration 7"] for row in rows)
+
+
+def test_files_are_linked_relative_to_the_report_with_hashes_and_commands(page):
+    assert {"resnet-d0/trials.csv", "continuous-d2/rows.csv"} <= set(page.links)
+    row = page.row("files", "study/resnet-d1", table=1)
+    assert (row["data hash"], row["config hash of the final networks"], row["git commit"]) == (
+        "data1",
+        "f1na1",
+        "abc123",
+    )
+    assert page.row("files", "torch", table=2)["version"] == "2.13.0"
+    assert "sweep ui study/resnet-d0" in page.text["files"]
+
+
+def test_a_report_elsewhere_still_leads_to_the_files(tmp_path):
+    directories = study(tmp_path / "runs", [0.0], draws=1)
+    write_report(directories, tmp_path / "reports" / "deep" / "report.html", "elsewhere")
+    found = Page(tmp_path / "reports" / "deep" / "report.html")
+    assert "../../runs/resnet-d0/trials.csv" in found.links
+    assert str(tmp_path) not in found.html
+
+
+def test_what_an_interrupted_sweep_lacks_is_said_and_the_rest_is_shown(tmp_path):
+    write_search(tmp_path / "only", "resnet", 0)
+    (tmp_path / "only" / "best.yaml").unlink()
+    found = report(tmp_path, [tmp_path / "only"])
+    text = found.text["summary"]
+    assert "rows.csv is missing in every sweep (`sweep evaluate` writes it)" in text
+    assert "best.yaml is missing in every sweep (`sweep search` writes it)" in text
+    assert "Nothing was retrained yet" in text
+    assert "resnet is the only family here, so there is nothing to compare" in text
+    assert found.row("families", "resnet")["test accuracy"] == "–"
+    assert "best-0" in found.figures
+    assert "runs-0" not in found.figures
+
+
+def test_a_failed_final_run_counts_as_chance_and_is_told(tmp_path):
+    directories = study(tmp_path, [0.05], draws=1)
+    write_final(directories[1], "continuous", 0, failed_seed=SEEDS[1])
+    write_evaluation(directories[1], "continuous", 0, [0.85, None])
+    found = report(tmp_path, directories)
+    assert found.row("families", "continuous")["test accuracy"] == "47.5"  # mean of 85 and 10
+    assert "count as chance accuracy and are not dropped: 1 of continuous" in found.text["summary"]
+    assert found.row("differences", "continuous")["pairs"] == "2"
+
+
+def test_unequal_budgets_unfinished_trials_and_empty_sweeps_are_told(tmp_path):
+    directories = study(tmp_path, [0.0], draws=1)
+    rows = [trial("resnet", 0, 0), trial("resnet", 0, 1, outcome=Outcome.interrupted, reason="Ctrl-C", objective=None)]
+    write_rows(directories[0] / "trials.csv", TrialRow, rows)
+    write_rows(tmp_path / "young" / "trials.csv", TrialRow, [])
+    text = report(tmp_path, [*directories, tmp_path / "young"]).text["summary"]
+    assert "Not on equal terms: the number of search trials per draw differs between families" in text
+    assert "1 trial had not ended (1 interrupted); no statistic counts them" in text
+    assert "no trial of theirs has ended: young" in text
+
+
+def test_names_are_text_and_never_markup(tmp_path):
+    names = ("<b>", "</script><script>alert(1)</script>")
+    found = report(tmp_path, study(tmp_path, [0.01], draws=1, families=names), title="<i>& co")
+    body = found.html.partition("<body>")[2]
+    assert "<b>" not in body
+    assert "alert(1)</script>" not in body
+    assert found.row("families", "<b>")["draws"] == "1"
+    named = {trace["name"] for trace in found.figures["best-0"]["data"]}
+    assert {"&lt;b&gt;", "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;"} <= named
+    assert (
+        "resnet is not among the families: </script><script>alert(1)</script>, the first" in found.text["differences"]
+    )
+
+
+def test_no_text_in_a_figure_can_end_its_script_element():
+    made = figure("x", "", go.Figure(layout={"title": {"text": "</script>&"}}))
+    assert not set("<>&") & set(made.json)
+    assert json.loads(made.json)["layout"]["title"]["text"] == "</script>&"
+
+
+def test_data_sizes_are_kept_apart_the_smallest_first(tmp_path):
+    for per_class in (100, 20, None):
+        rows = [trial("resnet", 0, n, per_class=per_class, objective=0.4 + n / 100) for n in range(3)]
+        write_rows(tmp_path / str(per_class) / "trials.csv", TrialRow, rows)
+    found = report(tmp_path, [tmp_path / name for name in ("None", "100", "20")])
+    told = re.findall(r"On digits, ([^:]+): resnet is the only family", found.text["summary"])
+    assert told == ["20 images per class", "100 images per class", "all images"]
+    assert len(found.tables["families"]) == 3
+
+
+def foreign(root):
+    (root / "x").mkdir()
+    (root / "x" / "notes.txt").write_text("not a sweep")
+    return [root / "x"]
+
+
+def unborn(root):
+    write_rows(root / "x" / "trials.csv", TrialRow, [])
+    return [root / "x"]
+
+
+def twice(root):
+    for name in ("x", "y"):
+        write_search(root / name, "resnet", 0)
+    return [root / "x", root / "y"]
+
+
+def mixed(root):
+    write_rows(root / "x" / "trials.csv", TrialRow, [trial("resnet", 0, 0), trial("resnet", 1, 1)])
+    return [root / "x"]
+
+
+def unknown_data(root):
+    write_rows(root / "x" / "trials.csv", TrialRow, [trial("resnet", 0, 0, dataset="imagenet")])
+    return [root / "x"]
+
+
+def headless(root):
+    write_search(root / "x", "resnet", 0)
+    write_best(root / "x" / "best.yaml", Best(ExperimentConfig(), {"trial": "five"}))
+    return [root / "x"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: [], "no sweeps: name at least one run directory"),
+        (lambda root: [root / "absent"], "absent holds no sweep: trials.csv, curves.csv, best.yaml, .* are missing"),
+        (foreign, "holds no sweep: trials.csv, .* needs at least trials.csv, which `sweep search` writes"),
+        (unborn, "No trial has ended yet in .*x: wait for the first one"),
+        (
+            twice,
+            "both hold family resnet on digits, 20 images per class, draw 0.*counted twice. Write a report of each",
+        ),
+        (mixed, "mixes what a sweep keeps apart: .*draw 0; .*draw 1. One directory holds one"),
+        (unknown_data, "dataset 'imagenet' is unknown here; this version knows digits, cifar10"),
+        (headless, "provenance.trial='five': must be the number of the trial"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused_and_nothing_is_written(tmp_path, make, message):
+    with pytest.raises(InputError, match=message):
+        write_report(make(tmp_path), tmp_path / "report.html", "none")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_ties_share_their_mean_rank():
+    assert average_ranks([0.3, 0.1, 0.3, 0.2]).tolist() == [3.5, 1, 3.5, 2]
+
+
+def test_explained_variance_is_one_for_a_perfect_fit_and_about_zero_for_noise():
+    x = np.arange(40.0)
+    design = np.stack([np.ones(40), x, x**2], axis=1)
+    assert explained(design, (x - 17) ** 2) == pytest.approx(1)
+    noise = [explained(design, np.random.default_rng(seed).permutation(x)) for seed in range(40)]
+    assert np.mean(noise) < 0.05

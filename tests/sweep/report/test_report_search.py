@@ -1,0 +1,395 @@
+"""What the report says about how a search went: budgets, proposers, rungs, limits, fronts, and what n = 1 allows."""
+
+import itertools
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from sweep.config.schema import AppConfig, save
+from sweep.config.search_config import SamplerKind, SchedulerKind, SearchConfig
+from sweep.errors import InputError
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
+from sweep.records.tables import write_rows
+from sweep.report.optimization_history import expected_best
+from sweep.report.page import write_report
+from sweep.report.pareto import front
+from tests.sweep.report.test_report import curve, report, study, trial, write_evaluation, write_search
+
+UNFINISHED = {Outcome.running, Outcome.paused, Outcome.interrupted}
+
+
+def proposed(number, by="random", objective=0.5, outcome=Outcome.done, **changes):
+    return trial("continuous", 0, number, proposed_by=by, objective=objective, outcome=outcome, reason="", **changes)
+
+
+def sweep(directory, rows, search=None, epochs=None, manifestations=()):
+    """`epochs`: of each trial's learning curve, by number; the objective rises by a point per epoch."""
+    write_rows(directory / "trials.csv", TrialRow, rows)
+    curves = [c for number, n in (epochs or {}).items() for c in curve(number, 0.3, n)]
+    curves = [replace(c, objective=0.3 + 0.01 * c.epoch + 0.001 * c.number) for c in curves]
+    write_rows(directory / "curves.csv", CurveRow, curves)
+    if manifestations:
+        write_rows(directory / "manifestations.csv", ManifestationRow, manifestations)
+    if search is not None:
+        (directory / "config.yaml").write_text(yaml.safe_dump({"search": search}))
+    return directory
+
+
+def manifestation(number, steps, accuracy, gflops, **changes):
+    row = ManifestationRow(
+        number=number, scheme="euler", steps=steps, trained=steps == 4, accuracy=accuracy, loss=1.0, n=200,
+        gflops=gflops, rate_evaluations=4 * steps,
+    )  # fmt: skip
+    return replace(row, **changes)
+
+
+def records(found, caption):
+    """The rows, as dictionaries, of the first table on the page whose columns include all of `caption`."""
+    for tables in found.tables.values():
+        for head, *body in tables:
+            if set(caption) <= set(head):
+                return [dict(zip(head, cells, strict=True)) for cells in body]
+    return []
+
+
+# Budgets
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_the_expected_best_is_the_mean_over_all_subsets(n):
+    values = np.random.default_rng(n).random(n).round(1).tolist()  # with ties
+    for k in range(1, n + 1):
+        mean = np.mean([max(subset) for subset in itertools.combinations(values, k)])
+        assert expected_best(values, k) == pytest.approx(mean)
+
+
+def test_a_thousand_trials_have_an_expected_best_between_mean_and_maximum():
+    values = np.linspace(0, 1, 1000).tolist()
+    assert expected_best(values, 1) == pytest.approx(0.5)
+    assert expected_best(values, 1000) == pytest.approx(1.0)
+    assert expected_best(values, 3) == pytest.approx(0.75, abs=0.001)
+
+
+def thick(chart, axis):
+    return next(t for t in chart["data"] if t["name"] == "continuous" and t["xaxis"] == axis)
+
+
+def test_a_tuning_curve_takes_random_trials_only_and_counts_failed_and_infeasible_ones_as_chance(tmp_path):
+    rows = [
+        proposed(0, objective=0.6, gflops=1.0),
+        proposed(1, objective=0.4, gflops=3.0),
+        proposed(2, objective=None, outcome=Outcome.diverged, gflops=2.0),
+        proposed(3, objective=0.9, feasible=False, gflops=2.0),
+        proposed(4, by="tpe", objective=0.8, gflops=50.0),
+        proposed(5, objective=None, outcome=Outcome.interrupted),
+    ]
+    found = report(tmp_path, [sweep(tmp_path / "a", rows)])
+    expected = [100 * np.mean([max(s) for s in itertools.combinations((0.6, 0.4, 0.1, 0.1), k)]) for k in (1, 2, 3, 4)]
+    assert thick(found.figures["tuning-0"], "x")["y"] == pytest.approx(expected)
+    assert thick(found.figures["tuning-0"], "x")["x"] == [1, 2, 3, 4]
+    assert thick(found.figures["tuning-0"], "x2")["x"] == [2, 4, 6, 8]
+    assert "n by draw: continuous 4" in found.text["best-so-far"]
+    assert thick(found.figures["best-0"], "x")["y"] == pytest.approx([60, 60, 60, 60, 80, 80])  # never the infeasible
+    assert "no expected best-so-far" not in found.text["best-so-far"]
+
+
+def asha(share=0.0):
+    return {"sampler": "random", "scheduler": "asha", "random_share": share}
+
+
+BUDGETS = {  # rows, search section of config.yaml, the numbers that the tuning curve takes
+    "random": ([proposed(n) for n in range(4)], None, 4),
+    "another sampler": ([proposed(n, by="tpe") for n in range(4)], None, 0),
+    "one random trial": ([proposed(0), proposed(1, by="tpe")], None, 0),
+    "survivors": ([proposed(0), proposed(1), proposed(2, outcome=Outcome.pruned)], None, 0),
+    "survivors by luck": ([proposed(n) for n in range(4)], asha(), 0),
+    "a share": ([proposed(n, outcome=(Outcome.pruned, Outcome.done)[n % 2]) for n in range(6)], asha(0.5), 3),
+    "a population": ([proposed(n, schedule=[{"epoch": 1, "parameters": {}}]) for n in range(4)], None, 0),
+    "enqueued": ([proposed(n, by="enqueued") for n in range(4)], None, 0),
+}
+
+
+@pytest.mark.parametrize("case", BUDGETS)
+def test_only_random_trials_that_nobody_would_have_stopped_give_an_expectation(tmp_path, case):
+    rows, search, expected = BUDGETS[case]
+    found = report(tmp_path, [sweep(tmp_path / "a", rows, search)])
+    figures = found.figures
+    taken = len(thick(figures["tuning-0"], "x")["x"]) if "tuning-0" in figures else 0
+    assert taken == expected
+    assert ("no expected best-so-far of study/continuous-d0" in found.text["best-so-far"]) is (expected == 0)
+    assert ("best-0" in figures) is (expected < len(rows))
+    assert ("a single history of each sweep, not an expectation" in found.text["best-so-far"]) is ("best-0" in figures)
+
+
+# The search
+
+
+def test_every_outcome_is_counted_and_every_cost_summed(tmp_path):
+    rows = [
+        proposed(n, outcome=outcome, objective=0.1 * n, legs=n + 1, gpu_seconds=360.0)
+        for n, outcome in enumerate(Outcome)
+    ]
+    search = {"sampler": "tpe", "random_share": 0.25, "scheduler": "asha", "budget": {"gpu_hour_price": 2.5}}
+    found = report(tmp_path, [sweep(tmp_path / "a", rows, search)])
+    row = records(found, ["executions"])[0]
+    assert {outcome.value: row[outcome.value] for outcome in Outcome} == {outcome.value: "1" for outcome in Outcome}
+    n = len(Outcome)
+    assert (row["trials"], row["executions"]) == (str(n), str(n * (n + 1) // 2))
+    assert (row["GFLOP"], row["seconds"], row["GPU hours"], row["money"]) == ("24", "18", "1.2", "3.00")
+    assert row["best objective"] == "20.0"
+    assert "Searched by tpe with a random share of 0.25, scheduler asha, for accuracy" in found.text["search"]
+    unfinished = next(t for t in found.figures["importances-0"]["data"][0]["y"])
+    assert f"n = {n - len(UNFINISHED)}" in unfinished
+    assert "3 trials had not ended (1 running, 1 paused and 1 interrupted)" in found.text["summary"]
+
+
+def test_a_trial_out_of_time_counts_by_its_last_value_in_a_search_and_is_listed_among_failures(tmp_path):
+    rows = [proposed(0), proposed(1, objective=0.33, outcome=Outcome.timeout), proposed(2, objective=0.7)]
+    rows += [proposed(3, objective=None, outcome=Outcome.timeout)]
+    found = report(tmp_path, [sweep(tmp_path / "a", rows)])
+    values = found.figures["parallel-0"]["data"][0]["dimensions"][-1]["values"]
+    assert values == pytest.approx([50, 33, 70, 10])
+    assert [row["trial"] for row in records(found, ["outcome", "reason"])] == ["1", "3"]
+
+
+def test_without_a_config_the_report_says_that_nobody_told_how_it_searched(tmp_path):
+    found = report(tmp_path, [sweep(tmp_path / "a", [proposed(0)])])
+    assert "Searched in a way that no config.yaml tells: study/continuous-d0." in found.text["search"]
+    assert "money" not in found.tables["search"][0][0]
+
+
+def test_the_config_that_a_sweep_saves_is_understood(tmp_path):
+    config = AppConfig(search=SearchConfig(sampler=SamplerKind.gp, scheduler=SchedulerKind.hyperband))
+    directory = sweep(tmp_path / "a", [proposed(0)])
+    (directory / "config.yaml").write_text(save(config))
+    found = report(tmp_path, [directory])
+    assert "Searched by gp, scheduler hyperband, for accuracy: study/continuous-d0." in found.text["search"]
+
+
+def test_proposers_are_told_apart_by_what_they_found(tmp_path):
+    rows = [
+        proposed(0, by="enqueued", objective=0.4),
+        proposed(1, by="tpe", objective=0.6),
+        proposed(2, by="tpe", objective=0.9, outcome=Outcome.pruned),
+        proposed(3, by="random", objective=None, outcome=Outcome.code),
+        proposed(4, by="tpe", objective=None, outcome=Outcome.paused),
+    ]
+    found = {row["proposed by"]: row for row in records(report(tmp_path, [sweep(tmp_path / "a", rows)]), ["of trial"])}
+    assert list(found) == ["enqueued", "random", "tpe"]
+    counts = ("trials", "done", "pruned", "failed", "not ended", "best objective", "of trial")
+    assert [found["tpe"][name] for name in counts] == ["3", "1", "1", "0", "1", "60.0", "1"]
+    assert [found["random"][name] for name in counts] == ["1", "0", "0", "1", "0", "–", "–"]
+
+
+def test_rungs_count_who_reached_them_who_stopped_there_and_who_waits(tmp_path):
+    ends = {0: 9, 1: 9, 2: 3, 3: 3, 4: 1, 5: 1, 6: 1, 7: 2}
+    outcomes = {2: Outcome.pruned, 3: Outcome.paused, 4: Outcome.pruned, 5: Outcome.pruned, 6: Outcome.pruned}
+    outcomes[7] = Outcome.diverged  # died between two rungs
+    rows = [proposed(n, epochs=ends[n], outcome=outcomes.get(n, Outcome.done)) for n in ends]
+    found = records(report(tmp_path, [sweep(tmp_path / "a", rows, epochs=ends)]), ["trials that reached it"])
+    told = [(row["epoch"], row["trials that reached it"], row["pruned"], row["waiting"]) for row in found]
+    assert told == [("1", "8", "3", "0"), ("3", "4", "1", "1"), ("9", "2", "0", "0")]
+    assert [row["best objective there"] for row in found] == ["31.7", "33.3", "39.1"]
+
+
+def test_a_scheduler_that_stops_at_any_epoch_gets_few_rows_that_count_every_trial(tmp_path):
+    rows = [proposed(n, epochs=n + 1, outcome=Outcome.pruned) for n in range(30)]
+    directory = sweep(tmp_path / "a", [*rows, proposed(30, epochs=40)], epochs={n: n + 1 for n in range(30)} | {30: 40})
+    found = records(report(tmp_path, [directory]), ["trials that reached it"])
+    assert len(found) == 12
+    assert sum(int(row["pruned"]) for row in found) == 30
+    assert found[-1]["epoch"] == "40"
+
+
+def test_the_best_member_of_a_population_is_told_with_its_schedule(tmp_path):
+    schedule = [
+        {"epoch": 0, "parameters": {"optim.lr": 0.1, "model.scheme": "euler", "model.clip": None}, "parent": None},
+        {"epoch": 6, "parameters": {"optim.lr": 0.08, "model.scheme": "euler", "model.clip": None}, "parent": 3},
+        {"epoch": 12, "parameters": {"optim.lr": 0.08, "model.scheme": "rk4", "model.clip": None}, "parent": 1},
+    ]
+    rows = [proposed(0, objective=0.4), proposed(1, objective=0.7, schedule=schedule)]
+    found = records(report(tmp_path, [sweep(tmp_path / "a", rows)]), ["weights of"])
+    assert [(row["from epoch"], row["weights of"]) for row in found] == [
+        ("0", "itself"), ("6", "trial 3"), ("12", "itself"),
+    ]  # fmt: skip
+    assert [row["parameters that changed"] for row in found] == [
+        "model.clip = None, model.scheme = euler, optim.lr = 0.1", "optim.lr = 0.08", "model.scheme = rk4",
+    ]  # fmt: skip
+
+
+def test_trials_beyond_a_limit_are_named_with_what_they_exceed_and_are_never_best(tmp_path):
+    rows = [
+        proposed(0, objective=0.5, constraints={"parameters": 900, "latency_ms": 2.0}),
+        proposed(1, objective=0.9, constraints={"parameters": 2500, "latency_ms": 2.0}, feasible=False),
+    ]
+    search = {"constraints": {"parameters": 1000, "latency_ms": 5.0}}
+    found = report(tmp_path, [sweep(tmp_path / "a", rows, search)])
+    assert records(found, ["measured"]) == [
+        {
+            "sweep": "study/continuous-d0",
+            "trial": "1",
+            "objective": "90.0",
+            "measured": "parameters 2,500 (limit 1,000)",
+        }
+    ]
+    assert found.row("configurations", "study/continuous-d0")["trial"] == "0"
+    unlimited = report(tmp_path, [sweep(tmp_path / "b", rows)])
+    assert records(unlimited, ["measured"])[0]["measured"] == "latency_ms 2, parameters 2,500"
+
+
+def test_of_many_trials_beyond_a_limit_the_best_are_shown_and_all_are_counted(tmp_path):
+    rows = [proposed(n, objective=0.01 * n, feasible=False, constraints={"parameters": n}) for n in range(30)]
+    found = report(tmp_path, [sweep(tmp_path / "a", rows)])
+    assert [row["trial"] for row in records(found, ["measured"])] == [str(n) for n in range(29, 19, -1)]
+    assert "n = 30; shown: the 10 of each sweep" in found.text["search"]
+
+
+def test_tables_with_nothing_to_say_are_left_out(tmp_path):
+    found = report(tmp_path, [sweep(tmp_path / "a", [trial("continuous", 0, 0)])])
+    assert len(found.tables["search"]) == 1
+    assert "No sweep recorded what its trials reach under other integrators" in found.text["pareto"]
+    assert "pareto" not in found.tables
+
+
+# Fronts
+
+
+def test_the_front_is_what_no_other_point_equals_or_undercuts():
+    costs = [(2.0, 1.0), (1.0, 2.0), (2.0, 1.0), (3.0, 3.0), (1.0, 3.0), (4.0, 0.5)]
+    assert front(costs) == [1, 0, 5]
+    generator = np.random.default_rng(0)
+    points = [tuple(point) for point in generator.integers(0, 6, size=(60, 3)).tolist()]
+    chosen = {points[place] for place in front(points)}
+    beaten = {p for p in points if any(q != p and all(a <= b for a, b in zip(q, p, strict=True)) for q in points)}
+    assert chosen == set(points) - beaten
+    assert front([]) == []
+
+
+def test_the_front_over_manifestations_takes_done_trials_within_limits(tmp_path):
+    rows = [proposed(0), proposed(1), proposed(2, feasible=False), proposed(3, outcome=Outcome.diverged)]
+    table = [
+        manifestation(0, 2, 0.60, 0.01),
+        manifestation(0, 4, 0.80, 0.02),
+        manifestation(0, 4, 0.80, 0.02),  # measured again after a restart
+        manifestation(0, 8, 0.79, 0.04),  # dearer and worse
+        manifestation(1, 4, 0.85, 0.20, scheme="rk4"),
+        manifestation(2, 4, 0.99, 0.01),  # beyond a limit
+        manifestation(3, 4, 0.98, 0.01),  # not done
+    ]
+    found = report(tmp_path, [sweep(tmp_path / "a", rows, manifestations=table)])
+    cloud, line = found.figures["pareto-0"]["data"]
+    assert (cloud["x"], cloud["marker"]["symbol"][:2]) == ([0.01, 0.02, 0.04, 0.2], ["circle-open", "circle"])
+    assert (line["x"], line["y"]) == ([0.01, 0.02, 0.2], pytest.approx([60, 80, 85]))
+    assert found.figures["pareto-0"]["layout"]["xaxis"]["type"] == "log"
+    told = [
+        (r["trial"], r["scheme"], r["steps"], r["val accuracy"], r["n images"]) for r in records(found, ["n images"])
+    ]
+    assert told == [
+        ("0", "euler", "2", "60.0", "200"), ("0", "euler", "4", "80.0", "200"), ("1", "rk4", "4", "85.0", "200"),
+    ]  # fmt: skip
+    assert "n = 4 points" in found.text["pareto"]
+    assert "validation images, so their accuracies are biased upwards" in found.text["pareto"]
+    assert "a/manifestations.csv" in found.links
+
+
+def test_several_objectives_have_a_front_over_them_and_a_panel_each(tmp_path):
+    values = [
+        {"accuracy": 0.9, "gflops": 0.4, "robustness": 0.3},
+        {"accuracy": 0.8, "gflops": 0.1, "robustness": 0.3},
+        {"accuracy": 0.7, "gflops": 0.2, "robustness": 0.2},  # worse in all
+        {"accuracy": 0.7, "gflops": 0.2, "robustness": 0.6},
+    ]
+    rows = [proposed(n, objective=one["accuracy"], objectives=one) for n, one in enumerate(values)]
+    rows.append(proposed(4, objective=None, outcome=Outcome.code))
+    found = report(tmp_path, [sweep(tmp_path / "a", rows)])
+    told = [(r["trial"], r["accuracy"], r["gflops"], r["robustness"]) for r in records(found, ["robustness"])]
+    assert told == [("0", "90.0", "0.4", "30.0"), ("1", "80.0", "0.1", "30.0"), ("3", "70.0", "0.2", "60.0")]
+    gflops, robustness = found.figures["objectives-0-0"]["data"]
+    assert gflops["marker"]["symbol"] == ["circle", "circle", "circle-open", "circle"]
+    assert (gflops["x"], robustness["x"]) == ([0.4, 0.1, 0.2, 0.2], pytest.approx([30, 30, 20, 60]))
+    assert "optimized accuracy, gflops and robustness together (n = 4)" in found.text["pareto"]
+
+
+# n = 1
+
+
+def single(root, seeds):
+    """One draw; every family measured on the first seeds only."""
+    directories = study(root, [0.05], draws=1)
+    for directory, ahead in zip(directories, (0.0, 0.05), strict=True):
+        accuracies = [0.8 + ahead, 0.81 + ahead][:seeds] + [None] * (2 - seeds)
+        write_evaluation(directory, directory.name.partition("-")[0], 0, accuracies)
+    return directories
+
+
+def test_one_run_has_no_interval_and_nothing_is_said_of_overlap(tmp_path):
+    found = report(tmp_path, single(tmp_path, seeds=1))
+    text = found.text["summary"]
+    assert "resnet reaches 80.0 % test accuracy (n = 1: no interval)" in text
+    assert "is +5.0 points (n = 1: no interval)" in text
+    assert "P(continuous > resnet) = 1.00 (n = 1: no interval). Inconclusive" in text
+    assert "One pair of runs: it says nothing about other seeds or other draws of the data." in text
+    assert "overlap" not in text
+    assert found.row("families", "resnet")["95 % interval"] == "–"
+    row = found.row("differences", "continuous")
+    assert (row["Δ"], row["Δ interval"], row["P interval"], row["verdict"]) == ("+5.0", "–", "–", "inconclusive")
+    whiskers = [t for name in ("runs-0", "differences-0") for t in found.figures[name]["data"]]
+    assert not any("array" in t.get(axis, {}) for t in whiskers for axis in ("error_x", "error_y"))
+
+
+def test_an_interval_over_the_seeds_of_one_draw_says_so_and_decides_nothing(tmp_path):
+    found = report(tmp_path, single(tmp_path, seeds=2))
+    text = found.text["summary"]
+    assert re.search(
+        r"resnet reaches 80.5 % test accuracy \(95 % interval 80.0 to 81.0 over the seeds of one draw\)", text
+    )
+    assert "overlap" not in text
+    assert "n = 1: no interval" not in text
+
+
+# Bad files
+
+
+def with_config(text):
+    def make(root):
+        write_search(root / "x", "resnet", 0)
+        (root / "x" / "config.yaml").write_text(text)
+        return root / "x"
+
+    return make
+
+
+def with_trial(**changes):
+    return lambda root: sweep(root / "x", [proposed(0, **changes)])
+
+
+def with_damaged_manifestations(root):
+    write_search(root / "x", "resnet", 0)
+    (root / "x" / "manifestations.csv").write_text("schema,number\n2,zero\n")
+    return root / "x"
+
+
+BAD = {
+    "no yaml": (with_config("search: ["), "config.yaml: while parsing"),
+    "no mapping": (with_config("7"), "config.yaml: search must be a mapping, not None"),
+    "unknown key": (with_config("search: {sampel: tpe}"), "search.sampel is no key; possible are trials"),
+    "unknown sampler": (with_config("search: {sampler: oracle}"), "search.sampler='oracle': must be one of tpe"),
+    "manifestations": (with_damaged_manifestations, "manifestations.csv: the columns must be schema, number, scheme"),
+    "objective": (with_trial(objectives={"accuracy": 1, "speed": 1}), "trial 0: 'speed' is no objective; possible are"),
+    "no accuracy": (with_trial(objectives={"gflops": 1}), "column objectives: accuracy is not among gflops"),
+    "nan": (with_trial(objectives={"accuracy": float("nan")}), "accuracy=nan: must be a finite number"),
+    "text": (with_trial(constraints={"parameters": "few"}), "column constraints: parameters='few': must be a finite"),
+    "schedule": (with_trial(schedule=[{"epoch": 3}]), "column schedule: {'epoch': 3}: must have epoch, a number"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_damaged_file_is_named_with_the_place_and_nothing_is_written(tmp_path, case):
+    make, message = BAD[case]
+    with pytest.raises(InputError, match=re.escape(message).replace(r"\ ", " ")):
+        write_report([make(tmp_path)], tmp_path / "report.html", "none")
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,172 @@
+"""Intervals, p-values and verdicts against values computed by hand, and coverage by simulation."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from sweep.report.statistics import (
+    Interval,
+    Verdict,
+    bootstrap,
+    compare,
+    grand_mean,
+    holm,
+    sign_flip_p,
+    smallest_p,
+    spread,
+    verdict,
+    wins,
+)
+
+
+def sample(*draws):
+    return [np.array(seeds, dtype=float) for seeds in draws]
+
+
+def test_draws_weigh_the_same_however_many_seeds_each_has():
+    assert grand_mean(sample([1, 2, 3], [10])) == pytest.approx((2 + 10) / 2)
+
+
+def test_the_spread_of_a_single_value_is_none_and_of_more_the_sample_standard_deviation():
+    assert spread([0.5]) is None
+    assert spread([1, 2, 3, 4]) == pytest.approx((5 / 3) ** 0.5)
+
+
+def test_the_bootstrap_reaches_exactly_the_values_that_enumeration_gives():
+    draws = sample([0, 1], [4])
+    means = []
+    for first, second in itertools.product(draws, repeat=2):
+        for a in itertools.product(first, repeat=len(first)):
+            for b in itertools.product(second, repeat=len(second)):
+                means.append((np.mean(a) + np.mean(b)) / 2)
+    found = bootstrap(draws, np.random.default_rng(0), level=1.0)
+    assert (found.low, found.high) == (min(means), max(means)) == (0, 4)
+
+
+def test_the_bootstrap_has_the_variance_of_two_levels_of_resampling():
+    """Variance of the mean of D resampled draw means: between draws / D + mean within / (D S), each with divisor n."""
+    draws = list(np.random.default_rng(5).normal(0, 1, size=(9, 4)))
+    between, within = np.var([np.mean(seeds) for seeds in draws]), np.mean([np.var(seeds) / 4 for seeds in draws])
+    found = bootstrap(draws, np.random.default_rng(1), level=0.6827)
+    assert (found.high - found.low) / 2 == pytest.approx(((between + within) / 9) ** 0.5, rel=0.05)
+
+
+def test_equal_generators_give_equal_intervals():
+    draws = sample([1, 2], [3, 5, 4])
+    assert bootstrap(draws, np.random.default_rng(7)) == bootstrap(draws, np.random.default_rng(7))
+
+
+@pytest.mark.parametrize("draws", [[], sample([1], [])])
+def test_a_bootstrap_without_runs_is_refused(draws):
+    with pytest.raises(ValueError, match="at least one draw, and at least one seed in every draw"):
+        bootstrap(draws, np.random.default_rng(0))
+
+
+def test_intervals_over_twelve_draws_cover_the_truth_about_as_often_as_they_say():
+    generator, covered, repetitions = np.random.default_rng(3), 0, 200
+    for _ in range(repetitions):
+        draws = [generator.normal(generator.normal(0.02, 0.03), 0.02, size=3) for _ in range(12)]
+        interval = bootstrap(draws, generator, resamples=500)
+        covered += interval.low <= 0.02 <= interval.high
+    assert 0.88 <= covered / repetitions <= 0.99
+
+
+def test_intervals_over_three_draws_cover_far_less_than_they_say():
+    """Why the rules call D = 3 exploration."""
+    generator, covered, repetitions = np.random.default_rng(4), 0, 200
+    for _ in range(repetitions):
+        draws = [generator.normal(generator.normal(0.0, 0.03), 0.002, size=3) for _ in range(3)]
+        interval = bootstrap(draws, generator, resamples=500)
+        covered += interval.low <= 0 <= interval.high
+    assert covered / repetitions < 0.88
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([0.3], 1.0),
+        ([1, 2, 3], 2 / 8),  # +++ alone reaches the mean 2
+        ([1, 2, -3], 8 / 8),  # the mean is 0
+        ([3, 2, -1], 4 / 8),  # |mean| >= 4/3: 6, 4, and their mirrors
+        ([1, 2, 3, 4, 5], 2 / 32),
+        ([-1, 2, 3, 4, 5], 4 / 32),  # sums 15 and 13, and their mirrors
+        ([0, 0, 0], 1.0),
+    ],
+)
+def test_the_sign_flip_p_is_the_one_enumerated_by_hand(differences, p):
+    assert sign_flip_p(differences) == pytest.approx(p)
+
+
+@pytest.mark.parametrize("draws", [2, 3, 5])
+def test_no_differences_give_a_smaller_p_than_the_smallest(draws):
+    assert sign_flip_p(range(1, draws + 1)) == pytest.approx(smallest_p(draws)) == pytest.approx(2 / 2**draws)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([], []),
+        ([0.2], [0.2]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.5, 0.6], [1.0, 1.0]),
+        ([0.04, 0.01], [0.04, 0.02]),
+    ],
+)
+def test_holm_adjusts_step_down_and_keeps_the_order(p_values, adjusted):
+    assert holm(p_values) == pytest.approx(adjusted)
+
+
+def test_ties_count_as_half_a_win():
+    assert grand_mean(wins(sample([0.1, 0.0], [-0.1, 0.2]))) == pytest.approx((0.75 + 0.5) / 2)
+
+
+WIDE, SMALL = Interval(-0.04, 0.05), Interval(-0.004, 0.009)
+
+
+@pytest.mark.parametrize(
+    ("delta", "improvement", "interval", "expected"),
+    [
+        (WIDE, 0.75, Interval(0.51, 1.0), Verdict.better),
+        (WIDE, 0.75, Interval(0.50, 1.0), Verdict.inconclusive),  # the bound must exceed 0.5
+        (WIDE, 0.74, Interval(0.60, 0.9), Verdict.inconclusive),
+        (WIDE, 0.25, Interval(0.0, 0.49), Verdict.worse),
+        (WIDE, 0.25, Interval(0.0, 0.50), Verdict.inconclusive),
+        (SMALL, 0.6, Interval(0.3, 0.9), Verdict.equivalent),
+        (SMALL, 0.9, Interval(0.6, 1.0), Verdict.better),  # meaningful stands before equivalent
+        (Interval(-0.01, 0.01), 0.5, Interval(0.2, 0.8), Verdict.equivalent),
+        (Interval(-0.01, 0.011), 0.5, Interval(0.2, 0.8), Verdict.inconclusive),
+    ],
+)
+def test_the_verdict_follows_the_fixed_rules(delta, improvement, interval, expected):
+    assert verdict(delta, improvement, interval) is expected
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        (sample([0.05, 0.06], [0.04, 0.05], [0.07, 0.05]), Verdict.better),
+        (sample([-0.05, -0.06], [-0.04, -0.05], [-0.07, -0.05]), Verdict.worse),
+        (sample([0.001, -0.002], [0.0, 0.002], [-0.001, 0.001]), Verdict.equivalent),
+        (sample([0.05, -0.06], [0.04, -0.05], [-0.07, 0.05]), Verdict.inconclusive),
+        (sample([0.05, 0.06], [0.04, 0.05]), Verdict.inconclusive),  # two draws decide nothing
+    ],
+)
+def test_a_comparison_decides_only_from_three_draws(differences, expected):
+    found = compare(differences)
+    assert found.verdict is expected
+    assert (found.draws, found.pairs) == (len(differences), 2 * len(differences))
+    assert found.delta_interval.low <= found.delta <= found.delta_interval.high
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (Interval(0, 2), Interval(1, 3), True),
+        (Interval(0, 1), Interval(1, 2), True),
+        (Interval(0, 1), Interval(1.1, 2), False),
+        (Interval(0, 9), Interval(2, 3), True),
+    ],
+)
+def test_intervals_overlap_when_they_share_a_point(one, other, expected):
+    assert one.overlaps(other) is other.overlaps(one) is expected

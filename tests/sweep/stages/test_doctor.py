@@ -1,0 +1,82 @@
+"""What `sweep doctor` finds, and that it tells a warning from a failure."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sweep.config.compose import load
+from sweep.errors import WorkError
+from sweep.stages import doctor as module
+from sweep.stages.doctor import CHECKS, Finding, Level, doctor
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory to be in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def found(name: str, *words: str) -> list[Finding]:
+    return list(CHECKS[name](load(list(words))))
+
+
+def test_the_packages_are_those_that_the_distribution_asks_for() -> None:
+    assert [finding.level for finding in found("packages")] == [Level.ok]
+
+
+def test_a_package_of_another_version_fails_and_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.version
+    monkeypatch.setattr(module, "version", lambda name: "1.0" if name == "optuna" else real(name))
+    (wrong, _) = found("packages")
+    assert wrong.level is Level.failed
+    assert "optuna 1.0 where >=5 is needed: install by" in wrong.text
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "level", "says"),
+    [
+        ("data", ["data=digits"], Level.ok, "digits: 596 test images"),
+        ("data", ["data=cifar10", "runtime.data_dir=nowhere"], Level.failed, "runtime.data_dir=DIR"),
+        ("results", [], Level.ok, "can be written"),
+        ("results", ["runtime.runs_dir=/proc/none"], Level.failed, "choose another runtime.runs_dir"),
+        ("machine", [], Level.ok, "CPUs"),
+        ("machine", ["runtime.resources.cpus=1000"], Level.failed, "runtime.resources.cpus=1000"),
+        ("tracking", [], Level.ok, "sqlite"),
+        ("tracking", ["tracking.uri=http://127.0.0.1:9"], Level.warning, "does not answer"),
+    ],
+)
+def test_each_check_says_what_is_there_or_what_to_do(
+    name: str, words: list[str], level: Level, says: str, empty: Path
+) -> None:
+    findings = found(name, *words)
+    assert any(finding.level is level and says in finding.text for finding in findings), findings
+    assert list(empty.iterdir()) == []
+
+
+def test_more_threads_than_a_trial_has_cpus_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert [finding.level for finding in found("machine")].count(Level.warning) == 1
+
+
+def test_a_place_too_long_for_rays_sockets_fails_before_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 60)
+    (finding,) = found("ray")
+    assert (finding.level, "has 65 characters" in finding.text) == (Level.failed, True)
+
+
+@pytest.mark.parametrize(("levels", "fails"), [([Level.ok, Level.warning], False), ([Level.ok, Level.failed], True)])
+def test_a_failure_ends_the_command_with_an_error_and_a_warning_does_not(
+    levels: list[Level], fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKS", {"one": lambda _: iter([Finding(level, "text") for level in levels])})
+    console = Console(file=StringIO(), markup=False)
+    if fails:
+        with pytest.raises(WorkError, match="1 check"):
+            doctor(load([]), console)
+    else:
+        doctor(load([]), console)
+        assert isinstance(console.file, StringIO)
+        assert "Nothing failed" in console.file.getvalue()

@@ -1,0 +1,168 @@
+"""Testing the final networks: what is measured, on which images, and that every value has one row; Ray is left out."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from ray.exceptions import RayError
+
+from odenet.checkpoint import load_checkpoint
+from odenet.config import RuntimeConfig
+from odenet.data import Batches, Images, Portion, Statistics, load_data, load_test
+from odenet.evaluation import evaluate as score
+from odenet.models import manifest
+from odenet.terms import Device, Scheme
+from odenet.training import Training
+from sweep.config.overrides import override
+from sweep.config.schema import AppConfig, EvaluateConfig
+from sweep.errors import InputError, WorkError
+from sweep.records.outcome import Outcome
+from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
+from sweep.records.tables import read_rows, write_rows
+from sweep.stages import evaluate as stage
+from sweep.stages.evaluate import Measured, PreparedEvaluation, class_balanced, evaluate, measure, prepare_evaluate
+from tests.sweep.sweep_files import PARAMETERS, session_on, trial, write_sweep
+
+CPU = RuntimeConfig(device=Device.cpu)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> AppConfig:
+    """A sweep with two final networks, trained for an epoch each, and one that diverged."""
+    runs = tmp_path_factory.mktemp("runs")
+    config = write_sweep(runs, [trial(0, parameters=PARAMETERS)])
+    final = runs / "x" / "final"
+    rows = [trial(n, phase=Phase.final, seed=n, candidate=0) for n in (3, 4)]
+    write_rows(final / "trials.csv", TrialRow, [*rows, trial(5, phase=Phase.final, outcome=Outcome.diverged)])
+    for row in rows:
+        params = {"training.seed": row.seed, "training.epochs": 1, "data.portion": "trainval", "refinement.count": 0}
+        training = Training(override(config.experiment, {**PARAMETERS, **params}), CPU)
+        next(training)
+        training.save(final / f"model-{row.number}.ckpt")
+    return config
+
+
+@pytest.fixture(scope="module")
+def measured(config):
+    prepared = prepare_evaluate(config, "x")
+    return measured_as(prepared, config.evaluate)
+
+
+def measured_as(prepared: PreparedEvaluation, asked: EvaluateConfig) -> list[Measured]:
+    """The first network, measured as asked."""
+    return measure(prepared.networks[0], prepared.statistics, prepared.test, asked, CPU)
+
+
+def checkpoint(config: AppConfig, number: int = 3):
+    return session_on(config).files.checkpoint(number)
+
+
+def test_only_done_final_networks_are_tested_with_the_statistics_they_were_trained_with(config):
+    prepared = prepare_evaluate(config, "x")
+    rows, statistics, test = prepared.rows, prepared.statistics, prepared.test
+    assert ([row.number for row in rows], len(prepared.networks)) == ([3, 4], 2)
+    assert len(test) == len(load_test(config.data)) == 596
+    trained = load_data(override(config.experiment, {"data.portion": Portion.trainval.value}).data).train
+    assert torch.equal(statistics.mean_C, Statistics.of(trained).mean_C)
+
+
+def test_the_clean_score_is_that_of_the_network_as_trained_on_the_whole_test_set(config, measured):
+    clean, model, prepared = measured[0], load_checkpoint(checkpoint(config)).build(), prepare_evaluate(config, "x")
+    statistics, test = prepared.statistics, prepared.test
+    assert (clean.condition, clean.scheme, clean.steps, clean.score.n) == (CLEAN, Scheme.euler, 2, 596)
+    assert clean.score == score(model, Batches(test, statistics=statistics), batch_size=500)
+
+
+def test_every_scheme_and_step_factor_is_measured_once_on_the_same_balanced_part(config, measured):
+    table = [(one.scheme.value, one.steps) for one in measured[1:]]
+    assert sorted(table) == sorted((s, n) for s in ("euler", "midpoint", "heun", "rk4") for n in (1, 2, 4, 8))
+    assert {(one.condition, one.score.n) for one in measured[1:]} == {(MANIFESTATION, 20)}
+    model, prepared = load_checkpoint(checkpoint(config)).build(), prepare_evaluate(config, "x")
+    part = Batches(class_balanced(prepared.test, 20), statistics=prepared.statistics)
+    for one in measured[1:]:
+        assert one.score == score(manifest(model, scheme=one.scheme, steps=one.steps), part, batch_size=500)
+
+
+def test_the_trained_manifestation_is_measured_also_where_it_was_not_asked_for(config):
+    asked = EvaluateConfig(schemes=[Scheme.rk4], step_factors=[0.1, 0.2], manifestation_images=10)
+    table = {(one.scheme, one.steps) for one in measured_as(prepare_evaluate(config, "x"), asked)[1:]}
+    assert table == {(scheme, steps) for scheme in (Scheme.euler, Scheme.rk4) for steps in (1, 2)}
+
+
+def test_batches_are_for_speed_only(config, measured):
+    asked = EvaluateConfig(batch_size=7, manifestation_images=20)
+    small = measured_as(prepare_evaluate(config, "x"), asked)
+    assert [one.score.accuracy for one in small] == [one.score.accuracy for one in measured]
+    assert [one.score.loss for one in small] == pytest.approx([one.score.loss for one in measured], rel=1e-5)
+
+
+def images(*labels: int) -> Images:
+    count = len(labels)
+    pixels = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1)
+    return Images(pixels, np.array(labels), np.arange(100, 100 + count))
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"),
+    [
+        (3, [0, 2, 5]),
+        (6, [0, 1, 2, 3, 5, 6]),
+        (4, [0, 1, 2, 5]),
+        (1, [0]),
+        (7, range(7)),
+        (99, range(7)),
+        (None, range(7)),
+    ],
+)
+def test_a_balanced_part_takes_the_first_images_of_every_class_in_file_order(count, chosen):
+    everything = images(0, 0, 1, 1, 1, 2, 2)
+    part = class_balanced(everything, count)
+    assert part.pixels_BCHW.flatten().tolist() == list(chosen)
+    assert part.labels_B.tolist() == everything.labels_B[list(chosen)].tolist()
+    assert part.indices_B.tolist() == [100 + n for n in chosen]
+
+
+def test_smaller_parts_are_contained_in_larger_ones(config):
+    test = load_test(config.data)
+    parts = [set(class_balanced(test, count).indices_B) for count in (10, 100, 500, 596)]
+    assert all(small < large for small, large in pairwise(parts))
+    assert set(np.bincount(class_balanced(test, 100).labels_B)) == {10}
+
+
+def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, measured, monkeypatch):
+    in_place = SimpleNamespace(put=lambda value: value, get=lambda values: values, remote=as_if_remote)
+    monkeypatch.setattr(stage, "ray", in_place)
+    session = session_on(config)
+    evaluate(session, prepare_evaluate(config, "x"))
+    rows = read_rows(session.files.rows, EvaluationRow)
+    assert len({row.key for row in rows}) == len(rows) == 2 * 2 * 17
+    assert {(row.split, row.family, row.trained_scheme, row.trained_steps) for row in rows} == {
+        ("test", "smoke", "euler", 2)
+    }
+    mine = [row for row in rows if row.seed == 3 and row.metric == "accuracy"]
+    assert [(row.condition, row.scheme, row.steps, row.value, row.n) for row in mine] == [
+        (one.condition, one.scheme.value, one.steps, one.score.accuracy, one.score.n) for one in measured
+    ]
+    with pytest.raises(InputError, match="test data is used once"):
+        prepare_evaluate(config, "x")
+
+
+def as_if_remote(**resources: float):
+    assert resources == {"num_cpus": 1.0, "num_gpus": 0.0}
+    return lambda function: SimpleNamespace(remote=function)
+
+
+def test_a_worker_that_fails_leaves_nothing_half_written_and_says_how_to_go_on(config, monkeypatch):
+    def fails(*_: object) -> None:
+        raise RayError("The worker died.")
+
+    monkeypatch.setattr(stage, "_measure_all", fails)
+    files = session_on(config).files
+    files.rows.unlink(missing_ok=True)
+    with pytest.raises(
+        WorkError, match=r"evaluation of x failed: The worker died\. .* kept in .*; go on with `sweep evaluate x`"
+    ):
+        evaluate(session_on(config), prepare_evaluate(config, "x"))
+    assert not files.rows.exists()

@@ -1,0 +1,225 @@
+"""Confirming and retraining: who is crowned, on which seeds and data; the legs are run here instead of by Ray."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odenet.config import ExperimentConfig
+from odenet.data import Portion
+from odenet.seeding import derive
+from sweep.errors import InputError, WorkError
+from sweep.execution.list_source import Job
+from sweep.execution.segment import Segment, WorkerResult
+from sweep.execution.session import Session
+from sweep.records.best import Best, read_best, write_candidates
+from sweep.records.outcome import Outcome
+from sweep.records.rows import Phase
+from sweep.stages.final import Candidate, Final, crown, prepare_final
+from sweep.tracking.outbox import OUTBOX
+from tests.sweep.pretended import Sweep, Worker, history_in, opened, over
+from tests.sweep.sweep_files import PARAMETERS, best_of, session_on, trial, write_sweep
+
+
+def drive(work: Final, worker: Worker) -> tuple[Sweep, list[Segment]]:
+    """Runs every segment, one after another."""
+    sweep = opened(work.batch.session, work.batch.source, work.batch.splits)
+    legs = sweep.drive(worker)
+    work.batch.log.rows = sweep.log.rows
+    return sweep, legs
+
+
+class Diverging(Worker):
+    """Trials of these numbers diverge at once."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__()
+        self._numbers = numbers
+
+    def results(self, segment: Segment) -> Iterator[WorkerResult]:
+        if segment.number in self._numbers:
+            yield over(Outcome.diverged, "the loss is nan")
+        else:
+            yield from super().results(segment)
+
+
+def work_on(path: Path, **seeds: int) -> Final:
+    """Final training after a search whose best are 0.7 (trial 1), 0.6 (0) and 0.5 (2)."""
+    rows = [trial(n, objective=objective, parameters=with_lr(n)) for n, objective in enumerate((0.6, 0.7, 0.5, 0.4))]
+    config = write_sweep(path, [*rows, trial(4, objective=0.9, outcome=Outcome.pruned)])
+    return final_of(session_on(replace(config, final=replace(config.final, **seeds))))
+
+
+def final_of(session: Session) -> Final:
+    return Final(session, prepare_final(session.config, session.name))
+
+
+def with_lr(number: int) -> dict[str, Any]:
+    return {**PARAMETERS, "optim.lr": 0.01 * (number + 1)}
+
+
+def prefer(candidate: int) -> Worker:
+    return Worker(lambda segment, epoch: 0.9 if segment.candidate == candidate else 0.2)
+
+
+def outbox(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "x" / OUTBOX).read_text().splitlines()]
+
+
+# --- who is crowned ---------------------------------------------------------------------------------------------------
+
+CANDIDATES = [
+    Candidate(number, Best(ExperimentConfig(), {"trial": number, "parameters": with_lr(number)}))
+    for number in (5, 3, 8)
+]
+TWICE = [
+    Job(number=2 * n + k, phase=Phase.confirm, candidate=one.number, parameters={}, experiments=[])
+    for n, one in enumerate(CANDIDATES)
+    for k in range(2)
+]
+OK, BAD = Outcome.done, Outcome.diverged
+
+
+@pytest.mark.parametrize(
+    ("ends", "winner"),
+    [
+        ([(OK, 0.5), (OK, 0.7), (OK, 0.65), (OK, 0.65), (OK, 0.1), (OK, 0.9)], 3),  # by the mean, not the best seed
+        ([(OK, 0.5), (OK, 0.5), (OK, 0.5), (OK, 0.5), (OK, 0.5), (OK, 0.5)], 5),  # a tie: the better search rank
+        ([(OK, 0.9), (BAD, None), (OK, 0.55), (OK, 0.55), (OK, 0.1), (OK, 0.1)], 3),  # failed counts as chance
+        ([(OK, 0.9), (Outcome.pruned, 0.9), (OK, 0.6), (OK, 0.6), (OK, 0.1), (OK, 0.1)], 3),  # and so does cut short
+        ([(BAD, None)] * 6, 5),
+        ([(OK, 0.05), (OK, 0.05), (BAD, None), (BAD, None), (OK, 0.1), (OK, 0.0)], 3),  # worse than chance
+    ],
+)
+def test_the_best_mean_over_the_confirming_seeds_is_crowned(ends, winner):
+    told = {n: trial(n, outcome=outcome, objective=objective) for n, (outcome, objective) in enumerate(ends)}
+    assert crown(CANDIDATES, TWICE, told, chance=0.1).number == winner
+
+
+def test_a_single_candidate_is_crowned_without_confirming():
+    assert crown(CANDIDATES[:1], [], {}, chance=0.1) is CANDIDATES[0]
+
+
+def test_candidates_are_the_best_done_trials_of_the_search_in_their_order(tmp_path):
+    rows = [trial(n, objective=0.1 * n, parameters=with_lr(n)) for n in range(5)]
+    config = write_sweep(tmp_path, [*rows, trial(5, objective=0.99, outcome=Outcome.diverged)])
+    prepared = prepare_final(config, "x")
+    splits = prepared.splits
+    found = [
+        (one.number, one.best.provenance["parameters"], one.best.experiment.optim.lr) for one in prepared.candidates
+    ]
+    assert found == [(n, with_lr(n), with_lr(n)["optim.lr"]) for n in (4, 3, 2)]
+    assert set(splits) == set(Portion)
+    assert (splits[Portion.trainval].val, len(splits[Portion.trainval].train)) == (None, 50)
+
+
+def test_a_best_yaml_alone_is_its_own_only_candidate(tmp_path):
+    config = write_sweep(tmp_path, [trial(7, parameters=with_lr(7))])
+    (tmp_path / "x" / "trials.csv").unlink()
+    (candidate,) = prepare_final(config, "x").candidates
+    assert (candidate.number, candidate.best) == (7, read_best(tmp_path / "x" / "best.yaml"))
+
+
+def test_the_complete_experiments_that_the_search_wrote_are_taken_as_far_as_they_go(tmp_path):
+    rows = [trial(n, objective=0.9 - 0.1 * n, parameters=with_lr(n)) for n in range(4)]
+    config = write_sweep(tmp_path, rows)
+    written = [replace(best_of(row, config.experiment), schedule=[]) for row in rows[:2]]
+    marked = [replace(one, provenance={**one.provenance, "written": True}) for one in written]
+    write_candidates(tmp_path / "x" / "candidates.yaml", marked)
+    assert "written" not in prepare_final(config, "x").candidates[0].best.provenance  # the search has not ended
+    (tmp_path / "x" / "progress.json").write_text('{"seconds": 9.0, "finished": true}')
+    for top, expected in ((1, marked[:1]), (2, marked)):
+        few = replace(config, final=replace(config.final, top=top))
+        assert [one.best for one in prepare_final(few, "x").candidates] == expected
+    more = prepare_final(replace(config, final=replace(config.final, top=3)), "x").candidates
+    assert [(one.number, "written" in one.best.provenance) for one in more] == [(0, False), (1, False), (2, False)]
+
+
+# --- what is run ------------------------------------------------------------------------------------------------------
+
+
+def test_every_candidate_is_confirmed_on_the_same_seeds_and_the_crowned_one_trained_on_fresh_ones(tmp_path):
+    _, legs = drive(work_on(tmp_path, confirm_seeds=2, seeds=3), prefer(0))
+    assert [(segment.number, segment.phase, segment.candidate) for segment in legs] == [
+        *((number, Phase.confirm, (1, 1, 0, 0, 2, 2)[number]) for number in range(6)),
+        *((number, Phase.final, 0) for number in range(6, 9)),
+    ]
+    experiments = [segment.experiment for segment in legs]
+    seeds = [experiment.training.seed for experiment in experiments]
+    assert seeds[:2] == seeds[2:4] == seeds[4:6]
+    assert seeds == [
+        derive(0, segment.phase.value, n) % 2**31 for segment, n in zip(legs, [0, 1] * 3 + [0, 1, 2], strict=True)
+    ]
+    assert len(set(seeds)) == 5
+    assert [experiment.data.portion for experiment in experiments] == [Portion.train] * 6 + [Portion.trainval] * 3
+    assert {(segment.epochs, segment.until) for segment in legs} == {(2, 2)}
+    assert [segment.parameters for segment in legs] == [with_lr(segment.candidate) for segment in legs]
+    assert {round(experiment.optim.lr, 9) for experiment in experiments[6:]} == {0.01}
+
+
+def test_crowned_yaml_and_one_checkpoint_per_seed_are_kept_and_the_first_seed_is_registered(tmp_path):
+    work = work_on(tmp_path, confirm_seeds=1, seeds=2)
+    drive(work, prefer(2))
+    work.conclude()
+    crowned = read_best(tmp_path / "x" / "final" / "crowned.yaml")
+    assert crowned.experiment.optim.lr == with_lr(2)["optim.lr"]
+    assert (crowned.provenance["trial"], crowned.provenance["phase"]) == (2, "confirm")
+    assert [history_in(tmp_path / "x" / "final" / f"model-{n}.ckpt") for n in (3, 4)] == [[3, 3], [4, 4]]
+    assert not (tmp_path / "x" / "final" / "checkpoints").exists()
+    (model,) = [line for line in outbox(tmp_path) if line["op"] == "model"]
+    assert (model["key"], model["name"], Path(model["path"]).name) == ("x/final-3", "x", "model-3.ckpt")
+    assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end" and line["key"] == "x"] == ["FINISHED"]
+
+
+def test_a_schedule_is_followed_in_every_seed_and_crowned_with_its_parameters(tmp_path):
+    schedule = [{"epoch": epoch, "parameters": with_lr(9 * epoch), "parent": 0} for epoch in (0, 1)]
+    config = write_sweep(tmp_path, [trial(0, schedule=schedule)])
+    work = final_of(session_on(replace(config, final=replace(config.final, seeds=2))))
+    sweep, legs = drive(work, Worker())
+    assert [(segment.number, segment.until, segment.experiment.optim.lr) for segment in legs] == [
+        (0, 1, 0.01), (0, 2, 0.1), (1, 1, 0.01), (1, 2, 0.1),
+    ]  # fmt: skip
+    assert {(row.outcome, row.legs) for row in sweep.log.in_order()} == {(Outcome.done, 2)}
+    assert read_best(tmp_path / "x" / "final" / "crowned.yaml").schedule == schedule
+
+
+def test_a_final_that_was_cut_short_goes_on_with_the_trials_that_have_not_ended(tmp_path):
+    work = work_on(tmp_path, confirm_seeds=1, seeds=2)
+    first = opened(work.batch.session, work.batch.source, work.batch.splits)
+    ids = [segment.trial_id for segment in first.drive(prefer(0), legs=4)]
+    again = final_of(work.batch.session)
+    sweep, legs = drive(again, prefer(0))
+    assert [(segment.number, segment.candidate) for segment in legs] == [(4, 0)]
+    assert [row.trial_id for row in sweep.log.in_order()][:4] == ids
+
+
+def test_a_seed_that_fails_is_left_out_and_the_first_that_is_done_is_registered(tmp_path):
+    work = work_on(tmp_path, confirm_seeds=1, seeds=2)
+    drive(work, Diverging(3))
+    work.conclude()
+    assert [path.name for path in (tmp_path / "x" / "final").glob("*.ckpt")] == ["model-4.ckpt"]
+    assert [line["key"] for line in outbox(tmp_path) if line["op"] == "model"] == ["x/final-4"]
+
+
+def test_final_fails_with_reasons_where_no_seed_is_done(tmp_path):
+    work = work_on(tmp_path, confirm_seeds=1, seeds=2)
+    drive(work, Diverging(3, 4))
+    with pytest.raises(WorkError, match=r"No final seed of x ended done \(diverged: the loss is nan\); .*csv lists"):
+        work.conclude()
+    assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end" and line["key"] == "x"] == ["FAILED"]
+
+
+def test_final_that_is_stopped_says_so_to_mlflow(tmp_path):
+    work_on(tmp_path).stopped("KILLED")
+    assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end"] == ["KILLED"]
+
+
+def test_retraining_the_same_sweep_again_is_refused(tmp_path):
+    work = work_on(tmp_path, confirm_seeds=1, seeds=1)
+    sweep, _ = drive(work, Worker())
+    sweep.controller.finish("")
+    with pytest.raises(InputError, match=r"x has final trials already; remove .*final to train again"):
+        final_of(work.batch.session)

@@ -1,0 +1,69 @@
+"""What `sweep plan` says a search will cost."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sweep.config.compose import load
+from sweep.config.search_config import SchedulerKind, SearchConfig
+from sweep.errors import InputError
+from sweep.stages.plan import Estimate, expected, plan
+
+TINY = ["space=continuous", "data.per_class=5", "model.width=2", "training.epochs=9", "search.trials=27"]
+
+
+def planned(*words: str, runs: Path) -> str:
+    console = Console(file=StringIO(), width=250, markup=False)
+    plan(load([*TINY, f"runtime.runs_dir={runs}", *words]), console)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("search", "course"),
+    [
+        ({"scheduler": SchedulerKind.none}, [(27, 27)]),
+        ({"scheduler": SchedulerKind.pbt}, [(27, 27)]),
+        ({"scheduler": SchedulerKind.asha}, [(3, 27), (9, 9), (27, 3)]),
+        ({"scheduler": SchedulerKind.depth_asha}, [(3, 27), (9, 9), (27, 3)]),
+        ({"scheduler": SchedulerKind.asha, "random_share": 1 / 3}, [(3, 27), (9, 15), (27, 11)]),
+        ({"scheduler": SchedulerKind.median}, [(3, 27), (27, 13.5)]),
+    ],
+)
+def test_as_many_trials_are_expected_at_a_rung_as_its_rule_lets_pass_in_random_order(
+    search: dict, course: list[tuple[int, float]]
+) -> None:
+    config = SearchConfig(**{"trials": 27, "grace": 1 / 9, **search})
+    assert expected(config, 27) == [(epoch, pytest.approx(trials)) for epoch, trials in course]
+
+
+def test_hyperband_gives_its_brackets_about_equal_epochs() -> None:
+    config = SearchConfig(scheduler=SchedulerKind.hyperband, trials=1000, grace=1 / 9)
+    course = expected(config, 27)
+    assert [epoch for epoch, _ in course] == [3, 9, 27]
+    assert course[0][1] == pytest.approx(1000)
+    assert 1000 / 9 < course[2][1] < 1000 / 2  # more reach the end than under asha, for later first rungs
+
+
+def test_a_course_costs_each_epoch_as_many_times_as_trials_are_trained_in_it() -> None:
+    estimate = Estimate(parameters=1, gflops=[1.0, 1.0, 2.0, 4.0], seconds_per_gflop=1.0, memory_mib=1.0)
+    assert estimate.spent([(4, 5.0)]) == 5 * 8
+    assert estimate.spent([(2, 9.0), (4, 3.0)]) == 9 * 2 + 3 * 6
+
+
+def test_plan_prints_rungs_costs_of_search_and_final_and_when_a_budget_ends_it(tmp_path: Path) -> None:
+    text = planned("search.scheduler=asha", "search.grace=0.111", "search.budget.gflops=0.001", runs=tmp_path)
+    assert "Trials expected: 27 to epoch 1; 9 to epoch 3; 3 to epoch 9" in text
+    for name in ("cheapest", "middle", "dearest", "search GFLOP", "final time"):
+        assert name in text
+    assert "search.budget.gflops=0.001 is spent after about 0 trials if all are like the dearest" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_depth_asha_takes_the_timing_of_refinements_over(tmp_path: Path) -> None:
+    text = planned("search.scheduler=depth_asha", "search.grace=0.111", runs=tmp_path)
+    assert "27 to epoch 1; 9 to epoch 3; 3 to epoch 9" in text
+    with pytest.raises(InputError, match="decides when networks are refined"):
+        planned("search.scheduler=depth_asha", "space.fix.refinement.count=1", runs=tmp_path)

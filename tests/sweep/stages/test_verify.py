@@ -1,0 +1,287 @@
+"""`verify` finds nothing in a sweep whose records agree, whatever became of its trials, and names each disagreement."""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from search_spaces import SPACES
+from sweep.config.search_config import Objective, SamplerKind, SearchConfig
+from sweep.errors import InputError
+from sweep.execution.mlflow_runs import trial_key
+from sweep.records.outcome import STATES, Outcome
+from sweep.records.rows import Phase, TrialRow
+from sweep.records.run_directory import JOURNAL, SweepFiles
+from sweep.records.tables import read_rows, write_rows
+from sweep.stages.verify import Store, verify
+from sweep.tracking.delivery import main
+from sweep.tracking.outbox import OUTBOX, TrackedRun, Tracker, store_uri
+from sweep.tuning.ask_and_tell import Proposals
+from sweep.tuning.optuna_study import open_study
+from tests.sweep.sweep_files import trial
+
+EPOCHS = 3
+# Of MLflow's own making: its use of SQLAlchemy.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+
+def propose(directory: Path) -> Proposals:
+    config = SearchConfig(trials=20, sampler=SamplerKind.random)
+    return Proposals(SPACES["smoke"], config, open_study(directory / JOURNAL, "x", [Objective.accuracy]), 0.1)
+
+
+def write_search(directory: Path) -> list[TrialRow]:
+    """One trial of each outcome, in the study and as rows."""
+    proposals, rows = propose(directory), []
+    for outcome in Outcome:
+        asked = proposals.ask()
+        objective = 0.125 * asked.number / len(Outcome)
+        for epoch in range(1, EPOCHS + 1):
+            proposals.report(asked.number, epoch, objective)
+        proposals.tell(asked.number, outcome, {Objective.accuracy: objective})
+        names = {"trial_id": asked.trial_id, "parameters": asked.parameters, "objective": objective}
+        rows.append(trial(asked.number, outcome=outcome, ray=STATES[outcome].ray, epochs=EPOCHS, **names))
+    return rows
+
+
+def track(tracker: Tracker, row: TrialRow) -> None:
+    key = trial_key(row)
+    tags = {"trial_id": row.trial_id, "phase": row.phase.value}
+    tracker.start(TrackedRun(key, f"{row.phase.value}-{row.number}", "x"), tags=tags, params={})
+    for epoch in range(1, row.epochs + 1):
+        values = {"train/loss": 1.0, "objective": row.objective}
+        tracker.metrics(key, {name: value for name, value in values.items() if value is not None}, epoch)
+    if row.outcome is not Outcome.running:
+        tracker.end(key, STATES[row.outcome].mlflow, {"outcome": row.outcome.value})
+
+
+def deliver(directory: Path) -> None:
+    main(directory, store_uri(directory, None), directory.name, "no token", -1)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """A sweep whose records agree."""
+    directory = tmp_path_factory.mktemp("runs") / "x"
+    directory.mkdir()
+    search = write_search(directory)
+    ray = STATES[Outcome.done].ray
+    final = [
+        trial(0, phase=Phase.confirm, trial_id="confirm0", ray=ray, epochs=EPOCHS),
+        trial(1, phase=Phase.final, trial_id="final1", ray=ray, epochs=EPOCHS, objective=None),
+    ]
+    write_rows(SweepFiles(directory).trials, TrialRow, search)
+    write_rows(SweepFiles(directory).final.trials, TrialRow, final)
+    tracker = Tracker(directory / OUTBOX)
+    tracker.start(TrackedRun("x", "x"), tags={"kind": "sweep"}, params={})
+    for row in [*search, *final]:
+        track(tracker, row)
+    tracker.end("x", "FINISHED")
+    deliver(directory)
+    yield directory
+    mlflow.set_tracking_uri("")
+
+
+@pytest.fixture
+def sweep(written, tmp_path) -> Path:
+    """A copy to be spoiled."""
+    return Path(shutil.copytree(written, tmp_path / "x"))
+
+
+def differences(directory: Path, *, alive: bool = True) -> list[str]:
+    return verify(directory, Store(directory), alive=alive)
+
+
+def test_records_that_agree_on_every_outcome_show_no_difference(written):
+    assert differences(written) == []
+
+
+def test_verifying_changes_no_file(sweep):
+    def contents() -> dict[str, bytes]:
+        return {str(path.relative_to(sweep)): path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+
+    with (sweep / JOURNAL).open("a") as file:
+        file.write('{"op_code": 4, "half a li')  # as while a driver writes
+    before = contents()
+    assert differences(sweep) == []
+    assert contents() == before
+
+
+# --- what is found ----------------------------------------------------------------------------------------------------
+
+
+def change_row(number: int, **changes: object) -> Callable[[Path], None]:
+    def change(sweep: Path) -> None:
+        rows = read_rows(SweepFiles(sweep).trials, TrialRow)
+        rows[number] = replace(rows[number], **changes)
+        write_rows(SweepFiles(sweep).trials, TrialRow, rows)
+
+    return change
+
+
+def drop_row(number: int) -> Callable[[Path], None]:
+    def drop(sweep: Path) -> None:
+        rows = read_rows(SweepFiles(sweep).trials, TrialRow)
+        write_rows(SweepFiles(sweep).trials, TrialRow, [row for row in rows if row.number != number])
+
+    return drop
+
+
+def repeat_row(sweep: Path) -> None:
+    rows = read_rows(SweepFiles(sweep).trials, TrialRow)
+    write_rows(SweepFiles(sweep).trials, TrialRow, [*rows, rows[DONE]])
+
+
+def in_mlflow(change: Callable[[MlflowClient, str, str], object], name: str = "search-2") -> Callable[[Path], None]:
+    """What `change` does with client, experiment id and id of the run of this name."""
+
+    def apply(sweep: Path) -> None:
+        client = MlflowClient(store_uri(sweep, None))
+        experiment = client.get_experiment_by_name("x").experiment_id
+        (run,) = client.search_runs([experiment], filter_string=f"tags.mlflow.runName = '{name}'")
+        change(client, experiment, run.info.run_id)
+
+    return apply
+
+
+def second_run(client: MlflowClient, experiment: str, run_id: str) -> None:
+    client.create_run(experiment, tags=client.get_run(run_id).data.tags)
+
+
+def strange_run(client: MlflowClient, experiment: str, run_id: str) -> None:
+    client.create_run(experiment, tags={**client.get_run(run_id).data.tags, "trial_id": "strange"})
+
+
+def ask_and_end(sweep: Path) -> None:
+    proposals = propose(sweep)
+    proposals.tell(proposals.ask().number, Outcome.code)
+
+
+DONE = list(Outcome).index(Outcome.done)
+DIFFERENCES = {
+    "a row with another outcome": (
+        change_row(DONE, outcome=Outcome.code),
+        [
+            r"search trial 2 \(\w+\), code: Ray TERMINATED, not ERROR",
+            "Optuna COMPLETE, not FAIL",
+            "MLflow FINISHED, not FAILED",
+            "MLflow has the outcome done",
+        ],
+    ),
+    "a row with another outcome of the same states": (
+        change_row(list(Outcome).index(Outcome.diverged), outcome=Outcome.cuda_oom),
+        ["cuda_oom: the study has the outcome diverged", "MLflow has the outcome diverged"],
+    ),
+    "a row that Ray was not asked about": (change_row(DONE, ray=""), ["done: Ray nothing, not TERMINATED"]),
+    "a row with another objective": (
+        change_row(DONE, objective=0.9),
+        [r"the study has the values \[0\.0\d+\], not \[0\.9\]", r"MLflow has the objective 0\.0\d+, not 0\.9"],
+    ),
+    "a row with other parameters": (
+        change_row(DONE, parameters={"optim.lr": 1}),
+        [r"the study has the parameters \{.*\}, not \{'optim\.lr': 1\}"],
+    ),
+    "a row with another id": (
+        change_row(DONE, trial_id="other"),
+        [r"the study has the trial id \w{8}, not other", "MLflow has 0 runs of it, not one"],
+    ),
+    "a row twice": (repeat_row, [
+        r"trials\.csv: 2 rows have the number 2", r"trials\.csv: 2 rows have the trial id \w{8}", "not in the study",
+        "MLflow has 0 runs of it, not one",
+    ]),
+    "a row missing": (drop_row(DONE), [r"the study's trial 2, COMPLETE: not in trials\.csv"]),
+    "fewer epochs in MLflow": (
+        change_row(DONE, epochs=5),
+        [r"MLflow has 3 epochs of 5; missing: 4, 5"],
+    ),
+    "an epoch twice in MLflow": (
+        in_mlflow(lambda client, _, run: client.log_metric(run, "train/loss", 1.0, step=2)),
+        [r"MLflow has 4 epochs of 3; twice: 2"],
+    ),
+    "a zombie in MLflow": (
+        in_mlflow(lambda client, _, run: client.update_run(run, "RUNNING")),
+        [r"search trial 2 \(\w+\), done: MLflow RUNNING, not FINISHED"],
+    ),
+    "a second run in MLflow": (in_mlflow(second_run), ["done: MLflow has 2 runs of it, not one"]),
+    "a final trial without its run": (
+        in_mlflow(lambda client, _, run: client.delete_run(run), "final-1"),
+        [r"final trial 1 \(final1\), done: MLflow has 0 runs of it, not one"],
+    ),
+    "a sweep without its run": (
+        in_mlflow(lambda client, _, run: client.set_tag(run, "mlflow.runName", "y"), "x"),
+        ["MLflow has 0 runs of the sweep x, not one"] + 14 * ["MLflow has 0 runs of it, not one"],
+    ),
+    "a trial that only the study has": (ask_and_end, [rf"the study's trial {len(Outcome)}, FAIL: not in trials\.csv"]),
+    "no study": (lambda sweep: (sweep / JOURNAL).unlink(), len(Outcome) * ["not in the study"]),
+    "no store": (lambda sweep: (sweep / "mlflow.db").unlink(), [r"MLflow: there is no store .*mlflow\.db"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "expected"), DIFFERENCES.values(), ids=DIFFERENCES)
+def test_what_differs_is_said_and_nothing_else(sweep, spoil, expected):
+    spoil(sweep)
+    found = differences(sweep)
+    assert len(found) == len(expected), found
+    for sentence, pattern in zip(found, expected, strict=True):
+        assert re.search(pattern, sentence), (sentence, pattern)
+
+
+# --- sweeps at work and sweeps that were killed -----------------------------------------------------------------------
+
+
+def test_a_trial_that_runs_with_no_driver_at_work_is_a_zombie(written):
+    (zombie,) = differences(written, alive=False)
+    assert re.fullmatch(r"search trial 0 \(\w+\), running: no driver is at work", zombie)
+
+
+def test_of_a_trial_that_runs_only_its_existence_is_asked(sweep):
+    """Its epochs and its end may be anywhere ahead of trials.csv."""
+    track(tracker := Tracker(sweep / OUTBOX), replace(read_rows(SweepFiles(sweep).trials, TrialRow)[0], epochs=9))
+    tracker.end("x/search-0", "FINISHED")
+    deliver(sweep)
+    propose(sweep).tell(0, Outcome.pruned)
+    assert differences(sweep) == []
+
+
+def test_what_a_driver_asked_for_a_moment_ago_need_not_have_a_row_and_what_it_left_must(sweep):
+    asked = propose(sweep).ask()
+    track(Tracker(sweep / OUTBOX), trial(asked.number, trial_id=asked.trial_id, outcome=Outcome.running, epochs=0))
+    deliver(sweep)
+    assert differences(sweep) == []
+    assert differences(sweep, alive=False)[1:] == [
+        f"the study's trial {asked.number}, RUNNING: not in trials.csv",
+        f"MLflow's run of search trial {asked.trial_id}: not in trials.csv",
+    ]
+
+
+def test_mlflow_is_not_asked_about_what_it_was_not_told_yet(sweep):
+    change_row(DONE, epochs=4)(sweep)
+    Tracker(sweep / OUTBOX).metrics(f"x/search-{DONE}", {"train/loss": 1.0}, 4)
+    assert differences(sweep) == []
+    assert differences(sweep, alive=False)[1:] == [
+        f"MLflow: lines of {sweep / OUTBOX} that were not delivered: 1; the next command delivers them"
+    ]
+
+
+def test_a_directory_without_trials_cannot_be_verified(tmp_path):
+    with pytest.raises(InputError, match=r"There is nothing to verify in .*: it has no trials\."):
+        verify(tmp_path, Store(tmp_path), alive=False)
+
+
+def test_the_objectives_of_a_trial_with_several_are_compared_as_well(sweep):
+    both = {"accuracy": 0.5, "gflops": 0.25}
+    (sweep / JOURNAL).unlink()
+    config = SearchConfig(sampler=SamplerKind.random, objectives=[Objective.accuracy, Objective.gflops])
+    proposals = Proposals(SPACES["smoke"], config, open_study(sweep / JOURNAL, "x", [Objective.accuracy]), 0.1)
+    asked = proposals.ask()
+    proposals.tell(0, Outcome.done, {Objective[name]: value for name, value in both.items()})
+    names = {"trial_id": asked.trial_id, "parameters": asked.parameters, "ray": STATES[Outcome.done].ray}
+    for objectives, agree in ((both, True), ({**both, "gflops": 0.5}, False)):
+        write_rows(SweepFiles(sweep).trials, TrialRow, [trial(0, objectives=objectives, **names)])
+        found = [one for one in differences(sweep) if "the study" in one]
+        assert len(found) == (0 if agree else 1), found

@@ -1,0 +1,316 @@
+"""The command as a user types it, on real Ray, Optuna and MLflow: what files, study and store say afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from odenet.checkpoint import load_checkpoint
+from odenet.config import identity
+from odenet.data import Portion
+from search_spaces import SPACES, Choice, Space, fixed
+from sweep.__main__ import run as sweep_here
+from sweep.records.best import read_best
+from sweep.records.outcome import STATES, Outcome
+from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow, ranked
+from sweep.records.run_directory import JOURNAL, SweepFiles
+from sweep.records.tables import read_rows
+
+pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to start Ray
+
+QUICK = ["training.epochs=3", "model.width=4", "cluster.cpus=2"]
+STUDY = [
+    *QUICK,
+    "study.draws=[0]",
+    "search.trials=3",
+    "search.sampler=random",
+    "final.top=2",
+    "final.confirm_seeds=2",
+    "final.seeds=2",
+    "evaluate.step_factors=[1,2]",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_home() -> "pytest.FixtureRequest":
+    """Ray's sockets need a short path, and nothing may be left in the user's home."""
+    with tempfile.TemporaryDirectory(prefix="r") as home, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", home)
+        patch.setenv("RAY_TMPDIR", home)
+        patch.setenv("RAY_raylet_start_wait_time_s", "120")  # half a minute is too short on a busy machine
+        yield
+
+
+def sweep(directory: Path, *arguments: str, timeout: float = 800) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sweep", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which `sweep study tiny` has run."""
+    directory = tmp_path_factory.mktemp("study")
+    result = sweep(directory, "study", "tiny", *STUDY)
+    assert result.returncode == 0, result.stderr
+    assert "runs/tiny/report.html" in result.stdout
+    return directory
+
+
+@pytest.fixture(params=["resnet-d0", "continuous-d0"])
+def member(study: Path, request: pytest.FixtureRequest) -> SweepFiles:
+    return SweepFiles(study / "runs" / "tiny" / request.param)
+
+
+def test_every_trial_has_one_row_one_study_trial_and_one_mlflow_run_that_agree(member: SweepFiles) -> None:
+    rows = read_rows(member.trials, TrialRow)
+    trials = study_trials(member.directory)
+    runs = mlflow_runs(member.directory.parent, "tags.phase = 'search'", family=member.directory.name.split("-")[0])
+    assert [row.number for row in rows] == [trial.number for trial in trials] == [0, 1, 2]
+    assert Counter(row.trial_id for row in rows) == Counter(run.data.tags["trial_id"] for run in runs)
+    by_id = {run.data.tags["trial_id"]: run for run in runs}
+    for row, trial in zip(rows, trials, strict=True):
+        states = STATES[row.outcome]
+        assert (trial.state.name, by_id[row.trial_id].info.status) == (states.optuna, states.mlflow)
+        assert trial.value == row.objective == by_id[row.trial_id].data.metrics["objective"]
+        assert trial.user_attrs["trial_id"] == row.trial_id
+        assert trial.params.items() <= row.parameters.items()
+
+
+def test_every_epoch_is_one_line_of_the_curves_and_one_step_in_mlflow(member: SweepFiles) -> None:
+    curves = read_rows(member.curves, CurveRow)
+    assert Counter((curve.number, curve.epoch) for curve in curves) == Counter(
+        (n, e) for n in range(3) for e in (1, 2, 3)
+    )
+    client = client_of(member.directory.parent)
+    for run in mlflow_runs(
+        member.directory.parent, "tags.phase = 'search'", family=member.directory.name.split("-")[0]
+    ):
+        assert [m.step for m in client.get_metric_history(run.info.run_id, "val/accuracy")] == [1, 2, 3]
+
+
+def test_trial_runs_are_children_of_their_sweeps_run_and_carry_data_and_parameters(member: SweepFiles) -> None:
+    store = member.directory.parent
+    parents = {run.info.run_id: run for run in mlflow_runs(store, "tags.kind = 'sweep'")}
+    assert {run.info.status for run in parents.values()} == {"FINISHED"}
+    rows = {row.trial_id: row for row in read_rows(member.trials, TrialRow)}
+    for run in mlflow_runs(store, "tags.phase = 'search'", family=member.directory.name.split("-")[0]):
+        row = rows[run.data.tags["trial_id"]]
+        assert parents[run.data.tags["mlflow.parentRunId"]].data.tags["mlflow.runName"] == row.sweep
+        assert run.inputs.dataset_inputs[0].dataset.digest == row.data_hash
+        assert run.data.params["optim.lr"] == str(row.parameters["optim.lr"])
+
+
+def test_best_yaml_is_the_best_trial_as_a_complete_experiment_with_its_provenance(member: SweepFiles) -> None:
+    row, best = ranked(read_rows(member.trials, TrialRow))[0], read_best(member.best)
+    assert identity(best.experiment) == row.config_hash
+    assert {"sweep", "space", "versions", "data_hash", "git_commit"} <= best.provenance.keys()
+    assert (best.provenance["trial"], best.provenance["objective"]) == (row.number, row.objective)
+
+
+def test_confirm_retrains_the_top_trials_and_final_the_crowned_one_on_train_and_val(member: SweepFiles) -> None:
+    rows = read_rows(member.final.trials, TrialRow)
+    confirm = [row for row in rows if row.phase is Phase.confirm]
+    final = [row for row in rows if row.phase is Phase.final]
+    top = [row.number for row in ranked(read_rows(member.trials, TrialRow))[:2]]
+    assert Counter(row.candidate for row in confirm) == dict.fromkeys(top, 2)
+    means = {number: sum(row.objective or 0 for row in confirm if row.candidate == number) for number in top}
+    assert {row.candidate for row in final} == {max(top, key=lambda number: means[number])}
+    assert len({row.seed for row in rows}) == 4, "final seeds are fresh, confirm seeds the same for every candidate"
+    for row in final:
+        checkpoint = load_checkpoint(member.checkpoint(row.number))
+        assert checkpoint.experiment.data.portion is Portion.trainval
+        assert (checkpoint.epoch, identity(checkpoint.experiment)) == (3, row.config_hash)
+        assert row.objective is None, "nothing is chosen in the final phase"
+
+
+def test_families_are_retrained_on_the_same_seeds_and_data(study: Path) -> None:
+    seeds, hashes = set(), set()
+    for name in ("resnet-d0", "continuous-d0"):
+        rows = read_rows(SweepFiles(study / "runs" / "tiny" / name).final.trials, TrialRow)
+        seeds.add(tuple(row.seed for row in rows if row.phase is Phase.final))
+        hashes.add(tuple({row.data_hash for row in rows if row.phase is Phase.final}))
+    assert (len(seeds), len(hashes)) == (1, 1)
+
+
+def test_rows_hold_the_clean_test_and_the_manifestation_table_with_unique_keys(member: SweepFiles) -> None:
+    rows = read_rows(member.rows, EvaluationRow)
+    assert len({row.key for row in rows}) == len(rows)
+    clean = [row for row in rows if row.condition == "clean" and row.metric == "accuracy"]
+    assert [row.n for row in clean] == [596, 596]
+    table = {(row.scheme, row.steps) for row in rows if row.condition == "manifestation"}
+    steps = clean[0].trained_steps
+    assert {("euler", steps), ("rk4", 2 * steps), (clean[0].trained_scheme, steps)} <= table
+    same = [
+        row.value for row in rows if row.metric == "accuracy" and (row.scheme, row.steps) == (row.trained_scheme, steps)
+    ]
+    assert same[0] == same[1], "the trained manifestation measured twice on the same images"
+
+
+def test_the_champion_is_the_first_final_seed_and_loads_from_the_registry(member: SweepFiles) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{member.directory.parent / 'mlflow.db'}")
+    model = mlflow.pytorch.load_model(f"models:/tiny.{member.directory.name}@champion")
+    ours = load_checkpoint(member.checkpoint(4)).build()
+    assert all((a == b).all() for a, b in zip(model.state_dict().values(), ours.state_dict().values(), strict=True))
+
+
+def test_a_best_yaml_alone_is_retrained_elsewhere(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text((study / "runs/tiny/continuous-d0/best.yaml").read_text())
+    result = sweep(tmp_path, "final", "mine.yaml", "final.seeds=1", "cluster.cpus=2")
+    assert result.returncode == 0, result.stderr
+    files = SweepFiles(tmp_path / "runs" / "tiny-continuous-d0-retrained")
+    (row,) = read_rows(files.final.trials, TrialRow)
+    assert (row.phase, row.outcome, row.family) == (Phase.final, Outcome.done, "continuous")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["search", "tiny"], "exists already"),
+        (["final", "tiny/resnet-d0"], "has final trials already"),
+        (["evaluate", "tiny/resnet-d0"], "test data is used once"),
+        (["search", "greedy", "cluster.gpus=2", "cluster.cpus=2", "runtime.resources.gpus=3"], "3"),
+    ],
+)
+def test_what_is_done_is_not_overwritten_and_what_cannot_be_is_not_started(
+    study: Path, arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(study)
+    before = {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*") if path.is_file()}
+    assert sweep_here(arguments) == 2
+    assert says in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*") if path.is_file()} == before
+    assert not (study / "runs" / "greedy").exists()
+
+
+def test_diverged_trials_end_as_such_and_the_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volatile = Space({"model.network": fixed("continuous"), "optim.lr": Choice((0.1, 1e30))})
+    monkeypatch.setitem(SPACES, "smoke", volatile)
+    monkeypatch.chdir(tmp_path)
+    assert sweep_here(["search", "wild", "space=smoke", "search.trials=8", "search.sampler=random", *QUICK]) == 0
+    rows = read_rows(tmp_path / "runs/wild/trials.csv", TrialRow)
+    assert len(rows) == 8
+    for row, trial in zip(rows, study_trials(tmp_path / "runs/wild"), strict=True):
+        diverged = row.parameters["optim.lr"] == 1e30
+        assert row.outcome is (Outcome.diverged if diverged else Outcome.done)
+        assert (trial.state.name, trial.value) == ("COMPLETE", 0.1 if diverged else row.objective)
+        assert ("not finite" in row.reason or "loss is" in row.reason) is diverged
+    assert {row.outcome for row in rows} == {Outcome.diverged, Outcome.done}
+    assert read_best(tmp_path / "runs/wild/best.yaml").experiment.optim.lr == 0.1
+
+
+def test_asha_prunes_and_pruned_trials_keep_their_intermediate_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "search.scheduler=asha",
+        "search.grace=0.1",
+        "search.trials=8",
+        "search.reduction=2",
+        "training.epochs=8",
+    ]
+    assert sweep_here(["search", "short", "space=smoke", "model.width=4", "cluster.cpus=2", *options]) == 0
+    rows = read_rows(tmp_path / "runs/short/trials.csv", TrialRow)
+    trials = study_trials(tmp_path / "runs/short")
+    pruned = [number for number, row in enumerate(rows) if row.outcome is Outcome.pruned]
+    assert 0 < len(pruned) < 8
+    for number in pruned:
+        assert trials[number].state is optuna.trial.TrialState.PRUNED
+        assert list(trials[number].intermediate_values) == list(range(1, rows[number].epochs + 1))
+        assert trials[number].intermediate_values[rows[number].epochs] == rows[number].objective
+    assert {run.info.status for run in mlflow_runs(tmp_path / "runs/short", "tags.outcome = 'pruned'")} == {"KILLED"}
+
+
+def test_a_defect_ends_trials_with_its_reason_unretried_and_the_command_with_code_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sweep.stages.search as stage
+
+    def mislabelled(*arguments: object) -> object:
+        splits = load_data(*arguments)
+        splits.train.labels_B[:] = 99
+        return splits
+
+    load_data = stage.load_data
+    monkeypatch.setattr(stage, "load_data", mislabelled)
+    monkeypatch.chdir(tmp_path)
+    assert sweep_here(["search", "broken", "space=smoke", "search.trials=2", *QUICK]) == 1
+    assert "None of the 2 trials" in capsys.readouterr().err
+    for row in read_rows(tmp_path / "runs/broken/trials.csv", TrialRow):
+        assert (row.outcome, row.epochs) == (Outcome.code, 0)
+        assert "IndexError" in row.reason
+    assert {run.info.status for run in mlflow_runs(tmp_path / "runs/broken", "tags.phase = 'search'")} == {"FAILED"}
+    assert not (tmp_path / "runs/broken/best.yaml").exists()
+
+
+def test_shares_of_logical_gpus_let_that_many_trials_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "cluster.cpus=4",
+        "cluster.gpus=1",
+        "runtime.resources.gpus=0.34",
+        "search.trials=4",
+        "training.epochs=30",
+    ]
+    assert sweep_here(["search", "shared", "space=smoke", "model.width=4", "runtime.device=cpu", *options]) == 0
+    running, most = set(), 0
+    for line in map(json.loads, (tmp_path / "runs/shared/outbox.jsonl").read_text().splitlines()):
+        if "/search-" in line["key"]:
+            running.add(line["key"]) if line["op"] != "end" else running.discard(line["key"])
+            most = max(most, len(running))
+    assert most == 2, "0.34 of one GPU fits twice, although four CPUs are there"
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sweep", "search", "cut", "space=smoke", "search.trials=400", *QUICK]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    trials = tmp_path / "runs/cut/trials.csv"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if trials.exists() and sum(row.outcome is Outcome.done for row in read_rows(trials, TrialRow)) >= 2:
+            break
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert "`sweep resume cut` goes on" in errors
+    rows = read_rows(trials, TrialRow)
+    outcomes = Counter(row.outcome for row in rows)
+    assert outcomes[Outcome.done] >= 2
+    assert outcomes.keys() <= {Outcome.done, Outcome.interrupted}
+    states = {trial.state.name for trial in study_trials(tmp_path / "runs/cut")}
+    assert "RUNNING" not in states
+    assert {run.info.status for run in mlflow_runs(tmp_path / "runs/cut", "")} <= {"FINISHED", "KILLED"}
+    assert read_best(tmp_path / "runs/cut/best.yaml").provenance["objective"] == ranked(rows)[0].objective
+
+
+def study_trials(directory: Path) -> list[optuna.trial.FrozenTrial]:
+    """As Optuna alone reads the sweep's journal."""
+    storage = JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
+    return optuna.load_study(study_name=None, storage=storage).trials
+
+
+def client_of(store: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+
+
+def mlflow_runs(store: Path, query: str, family: str = "") -> list:
+    client = client_of(store)
+    experiment = client.get_experiment_by_name(store.name)
+    runs = client.search_runs([experiment.experiment_id], query)
+    return [run for run in runs if not family or run.data.tags.get("family") == family]
