@@ -36,7 +36,7 @@ from odenet import (
     build_model,
     load_checkpoint,
 )
-from odenet.networks import NETWORKS
+from odenet.networks.table import NETWORKS
 from odenet.seeding import generator
 
 CLASSES, CHANNELS = 10, 3

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from odenet.config import to_plain
+from odenet.training.config import to_plain
 from search_spaces import SPACES
 from sweep.config.overrides import leaves, suggestion
 from sweep.config.schema import AppConfig, SpaceConfig

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from odenet.config import ExperimentConfig, from_plain, to_plain
+from odenet.training.config import ExperimentConfig, from_plain, to_plain
 
 
 def override(experiment: ExperimentConfig, params: dict[str, Any]) -> ExperimentConfig:

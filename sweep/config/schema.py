@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from odenet.config import ExperimentConfig, RuntimeConfig
-from odenet.terms import Device, Scheme
+from odenet.enums import Device, Scheme
+from odenet.training.config import ExperimentConfig, RuntimeConfig
 from search_spaces import SPACES, Space
 from sweep.config.overrides import flat
 from sweep.config.search_config import SearchConfig, check_path

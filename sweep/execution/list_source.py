@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odenet.config import ExperimentConfig
+from odenet.training.config import ExperimentConfig
 from sweep.execution.segment import Segment, new_trial_id
 from sweep.execution.trial_source import FINISHED, Next, TrialSource
 from sweep.records.outcome import Outcome

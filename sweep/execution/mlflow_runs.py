@@ -5,8 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from odenet.config import to_plain
-from odenet.data import Portion, Splits
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
+from odenet.training.config import to_plain
 from search_spaces import Space
 from sweep.execution.observers import Observer
 from sweep.execution.segment import Segment

@@ -16,7 +16,8 @@ from pathlib import Path
 import ray
 from ray import tune
 
-from odenet.data import Portion, Splits
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
 from sweep.cluster.resources import slots
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller

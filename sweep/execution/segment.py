@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from odenet.config import ExperimentConfig, from_plain, to_plain
+from odenet.training.config import ExperimentConfig, from_plain, to_plain
 from sweep.records.outcome import Outcome
 from sweep.records.rows import METRICS, Phase
 

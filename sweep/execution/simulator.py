@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from odenet.config import ExperimentConfig
 from odenet.seeding import derive
+from odenet.training.config import ExperimentConfig
 from search_spaces import Choice, Float, Int, Parameter, Space
 from sweep.config.search_config import Budget, SearchConfig
 from sweep.execution.segment import Segment

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from ray import tune
 
-from odenet.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
-from odenet.config import RuntimeConfig
-from odenet.data import Portion, Splits
-from odenet.evaluation import manifestations
-from odenet.footprint import footprint
-from odenet.optim import OptimizerKind
-from odenet.training import Diverged, Report, Training
-from odenet.transfer import transfer
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
+from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
+from odenet.training.config import RuntimeConfig
+from odenet.training.evaluation import manifestations
+from odenet.training.footprint import footprint
+from odenet.training.loop import Diverged, Report, Training
+from odenet.training.optim_config import OptimizerKind
+from odenet.training.transfer import transfer
 from sweep.config.schema import EvaluateConfig
 from sweep.execution.segment import EpochResult, Segment, TrialEnded, WorkerResult
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from odenet.config import identity
-from odenet.data import Portion, Splits
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
+from odenet.training.config import identity
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.execution.observers import Observer
 from sweep.execution.segment import EpochResult, Segment, TrialEnded

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from odenet.config import ExperimentConfig
 from odenet.seeding import derive
+from odenet.training.config import ExperimentConfig
 from sweep.config.overrides import override
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.execution.segment import Segment

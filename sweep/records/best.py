@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from odenet.config import ExperimentConfig, from_plain, to_plain
+from odenet.training.config import ExperimentConfig, from_plain, to_plain
 from search_spaces import Space
 from sweep.errors import InputError
 from sweep.records.files import write_text

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from odenet.data import Splits
+from odenet.data.subsets import Splits
 from search_spaces import Space
 from sweep.errors import InputError
 from sweep.records.files import write_text

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from odenet.config import from_plain
-from odenet.data import DataSet
+from odenet.data.config import DataSet
+from odenet.training.config import from_plain
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, read_best

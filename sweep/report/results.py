@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from odenet.data import SETS, DataSet
+from odenet.data.config import DataSet
+from odenet.data.sets import SETS
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, ranked
 from sweep.report import statistics

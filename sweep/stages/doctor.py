@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from odenet.data import load_test
+from odenet.data.sets import load_test
 from sweep.cluster.connect import LONGEST_TEMPORARY, connected
 from sweep.cluster.resources import slots, trial_resources
 from sweep.config.schema import AppConfig, ClusterKind

@@ -11,13 +11,15 @@ import numpy as np
 import ray
 import torch
 
-from odenet.checkpoint import load_checkpoint
-from odenet.config import RuntimeConfig
-from odenet.data import Batches, Images, Statistics, load_data, load_test
-from odenet.evaluation import Score, manifestations
-from odenet.evaluation import evaluate as score
-from odenet.models import DepthNet
-from odenet.terms import Scheme
+from odenet.data.batches import Batches, Statistics
+from odenet.data.sets import Images, load_test
+from odenet.data.subsets import load_data
+from odenet.enums import Scheme
+from odenet.networks.model import DepthNet
+from odenet.training.checkpoint import load_checkpoint
+from odenet.training.config import RuntimeConfig
+from odenet.training.evaluation import Score, manifestations
+from odenet.training.evaluation import evaluate as score
 from sweep.config.schema import AppConfig, EvaluateConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import SweepRun

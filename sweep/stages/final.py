@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from odenet.config import ExperimentConfig
-from odenet.data import Portion, Splits, load_data
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits, load_data
 from odenet.seeding import derive
+from odenet.training.config import ExperimentConfig
 from sweep.config.overrides import override
 from sweep.config.schema import AppConfig, save
 from sweep.errors import InputError, WorkError

@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from odenet.config import ExperimentConfig
-from odenet.cost import train_gflops
-from odenet.data import Splits
-from odenet.footprint import footprint
-from odenet.models import build_model
-from odenet.refinement import coarsen, refine
-from odenet.training import Training
+from odenet.data.subsets import Splits
+from odenet.networks.model import build_model
+from odenet.networks.refinement import coarsen, refine
+from odenet.training.config import ExperimentConfig
+from odenet.training.cost import train_gflops
+from odenet.training.footprint import footprint
+from odenet.training.loop import Training
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError

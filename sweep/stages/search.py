@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from odenet.config import ExperimentConfig
-from odenet.data import Splits, load_data
+from odenet.data.subsets import Splits, load_data
+from odenet.training.config import ExperimentConfig
 from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SchedulerKind
 from sweep.errors import InputError, WorkError

@@ -113,7 +113,7 @@ class Delivery:
     def _new_model(self, line: Line, runs: Runs) -> str:
         import mlflow.pytorch
 
-        from odenet.checkpoint import load_checkpoint
+        from odenet.training.checkpoint import load_checkpoint
 
         model = load_checkpoint(Path(line["path"])).build().eval()
         with mlflow.start_run(run_id=runs[line["key"]]):

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from odenet.bases import BASES
-from odenet.networks import NETWORKS
+from odenet.depth.bases import BASES
+from odenet.enums import Basis, Network
+from odenet.networks.table import NETWORKS
 from odenet.seeding import derive
-from odenet.terms import Basis, Network
 from search_spaces import Choice, Float, Int, Parameter, Space
 from sweep.config.search_config import SearchConfig
 

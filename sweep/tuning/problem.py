@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odenet.config import ExperimentConfig, depths_after
-from odenet.networks import NETWORKS
-from odenet.terms import Scheme
+from odenet.enums import Scheme
+from odenet.networks.table import NETWORKS
+from odenet.training.config import ExperimentConfig, depths_after
 from search_spaces import Space
 from sweep.config.overrides import flat, override
 from sweep.config.schema import AppConfig
@@ -80,7 +80,7 @@ def check_objectives(config: AppConfig, experiment: ExperimentConfig) -> None:
 
 
 def _has_others(config: AppConfig, experiment: ExperimentConfig) -> bool:
-    """Whether `odenet.evaluation.manifestations` would find a scheme or a number of steps that was not trained."""
+    """Return whether `odenet.training.evaluation.manifestations` would find what was not trained."""
     trained = depths_after(experiment)[-1].course
     possible = NETWORKS[experiment.model.network].capability.manifestations
     schemes = set(config.evaluate.schemes) & set(possible) - {trained.scheme}

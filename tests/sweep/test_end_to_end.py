@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from odenet.checkpoint import load_checkpoint
-from odenet.config import identity
-from odenet.data import Portion
+from odenet.data.config import Portion
+from odenet.training.checkpoint import load_checkpoint
+from odenet.training.config import identity
 from search_spaces import SPACES, Choice, Space, fixed
 from sweep.__main__ import run as sweep_here
 from sweep.records.best import read_best

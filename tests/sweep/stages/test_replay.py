@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from odenet.config import ExperimentConfig
+from odenet.training.config import ExperimentConfig
 from search_spaces import SPACES, Choice, Float, Int, Space, When, fixed
 from sweep.config.compose import load
 from sweep.config.overrides import override

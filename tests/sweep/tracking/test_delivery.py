@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from odenet.config import ExperimentConfig, RuntimeConfig
-from odenet.terms import Device
-from odenet.training import Training
+from odenet.enums import Device
+from odenet.training.config import ExperimentConfig, RuntimeConfig
+from odenet.training.loop import Training
 from sweep.config.overrides import override
 from sweep.errors import WorkError
 from sweep.tracking import client, delivery

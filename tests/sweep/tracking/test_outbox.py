@@ -20,10 +20,10 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from odenet.checkpoint import load_checkpoint
-from odenet.config import ExperimentConfig, RuntimeConfig
-from odenet.terms import Device
-from odenet.training import Training
+from odenet.enums import Device
+from odenet.training.checkpoint import load_checkpoint
+from odenet.training.config import ExperimentConfig, RuntimeConfig
+from odenet.training.loop import Training
 from sweep.config.overrides import override
 from sweep.errors import StorageError, WorkError
 from sweep.records.rows import METRICS
