@@ -1,4 +1,4 @@
-"""Trials that are given: a first list, then those that follow from how the first ended."""
+"""A source of given trials: a first list, then those that follow from how the first ended."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sweep.records.rows import CurveRow, Phase, TrialRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A trial that is given. `experiments`: in turn, each from an epoch on; most trials have one, from epoch 0."""
+    """A given trial. `experiments` come in turn, each from an epoch on; most trials have one, from epoch 0."""
 
     number: int
     phase: Phase
@@ -27,7 +27,7 @@ class Job:
         return self.experiments[0][1].training.epochs
 
     def segment(self, done: int, trial_id: str, folder: Path) -> Segment:
-        """The segment that follows `done` epochs."""
+        """Build the segment that follows `done` epochs."""
         ends = [*(begin for begin, _ in self.experiments[1:]), self.epochs]
         index = next((index for index, end in enumerate(ends) if done < end), len(ends) - 1)
         return Segment(
@@ -48,7 +48,7 @@ Ended = dict[int, TrialRow]  # by number: trials that ended
 
 
 class ListSource(TrialSource):
-    """Runs given jobs: a first list, then those that `follow_up` makes of how the first ended."""
+    """A source that runs given jobs: a first list, then those that `follow_up` makes of how the first ended."""
 
     def __init__(self, first: list[Job], follow_up: Callable[[Ended], list[Job]], total: int, folder: Path) -> None:
         self._jobs = {job.number: job for job in first}

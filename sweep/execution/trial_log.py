@@ -1,4 +1,4 @@
-"""What happens to the trials of one sweep, written down as it happens, so that any moment is a good one to be killed.
+"""Write down what happens to the trials of one sweep as it happens, so that a kill at any moment loses nothing.
 
 ledger.csv and curves.csv are append-only: a line whenever a trial begins, waits or ends, and one for every epoch. They
 are the truth; trials.csv follows, and so do the observers, which are told after it was written down.
@@ -28,7 +28,7 @@ class TrialLog:
     """The rows of one sweep: of its search, or of its final phases."""
 
     def __init__(self, session: Session, files: SweepFiles, splits: dict[Portion, Splits]) -> None:
-        """Read what an earlier session has recorded. InputError: a file of it is damaged."""
+        """Read what an earlier session has recorded. InputError: one of its files is damaged."""
         self.session, self.files, self._splits = session, files, splits
         self.progress = SweepProgress.read(files.progress)
         self.curves = recorded(files.curves, CurveRow)
@@ -47,7 +47,7 @@ class TrialLog:
     # --- what happens -------------------------------------------------------------------------------------------------
 
     def begin(self, segment: Segment) -> None:
-        """A segment is about to run: its trial's first, or another."""
+        """Record that a segment is about to run, its trial's first or another."""
         known = self.rows.get(segment.number)
         row = first_row(self.session, segment, self._data_hash(segment)) if known is None else known
         row = replace(
@@ -58,7 +58,7 @@ class TrialLog:
             observer.began(row, segment)
 
     def epoch(self, segment: Segment, result: EpochResult) -> bool:
-        """Write an epoch down; False where it was before, by a worker that was lost."""
+        """Record an epoch; False where a worker that was lost had reported it before."""
         row = self.rows[segment.number]
         if result.weights != row.model_parameters:  # its first epoch, or it was refined
             row = self.rows[segment.number] = replace(row, model_parameters=result.weights)
@@ -76,7 +76,7 @@ class TrialLog:
         return True
 
     def stand(self, segment: Segment, outcome: Outcome, reason: str, ray: str) -> TrialRow:
-        """A segment ended, and this is how the trial stands now."""
+        """Record how a trial stands now that its segment has ended."""
         row = replace(self.rows[segment.number], outcome=outcome, reason=reason, ray=ray)
         self._note(row)
         for observer in self._observers:
@@ -97,7 +97,7 @@ class TrialLog:
         self.rows[number] = replace(row, objectives=values, constraints=measured, feasible=within)
 
     def end_waiting(self, number: int, reason: str) -> TrialRow:
-        """A trial that waits will not go on."""
+        """Record that a waiting trial will not go on."""
         row = replace(self.rows[number], outcome=Outcome.pruned, reason=reason)
         self._note(row)
         for observer in self._observers:
@@ -140,7 +140,7 @@ class TrialLog:
 
 
 def recorded(file: Path, row_type: type[RowT]) -> list[RowT]:
-    """The whole rows of a table that grows; none where it is not there. InputError: it is damaged."""
+    """Read the whole rows of a table that grows; none where there is no file. InputError: it is damaged."""
     if not file.exists():
         return []
     cut_half_row(file)
@@ -148,7 +148,7 @@ def recorded(file: Path, row_type: type[RowT]) -> list[RowT]:
 
 
 def _standing(ledger: list[TrialRow], curves: list[CurveRow], gpus: float) -> dict[int, TrialRow]:
-    """How each trial stood when the last session ended, by number.
+    """Find how each trial stood when the last session ended, by number.
 
     Epochs that a killed driver left out of the ledger are in the curves; their seconds count as GPU time, too.
     """
@@ -168,7 +168,7 @@ def _standing(ledger: list[TrialRow], curves: list[CurveRow], gpus: float) -> di
 
 
 def first_row(session: Session, segment: Segment, data_hash: str) -> TrialRow:
-    """The row of a trial that has not reported yet."""
+    """Build the row of a trial that has not reported yet."""
     experiment = segment.experiment
     return TrialRow(
         sweep=session.name,
@@ -214,7 +214,7 @@ def curve_row(number: int, result: EpochResult) -> CurveRow:
 
 
 def objective_value(objective: Objective, row: TrialRow, ended: TrialEnded) -> float:
-    """One of several objectives of a trial that is done."""
+    """Return one of several objectives of a trial that is done."""
     if objective is Objective.accuracy:
         return row.objective or 0.0
     if objective is Objective.robustness:
