@@ -1,4 +1,4 @@
-"""`sweep evaluate NAME`: the final networks on the test set, as trained and under other schemes and steps -> rows.csv.
+"""`sweep evaluate NAME`: test the final networks as trained and under other schemes and steps -> rows.csv.
 
 The only stage that reads test images, and it does so once.
 """
@@ -30,7 +30,7 @@ from sweep.records.tables import read_rows, write_rows
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One network under one manifestation."""
+    """A network's score under one manifestation."""
 
     condition: str
     scheme: Scheme
@@ -113,7 +113,8 @@ def _measure_on(worker_threads: int, *arguments: Any) -> list[Measured]:
 def measure(
     network: DepthNet, statistics: Statistics, test: Images, config: EvaluateConfig, runtime: RuntimeConfig
 ) -> list[Measured]:
-    """One network on the whole test set, and on a part of it under every manifestation that makes sense of its rate.
+    """Measure a network on the whole test set, and on a part of it under every manifestation that makes sense of its
+    rate.
 
     Runs on a worker.
     """
@@ -128,7 +129,7 @@ def measure(
 
 
 def class_balanced(images: Images, count: int | None) -> Images:
-    """The first images of every class in file order, `count` in all (None: all); the same for every network."""
+    """Take the first images of every class in file order, `count` in all (None: all); the same for every network."""
     if count is None or count >= len(images):
         return images
     labels = images.labels_B

@@ -1,4 +1,5 @@
-"""`sweep replay NAME`: a finished search under another sampler or scheduler, on recorded curves, without training."""
+"""`sweep replay NAME`: repeat a finished search under another sampler or scheduler, on recorded curves, without
+training."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ METHOD = (
 
 
 def replay(config: AppConfig, recording: Recording, name: str, console: Console) -> None:
-    """Print the search as it was beside its replays; writes nothing."""
+    """Print the search as it was beside its replays; write nothing."""
     workers, repeats = config.replay.workers, config.replay.repeats
     tallies = replayed(recording, config.search, workers, repeats)
     console.print(
@@ -56,7 +57,7 @@ def prepare_replay(config: AppConfig, files: SweepFiles) -> Recording:
 
 
 def read_recording(files: SweepFiles) -> Recording:
-    """What the search in this run directory left.
+    """Read the recording of the search in this run directory.
 
     Raises:
         InputError: it has not ended, a file is damaged, or no trial can be replayed.
@@ -92,7 +93,7 @@ def read_recording(files: SweepFiles) -> Recording:
 
 
 def check_replay(config: AppConfig, recording: Recording) -> None:
-    """Raises InputError where the curves say nothing of what is asked, or it could not be searched at all."""
+    """Raise InputError where the curves say nothing of what is asked, or it could not be searched at all."""
     kind = config.search.scheduler
     if kind is SchedulerKind.pbt:
         raise InputError(
