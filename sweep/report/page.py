@@ -1,4 +1,4 @@
-"""Sections in their order, and the page around them."""
+"""Put the sections in their order, and the page around them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ COMMANDS = (
 
 
 def write_report(sweeps: Sequence[Path], output: Path, title: str) -> Path:
-    """Writes one self-contained HTML file of the sweeps in these run directories, and returns its path.
+    """Write one self-contained HTML file of the sweeps in these run directories, and return its path.
 
     Raises InputError: a directory without a sweep (names the files that are missing), a damaged file, or two
     directories that hold the same family, task and draw.

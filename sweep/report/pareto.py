@@ -1,4 +1,4 @@
-"""Pareto fronts on validation images: of accuracy against inference cost, and of what a sweep was asked to optimize."""
+"""Draw Pareto fronts on validation images: accuracy against inference cost, and what a sweep was asked to optimize."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,8 @@ class ChosenTrial:
 
 
 def front(costs: Sequence[tuple[float, ...]]) -> list[int]:
-    """Places of the points that no other equals or undercuts in all costs, by rising first cost; ties: the earlier."""
+    """Find the places of points that no other equals or undercuts in all costs, by rising first cost; ties: the
+    earlier."""
     found: list[int] = []
     for place in sorted(range(len(costs)), key=lambda one: (costs[one], one)):
         point = costs[place]
@@ -57,12 +58,12 @@ def points(family: Family) -> list[Point]:
 
 
 def point_front(found: Sequence[Point]) -> list[Point]:
-    """By rising GFLOP."""
+    """Find the front by rising GFLOP."""
     return [found[place] for place in front([(point.row.gflops, -point.row.accuracy) for point in found])]
 
 
 def inference(study: Study, results: TaskResults, name: str) -> Figure | None:
-    """Every manifestation of every done trial; None where none was measured."""
+    """Draw every manifestation of every done trial; None where none was measured."""
     chart = go.Figure()
     costs: list[float] = []
     for family in results.families:
@@ -139,7 +140,7 @@ def inference_table(results: TaskResults) -> Table:
 
 
 def objectives_of(results: TaskResults) -> list[tuple[str, ...]]:
-    """The sets of objectives of the task's sweeps that had several, each in the order of `Objective`."""
+    """List the sets of objectives of the task's sweeps that had several, each in the order of `Objective`."""
     found = {tuple(row.objectives) for f in results.families for s in f.sweeps for row in ranked(s.trials)}
     ordered = {tuple(one.value for one in Objective if one.value in names) for names in found}
     return sorted(names for names in ordered if len(names) > 1)
@@ -150,14 +151,14 @@ def choices(sweep: Sweep, names: tuple[str, ...]) -> list[ChosenTrial]:
 
 
 def choice_front(found: Sequence[ChosenTrial], names: tuple[str, ...]) -> list[ChosenTrial]:
-    """Best accuracy first."""
+    """Find the front, the best accuracy first."""
     signs = [1 if Objective[name].minimized else -1 for name in names]
     costs = [tuple(s * one.row.objectives[name] for s, name in zip(signs, names, strict=True)) for one in found]
     return [found[place] for place in front(costs)]
 
 
 def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name: str) -> Figure:
-    """One panel per objective besides accuracy; filled: on the front of its sweep."""
+    """Draw a panel per objective besides accuracy; filled: on the front of its sweep."""
     others = [other for other in names if other != Objective.accuracy.value]
     chart = make_subplots(1, len(others), shared_yaxes=True, horizontal_spacing=0.04)
     everything: list[ChosenTrial] = []

@@ -1,4 +1,5 @@
-"""How each sweep was searched: what was spent, who proposed what, where trials stopped, what broke a limit."""
+"""Tables of how each sweep was searched: what was spent, who proposed what, where trials stopped, what broke a
+limit."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ BEYOND = 10  # rows per sweep of trials beyond a limit; trials.csv has them all
 
 
 def blocks(study: Study) -> list[Block]:
-    """The section: tables that would be empty are left out."""
+    """Build the section; tables that would be empty are left out."""
     sweeps = [sweep for sweep in study.sweeps if sweep.trials]
     made: list[Block] = [_methods(sweeps), _spend(sweeps)]
     for title, table in (
@@ -66,9 +67,9 @@ def _spend(sweeps: Sequence[Sweep]) -> Table:
         ])  # fmt: skip
     money = ["money"] if prices else []
     names = [outcome.value for outcome in shown]
-    columns = ["sweep", "trials", *names, "executions", "GFLOP", "seconds", "GPU hours", *money, "best objective"]
+    columns = ["sweep", "trials", *names, "segments", "GFLOP", "seconds", "GPU hours", *money, "best objective"]
     caption = (
-        "Search trials by outcome and what they cost, per sweep. An execution is a stretch of training: a trial has "
+        "Search trials by outcome and what they cost, per sweep. A trial is trained in segments: it has "
         "more than one after a pause at a rung, a lost worker or a restart. Best objective: percent, among done trials "
         "within all limits."
     )
@@ -110,7 +111,7 @@ def _rungs(sweeps: Sequence[Sweep]) -> Table:
 
 
 def _rungs_of(sweep: Sweep) -> list[list[str]]:
-    """Empty where no trial was stopped; read from the learning curves."""
+    """Read from the learning curves where trials stopped; empty where none was."""
     last: dict[int, int] = {}
     for row in sweep.curves:
         last[row.number] = max(row.epoch, last.get(row.number, 0))
@@ -133,7 +134,7 @@ _STOPPED = (Outcome.pruned, Outcome.paused)
 
 
 def _thinned(epochs: Sequence[int]) -> list[int]:
-    """At most RUNGS of them, evenly, the last one among them."""
+    """Keep at most RUNGS of the epochs, evenly, the last one among them."""
     if len(epochs) <= RUNGS:
         return list(epochs)
     return [epochs[(place + 1) * len(epochs) // RUNGS - 1] for place in range(RUNGS)]
@@ -183,7 +184,7 @@ def _infeasible(sweeps: Sequence[Sweep]) -> Table:
 
 
 def _measured(name: str, value: float, limit: float | None) -> str:
-    """Empty for what is within its limit."""
+    """Write a measured value that is above its limit, or has none; empty for what is within its limit."""
     if limit is None:
         return f"{name} {count(value)}"
     return f"{name} {count(value)} (limit {count(limit)})" if value > limit else ""

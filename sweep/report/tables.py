@@ -32,7 +32,7 @@ from sweep.report.results import (
 
 
 def trials_by_outcome(study: Study) -> Table:
-    """One row per family: what became of its search trials, and what they cost."""
+    """Count, in a row per family, what became of its search trials, and what they cost."""
     by_family = {name: [r for s in study.sweeps if s.family == name for r in s.trials] for name in study.families}
     seen = {row.outcome for rows in by_family.values() for row in rows}
     shown = [outcome for outcome in Outcome if outcome in seen]
@@ -109,7 +109,7 @@ def differences(results: TaskResults) -> Table:
 
 
 def best_configurations(study: Study) -> Table:
-    """Per sweep every confirmed candidate, best first; before confirmation the best trial of the search."""
+    """List per sweep every confirmed candidate, best first; before confirmation the best trial of the search."""
     rows = [row for sweep in study.sweeps for row in _candidates(sweep)]
     columns = [
         "sweep", "family", "draw", "trial", "search objective", "confirmed", "sd", "n", "crowned", "parameters",
@@ -164,7 +164,7 @@ def failures(study: Study) -> Table:
 
 
 def files(study: Study) -> Table:
-    """Links relative to the report, so that both can be moved together."""
+    """Link the files relative to the report, so that both can be moved together."""
     names = [*FILES, *OPTIONAL]
     rows: list[list[str | Link]] = []
     for sweep in study.sweeps:
@@ -190,7 +190,7 @@ def provenance(study: Study) -> Table:
 
 
 def versions(study: Study) -> Table:
-    """Versions recorded in the configuration files; a package with several values had several."""
+    """List the versions recorded in the configuration files; a package with several values had several."""
     found: dict[str, set[str]] = {}
     for sweep in study.sweeps:
         for document in (sweep.best, sweep.crowned):
