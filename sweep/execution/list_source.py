@@ -55,7 +55,7 @@ class ListSource(TrialSource):
         self._waiting, self._follow_up = [job.number for job in first], follow_up
         self.total, self._folder = total, folder
         self._running: set[int] = set()
-        self._told: Ended = {}
+        self._ended: Ended = {}
         self._epochs: dict[int, int] = {}
         self._ids: dict[int, str] = {}
         self._followed = False
@@ -63,15 +63,15 @@ class ListSource(TrialSource):
     def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
         for curve in curves:
             self._epochs[curve.number] = max(curve.epoch, self._epochs.get(curve.number, 0))
-        self._told = {row.number: row for row in rows if row.outcome.ended}
+        self._ended = {row.number: row for row in rows if row.outcome.ended}
         self._ids = {row.number: row.trial_id for row in rows}
-        self._waiting = [number for number in self._waiting if number not in self._told]
+        self._waiting = [number for number in self._waiting if number not in self._ended]
 
     def next(self, may_begin: bool) -> Next:  # noqa: ARG002 - the list is the budget
         if not self._waiting and not self._running and not self._followed:
-            later = self._follow_up(self._told)
+            later = self._follow_up(self._ended)
             self._jobs |= {job.number: job for job in later}
-            self._waiting = [job.number for job in later if job.number not in self._told]
+            self._waiting = [job.number for job in later if job.number not in self._ended]
             self._followed = True
         if not self._waiting:
             return None if self._running else FINISHED
@@ -87,7 +87,7 @@ class ListSource(TrialSource):
     def segment_ended(self, row: TrialRow) -> None:
         self._running.discard(row.number)
         if row.outcome.ended:
-            self._told[row.number] = row
+            self._ended[row.number] = row
         elif row.outcome is Outcome.paused:
             self._waiting.insert(0, row.number)  # its next segment
 

@@ -78,7 +78,8 @@ def run_works(
             shown = ShownTrials(display, batch.session.config.training.epochs)
             controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner()])
         failure = _fit(_tuner(batches, SegmentSearcher(controllers, interrupt), directory, trainable), interrupt)
-        waiting = _finish(controllers, interrupt.reason or "the sweep was stopped")
+        reason = interrupt.reason or "the sweep was stopped"
+        waiting = sum(controller.finish(reason) for controller in controllers)
     _raise_if_cut_short(works, failure, waiting, interrupt)
     _conclude(works)
 
@@ -92,11 +93,6 @@ def _fit(tuner: tune.Tuner, interrupt: Interrupt) -> BaseException | None:
     except (ray.exceptions.RayError, tune.TuneError, StorageError, OSError, EOFError) as error:
         return interrupt.failure or error
     return interrupt.failure
-
-
-def _finish(controllers: list[Controller], reason: str) -> int:
-    """Trials that wait to be taken up again."""
-    return sum(controller.finish(reason) for controller in controllers)
 
 
 def _raise_if_cut_short(

@@ -179,7 +179,9 @@ class Simulation:
             return
         curve = replace(recorded.curve[done], number=number)
         self.curves.append(curve)
-        self.rows[number] = _with_epoch(self.rows[number], curve, recorded.row)
+        gpu_share = recorded.row.gpu_seconds / recorded.row.seconds if recorded.row.seconds else 0.0
+        row = with_curve(self.rows[number], curve)
+        self.rows[number] = replace(row, gpu_seconds=gpu_share * curve.cost_seconds)
         goes_on = self.source.result(number, curve.epoch, curve.objective)
         if curve.epoch == segment.epochs:
             self._done(number, recorded.row)
@@ -214,11 +216,6 @@ def _begun(recorded: TrialRow, segment: Segment) -> TrialRow:
         parameters=segment.parameters,
         proposed_by=segment.proposed_by,
     )
-
-
-def _with_epoch(row: TrialRow, curve: CurveRow, recorded: TrialRow) -> TrialRow:
-    gpu_share = recorded.gpu_seconds / recorded.seconds if recorded.seconds else 0.0
-    return replace(with_curve(row, curve), gpu_seconds=gpu_share * curve.cost_seconds)
 
 
 def simulation(recording: Recording, search: SearchConfig, workers: int) -> Simulation:

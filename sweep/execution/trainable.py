@@ -95,7 +95,8 @@ class SegmentTrainable(tune.Trainable):
     def _advance(self) -> WorkerResult:
         report = None
         if self._training is None:
-            self._training = self._begin()
+            data = self._orders.splits[self._experiment.data.portion]
+            self._training = Training(self._experiment, self._runtime, data=data, checkpoint=self._found())
             report = self._training.last
         if report is None:
             report = next(self._training)
@@ -131,10 +132,6 @@ class SegmentTrainable(tune.Trainable):
         return TrialEnded(outcome=Outcome.done, footprint=asdict(cost), manifestations=table)
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
-
-    def _begin(self) -> Training:
-        data = self._orders.splits[self._experiment.data.portion]
-        return Training(self._experiment, self._runtime, data=data, checkpoint=self._found())
 
     def _found(self) -> Checkpoint | None:
         """Load the newest whole checkpoint of this experiment, else the one that the segment goes on from."""

@@ -49,7 +49,8 @@ class TrialLog:
     def begin(self, segment: Segment) -> None:
         """Record that a segment is about to run, its trial's first or another."""
         known = self.rows.get(segment.number)
-        row = first_row(self.session, segment, self._data_hash(segment)) if known is None else known
+        data_hash = self._splits[segment.experiment.data.portion].hash
+        row = first_row(self.session, segment, data_hash) if known is None else known
         row = replace(
             row, outcome=Outcome.running, reason="", ray="RUNNING", legs=row.legs + 1, schedule=segment.schedule
         )
@@ -85,16 +86,17 @@ class TrialLog:
 
     def measured(self, number: int, ended: TrialEnded, config: SearchConfig) -> None:
         """Write down what a trial that is done has measured at its end."""
-        for table in [ManifestationRow(number=number, **table) for table in ended.manifestations]:
+        for measured in ended.manifestations:
+            table = ManifestationRow(number=number, **measured)
             if (table.number, table.scheme, table.steps) not in self._tables:
                 append_row(self.files.manifestations, table)
         limits, row = config.constraints.limits(), self.rows[number]
-        measured = {name: float(ended.footprint[name]) for name in limits}
+        footprint = {name: float(ended.footprint[name]) for name in limits}
         values = {}
         if len(config.objectives) > 1:
             values = {one.value: objective_value(one, row, ended) for one in config.objectives}
-        within = all(measured[name] <= limit for name, limit in limits.items())
-        self.rows[number] = replace(row, objectives=values, constraints=measured, feasible=within)
+        within = all(footprint[name] <= limit for name, limit in limits.items())
+        self.rows[number] = replace(row, objectives=values, constraints=footprint, feasible=within)
 
     def end_waiting(self, number: int, reason: str) -> TrialRow:
         """Record that a waiting trial will not go on."""
@@ -126,9 +128,6 @@ class TrialLog:
     def _running(self) -> list[TrialRow]:
         return [row for row in self.rows.values() if row.outcome is Outcome.running]
 
-    def _data_hash(self, segment: Segment) -> str:
-        return self._splits[segment.experiment.data.portion].hash
-
     def _note(self, row: TrialRow) -> None:
         append_row(self.files.ledger, row)
         self.rows[row.number] = row
@@ -159,12 +158,10 @@ def _standing(ledger: list[TrialRow], curves: list[CurveRow], gpus: float) -> di
             gpu_seconds = max(0.0, curve.cost_seconds - row.seconds) * gpus
             rows[curve.number] = replace(with_curve(row, curve), gpu_seconds=row.gpu_seconds + gpu_seconds)
     lost, ray = Outcome.interrupted, STATES[Outcome.interrupted].ray
-    return {
-        number: replace(row, outcome=lost, reason="its driver was lost", ray=ray)
-        if row.outcome is Outcome.running
-        else row
-        for number, row in rows.items()
-    }
+    for number, row in rows.items():
+        if row.outcome is Outcome.running:
+            rows[number] = replace(row, outcome=lost, reason="its driver was lost", ray=ray)
+    return rows
 
 
 def first_row(session: Session, segment: Segment, data_hash: str) -> TrialRow:

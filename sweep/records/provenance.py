@@ -70,8 +70,9 @@ def _read(file: Path) -> dict[str, Any]:
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     found = []
     old, new = _entries(before.get("space")), _entries(now["space"])
-    for key in [key for key in {**old, **new} if old.get(key) != new.get(key)]:
-        found.append(f"space {key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}")
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            found.append(f"space {key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}")
     if before.get("data") != now["data"]:
         found.append(f"the data's hash was {before.get('data')}, is {now['data']}")
     for part in ("code", "versions"):

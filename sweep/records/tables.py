@@ -61,7 +61,8 @@ def read_rows(path: Path, row_type: type[RowT], *, growing: bool = False) -> lis
     if not lines or lines[0] != expected:
         found = ", ".join(lines[0]) if lines else "nothing"
         raise InputError(f"{path}: the columns must be {', '.join(expected)}; the file has {found}.")
-    parsers = _parsers(row_type)
+    hints = get_type_hints(row_type)
+    parsers = {f.name: _PARSERS.get(hints[f.name], hints[f.name]) for f in fields(row_type)}
     return [_parse(path, number, line, row_type, parsers) for number, line in enumerate(lines[1:], start=2)]
 
 
@@ -115,11 +116,6 @@ def _parse(path: Path, number: int, line: list[str], row_type: type[RowT], parse
 
 def _short(cell: str) -> str:
     return repr(cell) if len(cell) <= LONGEST_SHOWN else f"{cell[:LONGEST_SHOWN]!r}..."
-
-
-def _parsers(row_type: type) -> dict[str, Callable[[str], Any]]:
-    hints = get_type_hints(row_type)
-    return {f.name: _PARSERS.get(hints[f.name], hints[f.name]) for f in fields(row_type)}
 
 
 def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
