@@ -37,7 +37,8 @@ class Records:
         """Read all runs; none where there is no such experiment."""
         with self._answering():
             known = self._client.get_experiment_by_name(self._experiment)
-            return [_recorded(run) for run in self._pages(known.experiment_id)] if known else []
+            runs = self._pages(known.experiment_id) if known else ()
+            return [RecordedRun(run.info.run_id, run.info.status, run.data.tags) for run in runs]
 
     def history(self, run: RecordedRun, metric: str) -> list[tuple[int, float]]:
         """Read a metric of a run as pairs of step and value, in order of time."""
@@ -58,7 +59,3 @@ class Records:
             yield
         except MlflowException as error:
             raise WorkError(f"MLflow at {self._uri} cannot be read: {str(error).strip().splitlines()[0]}") from error
-
-
-def _recorded(run: Run) -> RecordedRun:
-    return RecordedRun(run.info.run_id, run.info.status, run.data.tags)

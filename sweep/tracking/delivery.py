@@ -68,12 +68,13 @@ class Delivery:
         if line["key"] in runs:
             self._client.update_run(runs[line["key"]], status="RUNNING")
         else:
-            runs[line["key"]] = (self._run_of(line) if doubtful else None) or self._new_run(line, runs)
+            known = self._made_run(line) if doubtful else None
+            runs[line["key"]] = known or self._new_run(line, runs)
         params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in line["params"].items()]
         for first in range(0, len(params), MOST_PARAMS):
             self._client.log_batch(runs[line["key"]], params=params[first : first + MOST_PARAMS])
 
-    def _run_of(self, line: Line) -> str | None:
+    def _made_run(self, line: Line) -> str | None:
         found = self._client.search_runs([self._experiment_id], filter_string=_made_by(line))
         return found[0].info.run_id if found else None
 
@@ -97,19 +98,24 @@ class Delivery:
         self._client.log_inputs(runs[line["key"]], datasets=[DatasetInput(dataset, [context])])
 
     def _model(self, line: Line, runs: Runs, doubtful: bool) -> None:
-        uri = (self._model_of(line) if doubtful else None) or self._new_model(line, runs)
+        known = self._made_model(line) if doubtful else None
+        uri = known or self._new_model(line, runs)
         versions = self._client.search_model_versions(f"name = '{line['name']}'") if doubtful else []
         version = next((one.version for one in versions if one.tags.get(ID) == line["id"]), None)
         if version is None:
             version = mlflow.register_model(uri, line["name"], tags={ID: line["id"]}).version
         self._client.set_registered_model_alias(line["name"], "champion", str(version))
 
-    def _model_of(self, line: Line) -> str | None:
+    def _made_model(self, line: Line) -> str | None:
         """Find the whole model that the line has made; remove what it has left unfinished."""
         found = self._client.search_logged_models([self._experiment_id], filter_string=_made_by(line))
-        for broken in [one for one in found if one.status is not LoggedModelStatus.READY]:
-            self._client.delete_logged_model(broken.model_id)
-        return next((one.model_uri for one in found if one.status is LoggedModelStatus.READY), None)
+        uri = None
+        for model in found:
+            if model.status is not LoggedModelStatus.READY:
+                self._client.delete_logged_model(model.model_id)
+            elif uri is None:
+                uri = model.model_uri
+        return uri
 
     def _new_model(self, line: Line, runs: Runs) -> str:
         import mlflow.pytorch

@@ -67,7 +67,9 @@ class Proposals:
         for trial in self._journal.trials():
             self._remember_worst(trial)
         self._enqueued = _pending(_complete(space, enqueued), self._asked, ENQUEUED)
-        grid = _shuffled_grid(space, config.seed) if config.sampler is SamplerKind.grid else []
+        grid = list(space.grid()) if config.sampler is SamplerKind.grid else []
+        # Shuffled, so that a sweep with fewer trials than points sees them from everywhere, not from one end.
+        random.Random(derive(config.seed, "grid")).shuffle(grid)
         self._grid = _pending(grid, self._asked, SamplerKind.grid.value)
 
     def __len__(self) -> int:
@@ -260,13 +262,6 @@ def _complete(space: Space, enqueued: Sequence[Mapping[str, Any]]) -> list[dict[
         except ValueError as error:
             raise ValueError(f"Enqueued configuration {place} of {len(enqueued)}: {error}") from error
     return completed
-
-
-def _shuffled_grid(space: Space, seed: int) -> list[dict[str, Any]]:
-    """Shuffle the grid, so that a sweep with fewer trials than points sees them from everywhere."""
-    grid = list(space.grid())
-    random.Random(derive(seed, "grid")).shuffle(grid)
-    return grid
 
 
 def _pending(wanted: Iterable[dict[str, Any]], asked: Iterable[Proposal], proposer: str) -> deque[dict[str, Any]]:
