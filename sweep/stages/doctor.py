@@ -95,7 +95,8 @@ def _machine(config: AppConfig) -> Iterator[Finding]:
     import torch
 
     cpus = os.cpu_count() or 1
-    yield _ok(f"{cpus} CPUs, {_memory_gib():.1f} GiB of memory")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield _ok(f"{cpus} CPUs, {memory / 2**30:.1f} GiB of memory")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     yield _ok(f"torch sees {len(gpus)} GPUs{': ' + ', '.join(gpus) if gpus else ''}")
     asked = config.runtime.resources.cpus
@@ -106,10 +107,6 @@ def _machine(config: AppConfig) -> Iterator[Finding]:
         yield Finding(
             Level.warning, f"OMP_NUM_THREADS={threads}, a trial has {asked} CPUs: oversubscription is slow, unset it"
         )
-
-
-def _memory_gib() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def _data(config: AppConfig) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ The only stage that reads test images, and it does so once.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,8 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
         InputError: there are no final networks, the test set was used already, or its files are not there.
     """
     files = SweepFiles(run_directory(config, name))
-    rows = [row for row in _final_rows(files.final.trials) if row.outcome is Outcome.done]
+    final = read_rows(files.final.trials, TrialRow) if files.final.trials.exists() else []
+    rows = [row for row in final if row.phase is Phase.final and row.outcome is Outcome.done]
     if not rows:
         raise InputError(f"{name} has no final network: run `sweep final {name}` first.")
     if files.rows.exists():
@@ -71,10 +71,6 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
     return PreparedEvaluation(rows, [one.build() for one in checkpoints], Statistics.of(train), test)
-
-
-def _final_rows(trials: Path) -> list[TrialRow]:
-    return [row for row in read_rows(trials, TrialRow) if row.phase is Phase.final] if trials.exists() else []
 
 
 def evaluate(session: Session, prepared: PreparedEvaluation) -> None:

@@ -142,7 +142,7 @@ def _lines(tallies: Sequence[Tally]) -> list[Measure]:
     present = [outcome for outcome in Outcome if any(tally.outcomes[outcome] for tally in tallies)]
     return [
         ("trials begun", lambda tally: tally.trials, _count),
-        *((f"  {outcome.value}", _counted(outcome), _count) for outcome in present),
+        *((f"  {outcome.value}", lambda tally, of=outcome: tally.outcomes[of], _count) for outcome in present),
         ("epochs", lambda tally: tally.epochs, _count),
         ("GFLOP", lambda tally: tally.gflops, _gflops),
         ("wall clock, s", lambda tally: tally.seconds, lambda value: f"{value:,.1f}"),
@@ -153,10 +153,6 @@ def _lines(tallies: Sequence[Tally]) -> list[Measure]:
             _gflops,
         ),
     ]
-
-
-def _counted(outcome: Outcome) -> Callable[[Tally], float]:
-    return lambda tally: tally.outcomes[outcome]
 
 
 def _count(value: float) -> str:

@@ -93,8 +93,10 @@ class Search(Work):
         session, rows = self.batch.session, self.batch.log.in_order()
         if not ranked(rows):
             self.stopped("FAILED")
+            limits = session.config.search.constraints.limits()
+            within = f" within {limits}" if limits else ""
             raise WorkError(
-                f"None of the {len(rows)} trials of {session.name} ended done{_within(session)}; `sweep status "
+                f"None of the {len(rows)} trials of {session.name} ended done{within}; `sweep status "
                 f"{session.name}` says why."
             )
         self.stopped("FINISHED")
@@ -111,11 +113,6 @@ class Search(Work):
         write_best(session.files.best, best[0])
         write_candidates(session.files.candidates, best)
         self._run.found(rows[0].objective or 0.0)
-
-
-def _within(session: Session) -> str:
-    limits = session.config.search.constraints.limits()
-    return f" within {limits}" if limits else ""
 
 
 def search(session: Session, prepared: PreparedSearch) -> None:

@@ -45,7 +45,9 @@ def status(runs: Path, name: str | None, console: Console) -> None:
 
 def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
     """Say what was spent, whether the sweep runs, and what MLflow was not told yet."""
-    for part in [part for part in (files, files.final) if part.trials.exists()]:
+    for part in (files, files.final):
+        if not part.trials.exists():
+            continue
         rows, progress = read_rows(part.trials, TrialRow), SweepProgress.read(part.progress)
         gpus = sum(row.gpu_seconds for row in rows) / 3600
         yield (
