@@ -1,6 +1,6 @@
 """Spaces of scaled residual networks. They ask if smooth initial weights make a ResNet an ODE (arXiv 2205.14612).
 
-Sander et al. 2022. What the theory asks for is in the initialisation: training keeps weights smooth in depth that start so, zero included,
+What the theory asks for is in the initialisation: training keeps weights smooth in depth that start so, zero included,
 and does not make those smooth that start independent. Gradients are exact here: the memory-free adjoint of that paper
 errs by O(1/N) (ResNet) or O(1/N^2) (HeunNet) and belongs to networks much deeper than 1 to 8 blocks.
 """

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -158,12 +158,20 @@ def plural(number: int, noun: str) -> str:
 
 def listing(names: Sequence[str]) -> str:
     """Join names as in "a, b and c"."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
+    if not names:
+        return "none"
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def parameter_value(value: Any) -> str:
     """Write a value of a configuration as shortly as possible."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def written_parameters(parameters: Mapping[str, Any]) -> str:
+    """Write parameters in alphabetical order, as in "a = 1, b = 2"."""
+    return ", ".join(f"{name} = {parameter_value(value)}" for name, value in sorted(parameters.items()))
 
 
 def _plain(value: Any) -> Any:

@@ -125,7 +125,7 @@ def final_curves(study: Study, results: TaskResults, name: str) -> Figure:
     """Draw the confirm phase on validation (left) and the final phase, which has no validation images left (right)."""
     titles = ["confirm: validation accuracy, %", "final (train + val): training loss"]
     chart = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.08)
-    measures = ((Phase.confirm, _validation), (Phase.final, _training_loss))
+    measures = ((Phase.confirm, _validation), (Phase.final, lambda row: row.train_loss))
     runs = 0
     for column, (phase, measure) in enumerate(measures, start=1):
         for family in results.families:
@@ -158,10 +158,6 @@ def _validation(row: CurveRow) -> float | None:
     return None if row.val_accuracy is None else 100 * row.val_accuracy
 
 
-def _training_loss(row: CurveRow) -> float | None:
-    return row.train_loss
-
-
 def _bundle(
     curves: Sequence[Sequence[CurveRow]],
     measure: Callable[[CurveRow], float | None],
@@ -192,7 +188,8 @@ def manifestations(task: TaskResults, family: Family, name: str) -> Figure | Non
         return None
     schemes, steps = list(dict.fromkeys(scheme for scheme, _ in found)), sorted({steps for _, steps in found})
     trained = {(row.scheme, row.steps) for s in family.sweeps for row in s.evaluations if is_trained(row)}
-    means = [[_mean_points(found.get((scheme, n))) for n in steps] for scheme in schemes]
+    cells = {key: 100 * float(np.mean(values)) for key, values in found.items()}
+    means = [[cells.get((scheme, n)) for n in steps] for scheme in schemes]
     texts = [["" if value is None else points(value / 100) for value in row] for row in means]
     largest = max(abs(value) for row in means for value in row if value is not None) or 1.0
     chart = go.Figure(
@@ -218,7 +215,3 @@ def manifestations(task: TaskResults, family: Family, name: str) -> Figure | Non
         "with more steps or a better integrator."
     )
     return figure(name, caption, chart, 170 + 44 * len(schemes))
-
-
-def _mean_points(values: Sequence[float] | None) -> float | None:
-    return None if not values else 100 * float(np.mean(values))

@@ -161,7 +161,9 @@ def _check_cells(path: Path, row: TrialRow) -> None:
             if not _is_number(value):
                 raise InputError(f"{where}, column {column}: {name}={value!r}: must be a finite number.")
     for entry in row.schedule:
-        if not (isinstance(entry, dict) and _is_number(entry.get("epoch")) and _is_mapping(entry.get("parameters"))):
+        if not (
+            isinstance(entry, dict) and _is_number(entry.get("epoch")) and isinstance(entry.get("parameters"), dict)
+        ):
             raise InputError(
                 f"{where}, column schedule: {entry!r}: must have epoch, a number, parameters, a mapping, and parent."
             )
@@ -169,10 +171,6 @@ def _check_cells(path: Path, row: TrialRow) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _search(path: Path) -> SearchConfig | None:

@@ -54,10 +54,16 @@ def _scale(values: Sequence[float | None]) -> dict[str, Any]:
     others."""
     given = [value for value in values if value is not None]
     logarithmic = min(given) > 0 and max(given) / min(given) >= LOG_FROM
-    scaled = [None if value is None else math.log10(value) if logarithmic else float(value) for value in values]
+    scale = math.log10 if logarithmic else float
+    scaled = [None if value is None else scale(value) for value in values]
     known = [value for value in scaled if value is not None]
     low, high = min(known), max(known)
-    ticks = _decades(low, high) if logarithmic else sorted(set(known)) if _few_whole(given) else _even(low, high)
+    if logarithmic:
+        ticks = _decades(low, high)
+    elif len(set(given)) <= 8 and all(value == int(value) for value in given):
+        ticks = sorted(set(known))
+    else:
+        ticks = np.linspace(low, high, 5).tolist()
     texts = [parameter_value(10.0**tick if logarithmic else tick) for tick in ticks]
     below = low - 0.15 * ((high - low) or 1.0)
     if len(given) < len(values):
@@ -68,11 +74,3 @@ def _scale(values: Sequence[float | None]) -> dict[str, Any]:
 def _decades(low: float, high: float) -> list[float]:
     inner = [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
     return [low, *(power for power in inner if low + 0.3 < power < high - 0.3), high]
-
-
-def _even(low: float, high: float) -> list[float]:
-    return np.linspace(low, high, 5).tolist()
-
-
-def _few_whole(values: Sequence[float]) -> bool:
-    return len(set(values)) <= 8 and all(value == int(value) for value in values)

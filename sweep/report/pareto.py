@@ -8,11 +8,12 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from sweep.config.search_config import Objective
 from sweep.records.rows import ManifestationRow, TrialRow, ranked
-from sweep.report.elements import Figure, Table, count, figure, label, listing, parameter_value, percent, plural
+from sweep.report.elements import Figure, Table, count, figure, label, listing, percent, plural, written_parameters
 from sweep.report.figures import colour
 from sweep.report.load import Sweep
 from sweep.report.results import Family, Study, TaskResults
 
+AXES = {"gflops": "GFLOP of one image's forward pass", "rate_evaluations": "rate evaluations of one forward pass"}
 DECADE = 10.0  # a cost axis that spans this is logarithmic
 BIAS = (
     "Points on a front were chosen among many measured on the same validation images, so their accuracies are biased"
@@ -172,7 +173,7 @@ def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name:
     for column, other in enumerate(others, start=1):
         values = [one.row.objectives[other] for one in everything]
         kind = _scale(values) if Objective[other].minimized else "linear"
-        chart.update_xaxes(title=_axis(other), type=kind, row=1, col=column)
+        chart.update_xaxes(title=AXES.get(other, f"{other}, %"), type=kind, row=1, col=column)
     chart.update_yaxes(title="accuracy, %", row=1, col=1)
     caption = (
         f"{results.task}: done trials within all limits of the sweeps that optimized {listing(names)} together "
@@ -183,8 +184,9 @@ def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name:
 
 def _trials(found: Sequence[ChosenTrial], best: Sequence[ChosenTrial], other: str) -> go.Scatter:
     chosen = {id(one.row) for one in best}
+    unit = 1 if Objective[other].minimized else 100  # in percent
     return go.Scatter(
-        x=[_shown(other, one.row.objectives[other]) for one in found],
+        x=[unit * one.row.objectives[other] for one in found],
         y=[100 * one.row.objectives[Objective.accuracy.value] for one in found], mode="markers",
         marker={"size": 9, "symbol": ["circle" if id(one.row) in chosen else "circle-open" for one in found]},
         text=[f"{label(one.sweep.name)}, trial {one.row.number}" for one in found],
@@ -192,24 +194,13 @@ def _trials(found: Sequence[ChosenTrial], best: Sequence[ChosenTrial], other: st
     )  # fmt: skip
 
 
-def _axis(name: str) -> str:
-    told = {"gflops": "GFLOP of one image's forward pass", "rate_evaluations": "rate evaluations of one forward pass"}
-    return told.get(name, f"{name}, %")
-
-
-def _shown(name: str, value: float) -> float:
-    return value if Objective[name].minimized else 100 * value
-
-
 def objectives_table(results: TaskResults, names: tuple[str, ...]) -> Table:
     body = []
-    for sweep in [sweep for family in results.families for sweep in family.sweeps]:
+    for sweep in (sweep for family in results.families for sweep in family.sweeps):
         for one in choice_front(choices(sweep, names), names):
             values = one.row.objectives
             told = [count(values[n]) if Objective[n].minimized else percent(values[n]) for n in names]
-            parameters = sorted(one.row.parameters.items())
-            text = ", ".join(f"{name} = {parameter_value(value)}" for name, value in parameters)
-            body.append([sweep.name, str(one.row.number), *told, text])
+            body.append([sweep.name, str(one.row.number), *told, written_parameters(one.row.parameters)])
     columns = ["sweep", "trial", *(name.replace("_", " ") for name in names), "parameters"]
     caption = (
         f"{results.task}: the front of each sweep over {listing(names)}, best accuracy first; accuracy and robustness "

@@ -120,9 +120,14 @@ class Study:
         return sorted({sweep.family for sweep in self.sweeps}, key=_baseline_first)
 
 
+def _place(sweep: Sweep) -> tuple[str, float, tuple[bool, str], int]:
+    size = math.inf if sweep.task.per_class is None else sweep.task.per_class
+    return sweep.task.dataset, size, _baseline_first(sweep.family), sweep.draw
+
+
 def build_study(sweeps: list[Sweep], empty: list[Path], home: Path) -> Study:
     """Arrange the results in the order of tasks (small data first), families (baseline first) and draws."""
-    ordered = sorted(sweeps, key=lambda s: (_small_first(s.task), _baseline_first(s.family), s.draw))
+    ordered = sorted(sweeps, key=_place)
     tasks = list(dict.fromkeys(sweep.task for sweep in ordered))
     return Study(ordered, empty, [_results(task, [s for s in ordered if s.task == task]) for task in tasks], home)
 
@@ -204,10 +209,6 @@ def manifestation_differences(family: Family) -> dict[tuple[str, int], list[floa
 
 def _is_test_accuracy(row: EvaluationRow) -> bool:
     return (row.split, row.metric, row.severity) == ("test", "accuracy", 0.0)
-
-
-def _small_first(task: Task) -> tuple[str, float]:
-    return task.dataset, math.inf if task.per_class is None else task.per_class
 
 
 def _baseline_first(name: str) -> tuple[bool, str]:

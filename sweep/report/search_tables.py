@@ -7,7 +7,7 @@ from typing import Any
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow, ranked
-from sweep.report.elements import NONE, Block, Heading, Table, Text, count, listing, parameter_value, percent
+from sweep.report.elements import NONE, Block, Heading, Table, Text, count, listing, percent, written_parameters
 from sweep.report.load import Sweep
 from sweep.report.results import FAILED, UNFINISHED, Study, best_objective
 
@@ -18,7 +18,11 @@ BEYOND = 10  # rows per sweep of trials beyond a limit; trials.csv has them all
 def blocks(study: Study) -> list[Block]:
     """Build the section; tables that would be empty are left out."""
     sweeps = [sweep for sweep in study.sweeps if sweep.trials]
-    made: list[Block] = [_methods(sweeps), _spend(sweeps)]
+    searched: dict[str, list[str]] = {}
+    for sweep in sweeps:
+        searched.setdefault(_method(sweep), []).append(sweep.name)
+    sentences = " ".join(f"Searched {method}: {listing(names)}." for method, names in searched.items())
+    made: list[Block] = [Text(sentences), _spend(sweeps)]
     for title, table in (
         ("Who proposed what", _proposers(sweeps)),
         ("Where trials stopped", _rungs(sweeps)),
@@ -28,13 +32,6 @@ def blocks(study: Study) -> list[Block]:
         if table.rows:
             made += [Heading(title), table]
     return made
-
-
-def _methods(sweeps: Sequence[Sweep]) -> Text:
-    told: dict[str, list[str]] = {}
-    for sweep in sweeps:
-        told.setdefault(_method(sweep), []).append(sweep.name)
-    return Text(" ".join(f"Searched {method}: {listing(names)}." for method, names in told.items()))
 
 
 def _method(sweep: Sweep) -> str:
@@ -149,7 +146,9 @@ def _schedules(sweeps: Sequence[Sweep]) -> Table:
                 parent, parameters = entry.get("parent"), entry["parameters"]
                 changed = {name: value for name, value in parameters.items() if known.get(name, _NEW) != value}
                 origin = "itself" if parent is None or parent == row.number else f"trial {parent}"
-                body.append([sweep.name, str(row.number), str(entry["epoch"]), origin, _told(changed)])
+                body.append(
+                    [sweep.name, str(row.number), str(entry["epoch"]), origin, written_parameters(changed) or NONE]
+                )
                 known = {**known, **parameters}
     columns = ["sweep", "trial", "from epoch", "weights of", "parameters that changed"]
     caption = (
@@ -160,10 +159,6 @@ def _schedules(sweeps: Sequence[Sweep]) -> Table:
 
 
 _NEW = object()  # differs from every value, None included
-
-
-def _told(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {parameter_value(value)}" for name, value in sorted(parameters.items())) or NONE
 
 
 def _infeasible(sweeps: Sequence[Sweep]) -> Table:

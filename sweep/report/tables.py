@@ -2,9 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import ranked
@@ -14,11 +12,11 @@ from sweep.report.elements import (
     Link,
     Table,
     count,
-    parameter_value,
     percent,
     percent_interval,
     points,
     points_interval,
+    written_parameters,
 )
 from sweep.report.load import FILES, OPTIONAL, Sweep
 from sweep.report.results import (
@@ -141,13 +139,9 @@ def _candidates(sweep: Sweep) -> list[list[str]]:
             percent(statistics.spread(values)),
             str(len(values)),
             "crowned" if number == sweep.crowned_candidate else "",
-            _parameters(parameters[number]),
+            written_parameters(parameters[number]),
         ])  # fmt: skip
     return rows
-
-
-def _parameters(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {parameter_value(value)}" for name, value in sorted(values.items()))
 
 
 def failures(study: Study) -> Table:
@@ -168,7 +162,7 @@ def files(study: Study) -> Table:
     names = [*FILES, *OPTIONAL]
     rows: list[list[str | Link]] = []
     for sweep in study.sweeps:
-        home = _relative(sweep.directory, study.home)
+        home = Path(os.path.relpath(sweep.directory.resolve(), study.home.resolve())).as_posix()
         links = ["–" if name in sweep.missing else Link(name, f"{home}/{name}") for name in names]
         rows.append([sweep.name, Link(home, home), *links])
     caption = "Files of each sweep, relative to this report; the files are the source, MLflow mirrors them."
@@ -199,7 +193,3 @@ def versions(study: Study) -> Table:
     rows = [[package, ", ".join(sorted(values))] for package, values in sorted(found.items())]
     columns = ["package", "version"]
     return Table("Versions the sweeps ran with.", columns, rows, columns)
-
-
-def _relative(directory: Path, home: Path) -> str:
-    return Path(os.path.relpath(directory.resolve(), home.resolve())).as_posix()
