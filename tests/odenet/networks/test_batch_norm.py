@@ -112,6 +112,7 @@ def test_gradients_that_need_not_be_channels_last_are_taken() -> None:
     torch.testing.assert_close(expanded, expected)
 
 
+@pytest.mark.slow
 def test_every_network_trains_as_accurately_channels_last_as_contiguous() -> None:
     for network in Network:
         errors = [layout_errors(network, seed) for seed in range(5)]
