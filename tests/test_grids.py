@@ -1,8 +1,8 @@
 """A grid that is looped inside one test hides no failure."""
 
 import pytest
-from odenet.terms import Scheme
 
+from odenet.enums import Scheme
 from tests.grids import for_each
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import search_spaces
-from odenet.data import DataSet
+from odenet.data.config import DataSet
 from odenet.data.sets import SETS
 from search_spaces import SPACES
 from sweep import stages
