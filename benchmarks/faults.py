@@ -1,4 +1,4 @@
-"""The long forms of tests/test_faults.py: kills at random moments, an outage of a minute, a thousand trials.
+"""The long forms of tests/sweep/faults: kills at random moments, an outage of a minute, a thousand trials.
 
     python benchmarks/faults.py [--seed 0] [--quick] [--only drivers workers outage trials]
 

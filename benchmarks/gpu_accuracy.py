@@ -1,8 +1,9 @@
 """Part a of `gpu.py`: are the numbers right?
 
 * `error`: relative error of the logits and of the gradients of the loss (all parameters as one vector) in training
-  mode at initialisation, against float64 on the CPU: `logits` and `gradients` against the same gradient mode, so what
-  device and arithmetic add; `gradients_in_all` against the exact gradient, so also what an approximate mode costs.
+  mode, at initialisation and after `iterations` of SGD in float64, against float64 on the CPU: `logits` and `gradients`
+  against the same gradient mode, so what device and arithmetic add; `gradients_in_all` against the exact gradient, so
+  also what an approximate mode costs.
 * `resume`: two epochs on the digits against one, a checkpoint and one more, with runtime.deterministic: all weights
   and statistics bit for bit.
 """
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from gpu_case import Case, Result, Size, arithmetics, autocast, set_products
@@ -44,8 +46,7 @@ GROUPED = (Network.resnext, Network.lm_resnext)
 def accuracy(size: Size) -> Iterator[Case]:
     """Every network with the first seed, then resuming, then the other seeds."""
     for seed in range(size.seeds):
-        for network in Network:
-            yield from _errors(size, network, seed)
+        yield from errors(size, seed)
         if seed == 0:
             for network in Network:
                 yield from _resumed(size, network)
@@ -61,23 +62,33 @@ def small(network: Network, size: Size, gradient: Gradient = Gradient.direct) ->
 # --- against float64 -------------------------------------------------------------------------------------------------
 
 
-def _errors(size: Size, network: Network, seed: int) -> Iterator[Case]:
-    for gradient in Gradient:
-        for arithmetic in arithmetics(size.device):
-            labels = {"network": network.value, "gradient": gradient.value, "arithmetic": arithmetic, "seed": seed}
-            measure = partial(_error, size, small(network, size, gradient), arithmetic, seed)
-            yield Case({"what": "error", **labels}, measure)
+def errors(size: Size, seed: int) -> Iterator[Case]:
+    """Every network at initialisation, then every network after some iterations."""
+    for iterations in size.iterations:
+        for network in Network:
+            for gradient in Gradient:
+                for arithmetic in arithmetics(size.device):
+                    labels = {"network": network.value, "gradient": gradient.value, "arithmetic": arithmetic}
+                    measure = partial(_error, size, Point(network, iterations, seed), gradient, arithmetic)
+                    yield Case({"what": "error", **labels, "iterations": iterations, "seed": seed}, measure)
 
 
-def _error(size: Size, config: ModelConfig, arithmetic: str, seed: int) -> Result:
+class Point(NamedTuple):
+    """Weights that training visits."""
+
+    network: Network
+    iterations: int
+    seed: int
+
+
+def _error(size: Size, point: Point, gradient: Gradient, arithmetic: str) -> Result:
     try:
-        ExperimentConfig(model=config)
+        ExperimentConfig(model=small(point.network, size, gradient))
     except ValueError as refusal:
         return {"refused": str(refusal)}
-    exact = replace(config, gradient=Gradient.direct)
-    logits, gradients = _reference(size, *_key(config), seed)
-    _, true = _reference(size, *_key(exact), seed)
-    found_logits, found = _pass(size, config, seed, arithmetic)
+    logits, gradients = _reference(size, point, gradient)
+    _, true = _reference(size, point, Gradient.direct)
+    found_logits, found = _pass(size, point, gradient, arithmetic)
     return {
         "logits": relative_error([found_logits], [logits]),
         "gradients": relative_error(found, gradients),
@@ -85,22 +96,38 @@ def _error(size: Size, config: ModelConfig, arithmetic: str, seed: int) -> Resul
     }
 
 
-def _key(config: ModelConfig) -> tuple[Network, Gradient]:
-    return config.network, config.gradient
-
-
 @lru_cache(maxsize=len(Gradient))
-def _reference(size: Size, network: Network, gradient: Gradient, seed: int) -> tuple[Tensor, list[Tensor]]:
-    return _pass(replace(size, device="cpu"), small(network, size, gradient), seed, "fp64")
+def _reference(size: Size, point: Point, gradient: Gradient) -> tuple[Tensor, list[Tensor]]:
+    return _pass(replace(size, device="cpu"), point, gradient, "fp64")
 
 
-def _pass(size: Size, config: ModelConfig, seed: int, arithmetic: str) -> tuple[Tensor, list[Tensor]]:
+@lru_cache(maxsize=1)
+def _weights(size: Size, point: Point) -> dict[str, Tensor]:
+    """After SGD on batches of noise, the same on every device because it happens on the CPU in float64."""
+    config = small(point.network, size)
+    model = build_model(config, channels=CHANNELS, classes=CLASSES, seed=point.seed).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for iteration in range(point.iterations):
+        x_BCHW, labels_B = _batch(size, "cpu", torch.float64, point.seed, 1 + iteration)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x_BCHW), labels_B).backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+def _batch(size: Size, device: str, dtype: torch.dtype, *indices: int) -> tuple[Tensor, Tensor]:
+    x_BCHW = torch.randn(size.images, CHANNELS, size.side, size.side, generator=generator(0, "images", *indices))
+    labels_B = torch.arange(size.images, device=device) % CLASSES
+    return x_BCHW.to(device, dtype, memory_format=torch.channels_last), labels_B
+
+
+def _pass(size: Size, point: Point, gradient: Gradient, arithmetic: str) -> tuple[Tensor, list[Tensor]]:
     """Logits and gradients of one training pass, as float64 on the CPU."""
     dtype = torch.float64 if arithmetic == "fp64" else torch.float32
-    model = build_model(config, channels=CHANNELS, classes=CLASSES, seed=seed).to(size.device, dtype)
-    x_BCHW = torch.randn(size.images, CHANNELS, size.side, size.side, generator=generator(seed, "images"))
-    x_BCHW = x_BCHW.to(size.device, dtype, memory_format=torch.channels_last)
-    labels_B = torch.arange(size.images, device=size.device) % CLASSES
+    model = build_model(small(point.network, size, gradient), channels=CHANNELS, classes=CLASSES)
+    model.load_state_dict(_weights(replace(size, device="cpu"), point))
+    model.to(size.device, dtype)
+    x_BCHW, labels_B = _batch(size, size.device, dtype, point.seed, 0)
     set_products(arithmetic)
     with autocast(arithmetic, size.device):
         logits_BK = model(x_BCHW)

@@ -1,4 +1,4 @@
-"""From a command line to a running stage, a function for each.
+"""Run a stage from a parsed command line, a function for each.
 
 Each function imports what it needs when it runs, so that help, refusals and completion are there at once. A stage first
 prepares, which refuses what the user got wrong before anything is started, and then works.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_config(command: Command, console: Console) -> None:
-    """`--cfg job`."""
+    """Print the composed configuration, for `--cfg job`."""
 
     from sweep.config.compose import composed_text
 

@@ -5,16 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sweep
 from sweep.records.outcome import Outcome
 from tests.sweep.sweep_files import trial, write_sweep
 
 
-def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:
-    code = (
-        "import sys; from sweep import load_config, search, read_trials, read_best; "
-        "print([name for name in ('torch', 'ray', 'optuna', 'mlflow', 'hydra', 'numpy') if name in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    "imports", ["from sweep import load_config, search, read_trials, read_best", "import sweep.cli.parse"]
+)
+def test_package_and_command_line_load_no_library_before_they_have_work(imports: str) -> None:
+    heavy = ("torch", "ray", "optuna", "mlflow", "hydra", "numpy")
+    code = f"import sys; {imports}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -18,6 +18,7 @@ from odenet.enums import Basis, Device, Network, Precision, Scheme
 from odenet.integrators.scheme import Stage
 from odenet.integrators.schemes import SCHEMES
 from odenet.networks.table import NETWORKS
+from tests.grids import for_each
 
 CPU = torch.device("cpu")
 LISTED = [scheme for scheme in Scheme if SCHEMES[scheme].stages(1)]  # the others choose their stages as they go
@@ -77,14 +78,14 @@ def test_an_element_without_both_its_ends_is_refused() -> None:
         BASES[Basis.discontinuous_linear].check(3)
 
 
-@pytest.mark.parametrize(("basis", "nodes"), BASIS_AND_NODES)
+@for_each(("basis", "nodes"), BASIS_AND_NODES)
 def test_every_node_holds_the_value_of_theta_at_its_position(basis: Basis, nodes: int) -> None:
     BASES[basis].check(nodes)
     for node, stage in enumerate(BASES[basis].positions(nodes)):
         assert BASES[basis].row(nodes, stage) == BASES[basis].positive_row(nodes, stage) == {node: 1}
 
 
-@pytest.mark.parametrize(("basis", "nodes"), BASIS_AND_NODES)
+@for_each(("basis", "nodes"), BASIS_AND_NODES)
 def test_positions_ascend_and_mirror_each_other(basis: Basis, nodes: int) -> None:
     t = [(stage.step + stage.abscissa) / stage.steps for stage in BASES[basis].positions(nodes)]
     assert t == sorted(t)
@@ -100,8 +101,8 @@ def test_a_stage_reads_the_cell_it_reaches_from_inside_its_step() -> None:
         assert cell_of(cells, stage) == floor(cells * inside)
 
 
-@pytest.mark.parametrize(("basis", "nodes"), BASIS_AND_NODES)
-@pytest.mark.parametrize("scheme", LISTED)
+@for_each(("basis", "nodes"), BASIS_AND_NODES)
+@for_each("scheme", LISTED)
 def test_a_step_aligned_with_a_cell_reads_that_cell_only(basis: Basis, nodes: int, scheme: Scheme) -> None:
     for substeps in range(1, 4):
         for stage in SCHEMES[scheme].stages(BASES[basis].cells(nodes) * substeps):
@@ -115,7 +116,7 @@ def test_a_step_longer_than_a_cell_reads_the_cells_it_stands_in() -> None:
     assert read == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize(("basis", "nodes"), BASIS_AND_NODES)
+@for_each(("basis", "nodes"), BASIS_AND_NODES)
 def test_variances_are_read_with_exact_positive_weights_that_sum_to_one(basis: Basis, nodes: int) -> None:
     for stage in STAGES:
         row = BASES[basis].positive_row(nodes, stage)
@@ -123,7 +124,7 @@ def test_variances_are_read_with_exact_positive_weights_that_sum_to_one(basis: B
         assert all(0 < weight <= 1 and 0 <= node < nodes for node, weight in row.items())
 
 
-@pytest.mark.parametrize(("basis", "nodes"), BASIS_AND_NODES)
+@for_each(("basis", "nodes"), BASIS_AND_NODES)
 def test_equal_nodes_are_a_constant(basis: Basis, nodes: int) -> None:
     rounding = 1e-15 if basis is Basis.polynomial else 0
     for stage in STAGES:
@@ -188,7 +189,7 @@ def test_nodes_that_no_stage_reads_are_named(
 # What a manifestation reads
 
 
-@pytest.mark.parametrize(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
+@for_each(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
 def test_every_stage_and_its_mirror_have_the_slot_that_holds_theta_there(
     basis: Basis, nodes: int, scheme: Scheme, steps: int
 ) -> None:
@@ -201,7 +202,7 @@ def test_every_stage_and_its_mirror_have_the_slot_that_holds_theta_there(
                 torch.testing.assert_close(slots[read.slot(at)], expected, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
+@for_each(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
 def test_rows_are_those_of_the_evaluations_in_their_order(basis: Basis, nodes: int, scheme: Scheme, steps: int) -> None:
     read, theta_N = readout(basis, nodes, scheme, steps, CPU), normal(nodes, 3)
     stages = SCHEMES[scheme].stages(steps)
@@ -210,7 +211,7 @@ def test_rows_are_those_of_the_evaluations_in_their_order(basis: Basis, nodes: i
         torch.testing.assert_close(rows_EN @ theta_N, expected, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
+@for_each(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
 def test_slots_are_the_nodes_or_rows_of_which_no_two_are_equal(
     basis: Basis, nodes: int, scheme: Scheme, steps: int
 ) -> None:
@@ -222,7 +223,7 @@ def test_slots_are_the_nodes_or_rows_of_which_no_two_are_equal(
         assert len(read.matrix_SN) == len(read.matrix_SN.unique(dim=0)) == len(set(read.slots.values()))
 
 
-@pytest.mark.parametrize(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
+@for_each(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
 def test_variances_share_the_tensors_of_weights_where_they_are_read_alike(
     basis: Basis, nodes: int, scheme: Scheme, steps: int
 ) -> None:
@@ -234,7 +235,7 @@ def test_variances_share_the_tensors_of_weights_where_they_are_read_alike(
         assert not torch.equal(read.matrix_SN, read.positive_SN)
 
 
-@pytest.mark.parametrize(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
+@for_each(("basis", "nodes", "scheme", "steps"), MANIFESTATIONS)
 def test_the_fit_is_the_pseudo_inverse_and_gives_unread_nodes_nothing(
     basis: Basis, nodes: int, scheme: Scheme, steps: int
 ) -> None:
@@ -245,8 +246,8 @@ def test_the_fit_is_the_pseudo_inverse_and_gives_unread_nodes_nothing(
     assert torch.equal(read.fit_NE[unread], torch.zeros_like(read.fit_NE[unread]))
 
 
-@pytest.mark.parametrize("basis", [basis for basis in Basis if 1 in COUNTS[basis]])
-@pytest.mark.parametrize("scheme", Scheme)
+@for_each("basis", [basis for basis in Basis if 1 in COUNTS[basis]])
+@for_each("scheme", Scheme)
 def test_a_single_node_is_read_at_any_stage_whatever_the_scheme(basis: Basis, scheme: Scheme) -> None:
     read, theta_N = readout(basis, 1, scheme, 3, CPU), normal(1, 2)
     assert {read.slot(stage) for stage in STAGES} == {0}

@@ -16,6 +16,7 @@ from odenet.depth.bases import BASES, mix_nodes
 from odenet.depth.projection import interpolation_MN, projection_MN
 from odenet.enums import Basis
 from odenet.integrators.scheme import Stage
+from tests.grids import for_each
 
 GRIDS = [
     *((Basis.piecewise_constant, nodes) for nodes in (1, 2, 3, 8)),
@@ -67,7 +68,7 @@ def stages_of(t: Tensor) -> list[Stage]:
     return [Stage(0, 1, Fraction(place)) for place in t.tolist()]
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@for_each("grid", GRIDS)
 def test_theta_is_what_the_textbook_says(grid: Grid) -> None:
     t = T[::97]
     torch.testing.assert_close(BASES[grid[0]].values_SN(grid[1], stages_of(t)), reference(grid, t), rtol=0, atol=1e-13)
@@ -76,8 +77,8 @@ def test_theta_is_what_the_textbook_says(grid: Grid) -> None:
 # Refinement
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("positive", [False, True])
+@for_each("grid", GRIDS)
+@for_each("positive", [False, True])
 def test_refinement_halves_the_cells_and_leaves_theta_and_variances_where_they_were(grid: Grid, positive: bool) -> None:
     (basis, nodes), stages = grid, stages_of(T[::97])
     refined = BASES[basis].refined(nodes)
@@ -89,7 +90,7 @@ def test_refinement_halves_the_cells_and_leaves_theta_and_variances_where_they_w
     torch.testing.assert_close(after @ matrix_MN, before, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@for_each("grid", GRIDS)
 def test_refining_variances_takes_weights_that_are_not_negative_and_sum_to_one(grid: Grid) -> None:
     matrix_MN = BASES[grid[0]].refinement_MN(grid[1], positive=True)
     assert bool((matrix_MN >= 0).all())
@@ -106,7 +107,7 @@ def test_a_polynomial_between_positive_nodes_can_be_negative_but_its_variances_a
 # Interpolation
 
 
-@pytest.mark.parametrize(("source", "target"), PAIRS)
+@for_each(("source", "target"), PAIRS)
 def test_interpolated_variances_are_means_of_the_given_ones(source: Grid, target: Grid) -> None:
     matrix_MN = interpolation_MN(*source, *target, positive=True)
     assert matrix_MN.shape == (target[1], source[1])
@@ -114,8 +115,8 @@ def test_interpolated_variances_are_means_of_the_given_ones(source: Grid, target
     torch.testing.assert_close(matrix_MN.sum(1), torch.ones(target[1], dtype=torch.float64), rtol=0, atol=2e-16)
 
 
-@pytest.mark.parametrize("move", [interpolation_MN, projection_MN])
-@pytest.mark.parametrize(("source", "target"), PAIRS)
+@for_each("move", [interpolation_MN, projection_MN])
+@for_each(("source", "target"), PAIRS)
 def test_a_constant_stays_that_constant(move: Callable[..., Tensor], source: Grid, target: Grid) -> None:
     ones_N = torch.ones(source[1], dtype=torch.float64)
     torch.testing.assert_close(move(*source, *target) @ ones_N, torch.ones(target[1]).double(), rtol=0, atol=1e-13)
@@ -144,7 +145,7 @@ def test_interpolation_reads_theta_where_the_target_has_its_nodes(
 # Projection
 
 
-@pytest.mark.parametrize(("source", "target"), PAIRS)
+@for_each(("source", "target"), PAIRS)
 def test_a_projection_leaves_a_residual_orthogonal_to_every_function_of_the_target(source: Grid, target: Grid) -> None:
     theta_N = normal(source[1])
     phi_TM = reference(target, T)
@@ -154,13 +155,13 @@ def test_a_projection_leaves_a_residual_orthogonal_to_every_function_of_the_targ
     torch.testing.assert_close(inner_M, torch.zeros_like(inner_M), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("source", "target"), PAIRS)
+@for_each(("source", "target"), PAIRS)
 def test_projecting_twice_is_projecting_once(source: Grid, target: Grid) -> None:
     once_MN = projection_MN(*source, *target)
     torch.testing.assert_close(projection_MN(*target, *target) @ once_MN, once_MN, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@for_each("grid", GRIDS)
 def test_projecting_back_after_a_refinement_is_the_identity(grid: Grid) -> None:
     basis, nodes = grid
     back_NM = projection_MN(basis, BASES[basis].refined(nodes), basis, nodes)
@@ -201,7 +202,7 @@ def test_projected_variances_can_be_negative_and_interpolated_ones_cannot() -> N
 # The inner product
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@for_each("grid", GRIDS)
 def test_the_mass_matrix_holds_the_integrals_of_products_and_refinement_keeps_them(grid: Grid) -> None:
     (basis, nodes), phi_TN = grid, reference(grid, T)
     mass_NN = BASES[basis].mass_NN(nodes)
@@ -233,7 +234,7 @@ def roughness(grid: Grid, theta_N: Tensor, initial_nodes: int | None = None) -> 
     return float(mix_nodes(BASES[grid[0]].roughness_MN(grid[1], initial_nodes or grid[1]), theta_N).square().sum())
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@for_each("grid", GRIDS)
 def test_refining_twice_leaves_the_roughness_what_it_was(grid: Grid) -> None:
     (basis, nodes), theta_N = grid, normal(grid[1], 4)
     expected = roughness(grid, theta_N)
@@ -250,7 +251,7 @@ def test_roughness_is_the_integral_of_the_squared_slope(grid: Grid) -> None:
     assert roughness(grid, theta_N) == pytest.approx(integral, rel=1e-6, abs=1e-15)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@for_each("grid", GRIDS)
 def test_a_constant_is_not_rough_at_all(grid: Grid) -> None:
     # The slope of a polynomial is a sum of many terms, which cancel to rounding only.
     ones_N = torch.ones(grid[1], 3, dtype=torch.float64)

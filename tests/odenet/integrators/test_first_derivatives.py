@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 
 from odenet import Gradient, ModelConfig, Network, Scheme, build_model, integrate
 from odenet.integrators.schemes import refusal
+from tests.grids import for_each
 
 # torch's own, when it first sees dual numbers
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -89,8 +90,8 @@ TRANSFORMS: dict[str, Callable[[Map], object]] = {
 }
 
 
-@pytest.mark.parametrize("way", BACKWARD | TRANSFORMS)
-@pytest.mark.parametrize(("scheme", "gradient"), RECOMPUTING)
+@for_each("way", BACKWARD | TRANSFORMS)
+@for_each(("scheme", "gradient"), RECOMPUTING)
 def test_more_than_first_derivatives_are_refused_by_one_message(scheme: Scheme, gradient: Gradient, way: str) -> None:
     message = (
         f"gradient={gradient.value} recomputes the integration and has first derivatives by backward() only: second "
@@ -101,20 +102,20 @@ def test_more_than_first_derivatives_are_refused_by_one_message(scheme: Scheme, 
     assert str(refused.value) == message
 
 
-@pytest.mark.parametrize("way", BACKWARD | TRANSFORMS)
-@pytest.mark.parametrize("scheme", FIXED)
+@for_each("way", BACKWARD | TRANSFORMS)
+@for_each("scheme", FIXED)
 def test_direct_has_them_all(scheme: Scheme, way: str) -> None:
     (BACKWARD | TRANSFORMS)[way](flow(scheme, Gradient.direct))
 
 
-@pytest.mark.parametrize(("scheme", "gradient"), RECOMPUTING)
+@for_each(("scheme", "gradient"), RECOMPUTING)
 def test_a_graph_of_the_gradient_that_nobody_differentiates_does_no_harm(scheme: Scheme, gradient: Gradient) -> None:
     h0, f = H0.clone().requires_grad_(), flow(scheme, gradient)
     once, plain = (torch.autograd.grad(f(h0).sum(), (h0, RATE.weight), create_graph=way) for way in (True, False))
     assert all(map(torch.equal, once, plain))
 
 
-@pytest.mark.parametrize("scheme", FIXED)
+@for_each("scheme", FIXED)
 def test_a_vectorized_jacobian_is_a_first_derivative(scheme: Scheme) -> None:
     jacobian, exact = (
         torch.autograd.functional.jacobian(flow(scheme, gradient), H0, vectorize=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from odenet import Gradient, Scheme, integrate
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import Course, OpenRate, Stage
+from tests.grids import for_each
 
 # The LM scheme needs a k_n that a plain rate does not have.
 WAYS = [
@@ -57,9 +58,9 @@ def integrated(rate: Rate, scheme: Scheme, gradient: Gradient, *, needed: bool) 
     return integrate((rate, rate) if scheme is Scheme.verlet else rate, h0, scheme=scheme, steps=5, gradient=gradient)
 
 
-@pytest.mark.parametrize("needed", [True, False], ids=["h0_needs_a_gradient", "h0_needs_none"])
-@pytest.mark.parametrize("name", hiding())
-@pytest.mark.parametrize(("scheme", "gradient"), WAYS)
+@for_each("needed", [True, False])
+@for_each("name", hiding())
+@for_each(("scheme", "gradient"), WAYS)
 def test_a_hidden_tensor_is_refused_in_the_forward_pass(
     scheme: Scheme, gradient: Gradient, name: str, needed: bool
 ) -> None:
@@ -67,7 +68,7 @@ def test_a_hidden_tensor_is_refused_in_the_forward_pass(
         integrated(hiding()[name], scheme, gradient, needed=needed)
 
 
-@pytest.mark.parametrize(("scheme", "gradient"), WAYS)
+@for_each(("scheme", "gradient"), WAYS)
 def test_what_is_hidden_in_a_later_part_of_the_depth_is_refused_before_it_could_go_untrained(
     scheme: Scheme, gradient: Gradient
 ) -> None:
@@ -80,7 +81,7 @@ def test_what_is_hidden_in_a_later_part_of_the_depth_is_refused_before_it_could_
         h.sum().backward()
 
 
-@pytest.mark.parametrize(("scheme", "gradient"), WAYS)
+@for_each(("scheme", "gradient"), WAYS)
 def test_a_rate_that_hides_nothing_is_none_the_worse(scheme: Scheme, gradient: Gradient) -> None:
     frozen = nn.Linear(4, 4).requires_grad_(False)
     assert not integrated(lambda t, h: frozen(h), scheme, gradient, needed=False).requires_grad
@@ -92,7 +93,7 @@ def test_a_rate_that_hides_nothing_is_none_the_worse(scheme: Scheme, gradient: G
         )
 
 
-@pytest.mark.parametrize(("scheme", "gradient"), WAYS)
+@for_each(("scheme", "gradient"), WAYS)
 def test_a_constant_slope_has_the_gradient_of_direct(scheme: Scheme, gradient: Gradient) -> None:
     found = []
     for how in (Gradient.direct, gradient):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from odenet import Gradient, ModelConfig, Scheme, build_model, integrate, manifest
 from odenet.integrators.schemes import SCHEMES, refusal
+from tests.grids import for_each
 
 NAMES = ", ".join(Scheme.__members__)
 PLAIN = [scheme for scheme in Scheme if scheme not in (Scheme.lm, Scheme.verlet)]
@@ -66,23 +67,23 @@ def test_steps_of_another_type_are_refused(steps: Any) -> None:
 # States
 
 
-@pytest.mark.parametrize("scheme", PLAIN)
+@for_each("scheme", PLAIN)
 def test_a_state_without_a_dimension_is_refused(scheme: Scheme) -> None:
     message = "h0 has no dimension: a state needs at least one; use shape (1,) for a number."
     refused(message, h0=torch.tensor(1.0), scheme=scheme)
     refused(message, HALVES, torch.tensor(1.0), scheme=scheme)
 
 
-@pytest.mark.parametrize("scheme", PARTITIONED)
-@pytest.mark.parametrize("shape", [(3,), (1,), (0,), (2, 5), (2, 3, 4)])
+@for_each("scheme", PARTITIONED)
+@for_each("shape", [(3,), (1,), (0,), (2, 5), (2, 3, 4)])
 def test_a_pair_of_rates_on_what_does_not_halve_is_refused(scheme: Scheme, shape: tuple[int, ...]) -> None:
     dimension = min(1, len(shape) - 1)
     message = f"h0 has shape {shape}: a pair (f, g) halves dimension {dimension} into y and z, so its length must be "
     refused(f"{message}even and not {shape[dimension]}.", HALVES, torch.ones(shape), scheme=scheme)
 
 
-@pytest.mark.parametrize("scheme", PLAIN)
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+@for_each("scheme", PLAIN)
+@for_each("dtype", [torch.int64, torch.bool])
 def test_a_state_of_whole_numbers_is_refused(scheme: Scheme, dtype: torch.dtype) -> None:
     message = f"h0 is of {dtype}: a state is a tensor of floating-point or complex numbers."
     refused(message, h0=torch.ones(2, dtype=dtype), scheme=scheme)
@@ -105,7 +106,7 @@ class Turning(nn.Module):
         return 1j * torch.sin(self.weight @ h)
 
 
-@pytest.mark.parametrize(("scheme", "gradient"), [(s, g) for s in PARTITIONED for g in Gradient if not refusal(s, g)])
+@for_each(("scheme", "gradient"), [(s, g) for s in PARTITIONED for g in Gradient if not refusal(s, g)])
 def test_a_complex_state_is_integrated_and_differentiated(scheme: Scheme, gradient: Gradient) -> None:
     found = []
     for how in (Gradient.direct, gradient):
@@ -117,7 +118,7 @@ def test_a_complex_state_is_integrated_and_differentiated(scheme: Scheme, gradie
     assert float((found[1] - found[0]).abs().max() / found[0].abs().max()) <= (0.1 if inexact else 1e-12)
 
 
-@pytest.mark.parametrize("scheme", PLAIN)
+@for_each("scheme", PLAIN)
 def test_a_half_precision_state_stays_so_but_under_autocast(scheme: Scheme) -> None:
     h0 = torch.ones(2, dtype=torch.bfloat16)
     assert integrate(decay, h0, scheme=scheme, steps=2).dtype == torch.bfloat16
@@ -159,9 +160,9 @@ RETURNED: list[tuple[Callable[[Tensor], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("gradient", [Gradient.direct, Gradient.reconstructed])
-@pytest.mark.parametrize("scheme", PARTITIONED)
-@pytest.mark.parametrize(("slope", "message"), RETURNED)
+@for_each("gradient", [Gradient.direct, Gradient.reconstructed])
+@for_each("scheme", PARTITIONED)
+@for_each(("slope", "message"), RETURNED)
 def test_a_slope_unlike_the_state_is_refused(
     scheme: Scheme, gradient: Gradient, slope: Callable[[Tensor], Any], message: str
 ) -> None:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from odenet import Gradient, Scheme, integrate
 from odenet.integrators.schemes import SCHEMES
+from tests.grids import for_each
 
 FIXED = [scheme for scheme in Scheme if scheme not in (Scheme.dopri5, Scheme.lm)]
 RECOMPUTED = [(scheme, gradient) for scheme in FIXED for gradient in (Gradient.checkpointed, Gradient.reconstructed)]
@@ -83,18 +84,18 @@ def differentiated(kind: str, scheme: Scheme, gradient: Gradient, steps: int = 5
     return [h.detach(), *grads], [buffer for rate in rates for buffer in rate.buffers()]
 
 
-@pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize("kind", RATES)
-@pytest.mark.parametrize(("scheme", "gradient"), RECOMPUTED)
+@for_each("steps", [1, 5])
+@for_each("kind", RATES)
+@for_each(("scheme", "gradient"), RECOMPUTED)
 def test_buffers_end_as_after_direct(scheme: Scheme, gradient: Gradient, kind: str, steps: int) -> None:
     (_, exact), (_, found) = (differentiated(kind, scheme, how, steps) for how in (Gradient.direct, gradient))
     assert len(found) == len(exact)
     assert all(map(torch.equal, found, exact))
 
 
-@pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize("kind", RATES)
-@pytest.mark.parametrize(("scheme", "gradient"), EXACT)
+@for_each("steps", [1, 5])
+@for_each("kind", RATES)
+@for_each(("scheme", "gradient"), EXACT)
 def test_a_recomputation_sees_the_buffers_and_draws_of_the_forward_pass(
     scheme: Scheme, gradient: Gradient, kind: str, steps: int
 ) -> None:

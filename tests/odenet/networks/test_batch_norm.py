@@ -67,6 +67,18 @@ def test_running_statistics_take_the_unbiased_variance() -> None:
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
 
 
+@pytest.mark.parametrize("layout", [LAST, FIRST])
+def test_no_memory_is_read_before_it_is_written(layout: torch.memory_format) -> None:
+    try:
+        torch.use_deterministic_algorithms(True)  # which fills new memory with NaN
+        x, weight = normal(4, 3, 5, 5).contiguous(memory_format=layout).requires_grad_(), normal(3).requires_grad_()
+        y, mean, variance = batch_norm(x, weight, normal(3))
+        gradients = torch.autograd.grad(y.square().sum(), [x, weight])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(bool(found.isfinite().all()) for found in (y, mean, variance, *gradients))
+
+
 def test_derivatives_are_right_forwards_backwards_twice_and_many_at_a_time() -> None:
     inputs = (channels_last(5, 3, 4, 2), *(normal(3, dtype=torch.float64).requires_grad_() for _ in range(2)))
 
@@ -103,6 +115,7 @@ def test_gradients_that_need_not_be_channels_last_are_taken() -> None:
     torch.testing.assert_close(expanded, expected)
 
 
+@pytest.mark.slow
 def test_every_network_trains_as_accurately_channels_last_as_contiguous() -> None:
     for network in Network:
         errors = [layout_errors(network, seed) for seed in range(5)]
@@ -160,10 +173,3 @@ def test_momentum_and_eps_are_set_in_one_place_for_every_norm_of_every_network(
         torch.testing.assert_close(2 * half, 1 - norm.running_var)
     again.eval()(normal(4, 3, 16, 16))
     assert norms and used == {0.25}
-
-
-def test_what_lies_in_memory_does_not_reach_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's kernel adds 0 times what its output tensors held before: NaN where that is NaN."""
-    monkeypatch.setattr(torch, "empty_like", lambda like, **_: torch.full_like(like, torch.nan, requires_grad=False))
-    _, mean, variance = batch_norm(normal(4, 3, 8, 8), torch.ones(3), torch.zeros(3))
-    assert bool(mean.isfinite().all() and variance.isfinite().all())

@@ -1,6 +1,7 @@
 """What anybody does to a torch module can be done to every network."""
 
 import copy
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -107,6 +108,21 @@ def test_a_network_that_never_ran_is_exported_for_any_number_of_images() -> None
         untouched = copy.deepcopy(model).eval()
         program = torch.export.export(untouched, (images(),), dynamic_shapes=({0: torch.export.Dim("batch")},))
         torch.testing.assert_close(program.module()(images(7)), model.eval()(images(7)), rtol=1e-4, atol=1e-5)
+
+
+def test_an_exported_network_answers_the_same_in_onnx() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    for network in (Network.continuous, Network.hamiltonian, Network.heunnet, Network.lm_resnet):
+        model = build_model(ModelConfig(network=network, width=8, nodes=3), channels=SHAPE[0], classes=CLASSES).eval()
+        program = torch.export.export(model, (images(),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own, about its dependencies
+            converted = torch.onnx.export(program, verbose=False)
+        assert converted is not None
+        session = onnxruntime.InferenceSession(converted.model_proto.SerializeToString())
+        (found,) = session.run(None, {session.get_inputs()[0].name: images(7).numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), model(images(7)).detach(), rtol=1e-4, atol=1e-3)
 
 
 def test_networks_run_on_fake_tensors_and_remember_none() -> None:

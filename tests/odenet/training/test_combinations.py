@@ -287,6 +287,7 @@ def test_a_network_is_possible_with_every_scheme_basis_and_initialisation_it_is_
         ExperimentConfig(model=ModelConfig(network=network, nodes=nodes, start=start))
 
 
+@pytest.mark.slow
 def test_whatever_is_built_runs_forward_and_backward_and_the_rest_is_refused_by_a_message_that_names_its_key() -> None:
     """Every network, scheme and basis under one gradient after another, and no ExperimentConfig before it."""
     x_BCHW, possible = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), 0

@@ -31,6 +31,8 @@ OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "5"))
 LINES_A_SECOND = 20
 # Of MLflow's own making: its use of SQLAlchemy, its type hints.
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("server"),  # one worker starts the server, for all of these
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
 ]
