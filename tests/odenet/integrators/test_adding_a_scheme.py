@@ -30,7 +30,7 @@ assert abs(float(integrate(lambda t, h: -h, torch.ones(1), scheme="ssprk3", step
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which somebody has added Shu and Osher's third-order scheme, and nothing else."""
     place = tmp_path_factory.mktemp("checkout")
-    for name in ("odenet", "tests/odenet/integrators", "tests/conftest.py", "pyproject.toml"):
+    for name in ("odenet", "tests/odenet/integrators", "tests/conftest.py", "tests/grids.py", "pyproject.toml"):
         copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         copied(ROOT / name, place / name)
