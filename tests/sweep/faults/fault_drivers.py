@@ -34,7 +34,7 @@ from sweep.tuning.optuna_study import OptunaStudy
 from sweep.tuning.problem import build_problem
 
 PATIENCE = 240.0
-WORKER = "ray::ResourceTrainable"
+WORKERS = ("ray::ResourceTrainable", "ray::SegmentTrainable")  # within a call, and between two
 # Networks of a few hundred parameters on 50 digits: an epoch takes a hundredth of a second.
 TINY = ["space=smoke", "data.per_class=5", "model.width=2", "cluster.cpus=1", "search.sampler=random"]
 EPOCHS = 12
@@ -58,8 +58,8 @@ class Driver:
         return self._process.is_alive()
 
     def workers(self) -> list[int]:
-        """Processes that train: Ray names them after the class in which it wraps a Trainable."""
-        return [pid for pid in descendants(self.pid) if _command(pid).startswith(WORKER)]
+        """Find the processes that train: Ray names them after the call they answer, else after their class."""
+        return [pid for pid in descendants(self.pid) if _command(pid).startswith(WORKERS)]
 
     def until(self, met: Callable[[], bool]) -> None:
         """Waits for something to happen while the command runs."""
