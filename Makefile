@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 NAME ?= digits-$(shell date +%m%d-%H%M%S)
 ARGS ?=
+# What shares something expensive is a group (pytest.mark.xdist_group) and runs in one worker; groups come first.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
 
-.PHONY: sweep test lint bench faults clean lock
+.PHONY: sweep test test-fast lint bench faults clean lock
 
 # The main job: both families on scikit-learn's digits, three draws, equal budgets, ending in a report.
 # On CIFAR-10: make sweep NAME=cifar ARGS="data=cifar10 data.per_class=50 runtime.data_dir=/path/to/data"
@@ -12,7 +14,11 @@ sweep: .venv/ready
 	$(BIN)/sweep study $(NAME) $(ARGS)
 
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(PYTEST)
+
+# Without what starts Ray, MLflow or a browser.
+test-fast: .venv/ready
+	$(PYTEST) -m "not slow"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

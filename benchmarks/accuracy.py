@@ -25,11 +25,13 @@ from typing import Any
 import torch
 from measure import RESULTS, print_table
 
-from odenet.config import ExperimentConfig, RuntimeConfig, from_plain, identity
-from odenet.data import Batches, DamagedData, MissingData, Splits, Statistics, load_data, load_test
-from odenet.evaluation import evaluate
-from odenet.terms import Device
-from odenet.training import Diverged, Training
+from odenet.data.batches import Batches, Statistics
+from odenet.data.sets import DamagedData, MissingData, load_test
+from odenet.data.subsets import Splits, load_data
+from odenet.enums import Device
+from odenet.training.config import ExperimentConfig, RuntimeConfig, from_plain, identity
+from odenet.training.evaluation import evaluate
+from odenet.training.loop import Diverged, Training
 
 UNVERIFIED, NONE = "unverified", "-"
 

@@ -18,7 +18,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms  # type: ignore[import-untyped]
 
-from odenet.data import Augment, Batches, DataConfig, DataSet, Images, Portion, Statistics, load_data
+from odenet.data.batches import Batches, Statistics
+from odenet.data.config import Augment, DataConfig, DataSet, Portion
+from odenet.data.sets import Images
+from odenet.data.subsets import load_data
 
 BATCH_SIZE = 128
 

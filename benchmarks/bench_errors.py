@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 import torch
-from gpu_accuracy import ITERATIONS, errors
+from gpu_accuracy import errors
 from gpu_case import FULL, TOY, arithmetics
 from measure import parser, print_table, write
 
@@ -28,7 +28,7 @@ def main() -> None:
         for case in errors(size, seed):
             row, column = (case.labels[key] for key in ("network", "gradient")), case.labels["arithmetic"]
             found[tuple(row)][column, case.labels["iterations"]].append(case.measure())  # type: ignore[index]
-    columns = [(arithmetic, count) for arithmetic in arithmetics(options.device) for count in (0, ITERATIONS)]
+    columns = [(arithmetic, count) for arithmetic in arithmetics(options.device) for count in size.iterations]
     cells = [[*row, *(_text(measured[column]) for column in columns)] for row, measured in found.items()]
     heads = ["network", "gradient", *(f"{arithmetic}, {count}" for arithmetic, count in columns)]
     print_table(f"logits / gradients / gradients in all, median of n = {size.seeds} seeds", heads, cells)

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from odenet.integrate import integrate_stages
-from odenet.layers import Widths
-from odenet.rates import HAMILTONIAN_BARE, Rate, RateOrder
-from odenet.readout import readout
-from odenet.stepping import Course
-from odenet.terms import Basis, Gradient, Scheme
+from odenet.depth.node_weights import readout
+from odenet.enums import Basis, Gradient, Scheme
+from odenet.integrators.integrate import integrate_stages
+from odenet.integrators.scheme import Course
+from odenet.networks.orders import HAMILTONIAN_BARE, RateOrder
+from odenet.networks.rates import Rate
+from odenet.networks.widths import Widths
 
 CHANNELS, PIXELS = 16, 32
 DEPTHS = (8, 32, 128, 512)

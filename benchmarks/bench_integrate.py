@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchdiffeq import odeint, odeint_adjoint  # type: ignore[import-untyped]
 
-from odenet.integrate import integrate, integrate_stages
-from odenet.stepping import Course, OpenRate
-from odenet.terms import Gradient, Scheme
+from odenet.enums import Gradient, Scheme
+from odenet.integrators.integrate import integrate, integrate_stages
+from odenet.integrators.scheme import Course, OpenRate
 
 STEPS = (8, 32, 128)
 SCHEMES = (Scheme.euler, Scheme.rk4)

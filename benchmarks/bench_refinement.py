@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from measure import Spread, parser, print_table, write
 
-from odenet.config import ExperimentConfig, RuntimeConfig, TrainingConfig, from_plain
-from odenet.data import DataConfig, DataSet, Images, Portion, Splits
-from odenet.model_config import ModelConfig
-from odenet.optim import OptimConfig
-from odenet.refinement import RefinementConfig
-from odenet.terms import Device
-from odenet.training import Training
+from odenet.data.config import DataConfig, DataSet, Portion
+from odenet.data.sets import Images
+from odenet.data.subsets import Splits
+from odenet.enums import Device
+from odenet.networks.model_config import ModelConfig
+from odenet.training.config import ExperimentConfig, RuntimeConfig, TrainingConfig, from_plain
+from odenet.training.loop import Training
+from odenet.training.optim_config import OptimConfig
+from odenet.training.refinement_config import RefinementConfig
 
 EPOCHS = 15
 SCHEDULES = {

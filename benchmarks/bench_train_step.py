@@ -23,12 +23,13 @@ from torch.nn import functional as F
 from torch.optim import SGD
 from torchdiffeq import odeint  # type: ignore[import-untyped]
 
-from odenet.config import from_plain
-from odenet.cost import train_gflops
-from odenet.model_config import ModelConfig
-from odenet.models import build_model
-from odenet.optim import OptimConfig, build_optimizer
-from odenet.terms import Scheme
+from odenet.enums import Scheme
+from odenet.networks.model import build_model
+from odenet.networks.model_config import ModelConfig
+from odenet.training.config import from_plain
+from odenet.training.cost import train_gflops
+from odenet.training.optim import build_optimizer
+from odenet.training.optim_config import OptimConfig
 
 WIDTH, CLASSES, SHAPE = 16, 10, (3, 32, 32)
 EVALUATIONS = {Scheme.euler: 1, Scheme.midpoint: 2, Scheme.rk4: 4}  # per step

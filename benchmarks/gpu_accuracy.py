@@ -36,11 +36,10 @@ from odenet import (
     build_model,
     load_checkpoint,
 )
-from odenet.networks import NETWORKS
+from odenet.networks.table import NETWORKS
 from odenet.seeding import generator
 
 CLASSES, CHANNELS = 10, 3
-ITERATIONS = 20  # of SGD before the second point
 GROUPED = (Network.resnext, Network.lm_resnext)
 
 
@@ -65,7 +64,7 @@ def small(network: Network, size: Size, gradient: Gradient = Gradient.direct) ->
 
 def errors(size: Size, seed: int) -> Iterator[Case]:
     """Every network at initialisation, then every network after some iterations."""
-    for iterations in (0, ITERATIONS):
+    for iterations in size.iterations:
         for network in Network:
             for gradient in Gradient:
                 for arithmetic in arithmetics(size.device):

@@ -20,6 +20,7 @@ class Size:
     width: int
     nodes: int
     seeds: int
+    iterations: tuple[int, ...]  # of SGD before the points of a comparison
     per_class: int  # digits to train on
     batch_sizes: tuple[int, ...]  # that are timed, of images of `timed_side` pixels
     timed_side: int
@@ -35,6 +36,7 @@ TOY = Size(
     width=8,
     nodes=2,
     seeds=1,
+    iterations=(0,),
     per_class=4,
     batch_sizes=(2,),
     timed_side=8,
@@ -49,6 +51,7 @@ FULL = Size(
     width=16,
     nodes=3,
     seeds=3,
+    iterations=(0, 20),
     per_class=40,
     batch_sizes=(128, 1024),
     timed_side=32,

@@ -1,8 +1,8 @@
 """Part b of `gpu.py`: how fast is a training step (forward, backward, SGD), and what does it reach of the card?
 
 The ceilings are measured first: the best of a large matrix product in each arithmetic, and of a large copy (bytes read
-and written). `of_matmul` is a step's arithmetic (`odenet.cost.train_gflops`) at the first, over the measured time;
-`of_copy` its traffic at the second, the traffic being an estimate: five times what a forward pass keeps for its
+and written). `of_matmul` is a step's arithmetic (`odenet.training.cost.train_gflops`) at the first, over the measured
+time; `of_copy` its traffic at the second, the traffic being an estimate: five times what a forward pass keeps for its
 backward pass, because an activation is written and read forward, read again backward, and its gradient written and
 read. Weights are not counted, and what a kernel reads twice is not either.
 
@@ -20,11 +20,12 @@ from gpu_case import Case, Result, Size, arithmetics, set_products
 from measure import Seconds, Spread, interleaved, ratio, saved_mib
 from torch.optim import SGD
 
-from odenet.cost import train_gflops
-from odenet.model_config import ModelConfig
-from odenet.models import build_model
-from odenet.optim import OptimConfig, build_optimizer
-from odenet.terms import Network, Scheme
+from odenet.enums import Network, Scheme
+from odenet.networks.model import build_model
+from odenet.networks.model_config import ModelConfig
+from odenet.training.cost import train_gflops
+from odenet.training.optim import build_optimizer
+from odenet.training.optim_config import OptimConfig
 
 PASSES = 5  # over what a forward pass keeps
 Step = Callable[[], object]

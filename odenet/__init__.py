@@ -1,20 +1,56 @@
 """Networks that are continuous in depth: their integrators, weights as functions of depth, refinement and training.
 
-Usable alone: `integrate` for any rate, `build_model`, `manifest`, `refine`, `load_data`, `Training`, `evaluate`.
+Usable alone: `integrate` for any rate, `build_model`, `manifest`, `refine`, `load_data`, `Training`, `evaluate`. A name
+is loaded when it is first asked for: configurations and enumerations load no torch.
 """
 
-from odenet.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
-from odenet.config import ExperimentConfig, RuntimeConfig, TrainingConfig
-from odenet.data import Augment, DataConfig, DataSet, Order, Portion, load_data, load_test
-from odenet.evaluation import Score, evaluate
-from odenet.integrate import integrate
-from odenet.model_config import ModelConfig
-from odenet.models import build_model, manifest
-from odenet.optim import DepthMetric, OptimConfig, OptimizerKind, Schedule
-from odenet.refinement import Projection, RefinementConfig, coarsen, project, refine
-from odenet.regularization import RegularizationConfig
-from odenet.terms import Basis, Device, Gradient, Initialisation, Network, Precision, Scheme, Start
-from odenet.training import Diverged, Report, Training
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from odenet.renamed import FormerNames
+
+if TYPE_CHECKING:
+    from odenet.data.config import Augment, DataConfig, DataSet, Order, Portion
+    from odenet.data.sets import load_test
+    from odenet.data.subsets import load_data
+    from odenet.depth.projection import Projection
+    from odenet.enums import Basis, Device, Gradient, Initialisation, Network, Precision, Scheme, Start
+    from odenet.integrators.integrate import integrate
+    from odenet.networks.model import build_model, manifest
+    from odenet.networks.model_config import ModelConfig
+    from odenet.networks.refinement import coarsen, project, refine
+    from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
+    from odenet.training.config import ExperimentConfig, RuntimeConfig, TrainingConfig
+    from odenet.training.evaluation import Score, evaluate
+    from odenet.training.loop import Diverged, Report, Training
+    from odenet.training.optim_config import DepthMetric, OptimConfig, OptimizerKind, Schedule
+    from odenet.training.refinement_config import RefinementConfig
+    from odenet.training.regularization_config import RegularizationConfig
+
+# Networks that were pickled before modules moved into folders find their classes.
+sys.meta_path.insert(0, FormerNames())
+
+# The module of each name, without "odenet.": what type checkers read above, a test holds the two against each other.
+_MODULES: dict[str, tuple[str, ...]] = {
+    "data.config": ("Augment", "DataConfig", "DataSet", "Order", "Portion"),
+    "data.sets": ("load_test",),
+    "data.subsets": ("load_data",),
+    "depth.projection": ("Projection",),
+    "enums": ("Basis", "Device", "Gradient", "Initialisation", "Network", "Precision", "Scheme", "Start"),
+    "integrators.integrate": ("integrate",),
+    "networks.model": ("build_model", "manifest"),
+    "networks.model_config": ("ModelConfig",),
+    "networks.refinement": ("coarsen", "project", "refine"),
+    "training.checkpoint": ("Checkpoint", "DamagedCheckpoint", "load_checkpoint", "save_checkpoint"),
+    "training.config": ("ExperimentConfig", "RuntimeConfig", "TrainingConfig"),
+    "training.evaluation": ("Score", "evaluate"),
+    "training.loop": ("Diverged", "Report", "Training"),
+    "training.optim_config": ("DepthMetric", "OptimConfig", "OptimizerKind", "Schedule"),
+    "training.refinement_config": ("RefinementConfig",),
+    "training.regularization_config": ("RegularizationConfig",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Augment",
@@ -59,3 +95,15 @@ __all__ = [
     "refine",
     "save_checkpoint",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module, and keep it."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

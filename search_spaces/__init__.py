@@ -1,4 +1,4 @@
-"""The questions: what each family of networks is searched over, as values. Standard library only.
+"""The search spaces: what each family of networks is searched over, as values. Standard library only.
 
 A family is a network, and its space has the network's name; `smoke` is no family.
 """

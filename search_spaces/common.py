@@ -30,5 +30,5 @@ SMOOTHNESS: dict[str, Parameter] = {"regularization.smoothness": Float(1e-7, 1e-
 
 
 def family(network: str, own: Mapping[str, Parameter], conditions: Mapping[str, When] | None = None) -> Space:
-    """The space of a network: the common parameters, then its own."""
+    """Build the space of a network: the common parameters, then its own."""
     return Space({"model.network": fixed(network), **COMMON, **own}, conditions or {})

@@ -1,4 +1,4 @@
-"""Which integrator, depth schedule and refinement timing serve a network that is continuous in depth?
+"""Spaces of networks continuous in depth. They ask which integrator, depth schedule and refinement timing serve them.
 
 One or two initial nodes and up to two refinements reach 1 to 8 nodes per stage, as the blocks of a ResNet. On hats, N
 nodes have N - 1 cells and a refinement doubles the cells: 1 to 4 of them, so that the stateful network is never larger

@@ -1,4 +1,5 @@
-"""What a search may vary: a number from a range, an integer, or a choice of options; and when it is used at all.
+"""The parameters of a search: a number from a range, an integer, or a choice of options; and the condition of their
+use.
 
 Parameters are values. They know nothing of configurations or studies; `suggest` needs a trial with Optuna's three
 `suggest_*` methods and always asks for the same distribution, as Optuna demands of a name.
@@ -25,7 +26,7 @@ class Trial(Protocol):
 
 
 class Parameter(ABC):
-    """The values that one configuration key may take."""
+    """A set of values that one configuration key may take."""
 
     __slots__ = ()
 
@@ -36,26 +37,28 @@ class Parameter(ABC):
 
     @abstractmethod
     def suggest(self, trial: Trial, name: str) -> Value:
-        """Asks the trial for a value under this name."""
+        """Ask the trial for a value under this name."""
 
     @abstractmethod
     def accept(self, value: object) -> Value:
-        """The value in the parameter's own type (an int becomes a float where one is needed); else ValueError."""
+        """Return the value in the parameter's own type (an int becomes a float where one is needed); else
+        ValueError."""
 
     @abstractmethod
     def extremes(self) -> tuple[Value, ...]:
-        """The end values, of a choice all options, from the cheapest to the dearest."""
+        """List the end values, of a choice all options, from the cheapest to the dearest."""
 
     @abstractmethod
     def middle(self) -> Value:
-        """A value from the middle of the domain, from which corners are built."""
+        """Return a value from the middle of the domain, from which corners are built."""
 
     @abstractmethod
     def narrow(self, values: object) -> "Parameter":
-        """The parameter on fewer values: [low, high] or a list of options, else ValueError. A single one is `fixed`."""
+        """Restrict the parameter to [low, high] or a list of options, else ValueError. A single value left is
+        `fixed`."""
 
     def contains(self, value: object) -> bool:
-        """Whether `accept` would take the value."""
+        """Tell whether `accept` would take the value."""
         try:
             self.accept(value)
         except ValueError:
@@ -63,13 +66,13 @@ class Parameter(ABC):
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, read back by `from_dict`."""
+        """Return plain JSON data, read back by `from_dict`."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}  # type: ignore[call-overload]
         return {"kind": type(self).__name__.lower(), **plain}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> "Parameter":
-        """The parameter that `to_dict` described; ValueError where the data describe none."""
+        """Build the parameter that `to_dict` described; ValueError where the data describe none."""
         kinds = {kind.__name__.lower(): kind for kind in (Float, Int, Choice)}
         values = dict(data)
         kind = values.pop("kind", None)
@@ -206,7 +209,7 @@ class Choice(Parameter):
 
 
 def fixed(value: Value) -> Choice:
-    """One value that every trial has."""
+    """Build a parameter with one value, which every trial has."""
     return Choice((value,))
 
 

@@ -26,5 +26,5 @@ TIMING = {
 
 
 def refined(network: str, own: Mapping[str, Parameter]) -> Space:
-    """The space of a network that may be refined."""
+    """Build the space of a network that may be refined."""
     return family(network, {**SMOOTHNESS, **own, **REFINEMENT}, TIMING)

@@ -1,4 +1,4 @@
-"""How good is a network of discrete blocks, tuned as carefully as its continuous rivals? The baselines come first.
+"""Spaces of networks of discrete blocks, the baselines. They ask how good one is if tuned as carefully as its rivals.
 
 Integrator, basis and step are part of each of these networks, so depth is searched (and how wide a wide ResNet is). It
 is over the same final nodes per stage, 1 to 8, that the continuous networks reach by initial nodes and refinements:
@@ -22,7 +22,7 @@ GROUPED: dict[str, Parameter] = {**BOTTLENECK, "model.cardinality": fixed(8)}
 
 
 def residual(network: str, own: dict[str, Parameter] | None = None) -> Space:
-    """The space of a network of blocks."""
+    """Build the space of a network of blocks."""
     return family(network, {**SMOOTHNESS, **BLOCKS, **(own or {})})
 
 

@@ -1,4 +1,4 @@
-"""Does the stability that is built into reversible networks pay? Chang et al. 2018, arXiv 1709.03698.
+"""Spaces of reversible networks. They ask whether built-in stability pays: Chang et al. 2018, arXiv 1709.03698.
 
 Without batch norm the spectrum of their first-order rates is imaginary, so an integrator has to be stable there: the
 published ones are for small steps, and so is RK4 (to 2.83); Euler, midpoint and Heun are for no step at all. Leapfrog's

@@ -1,4 +1,4 @@
-"""Are residual networks discretised ODEs if their weights start smooth in depth? Sander et al. 2022, arXiv 2205.14612.
+"""Spaces of scaled residual networks. They ask if smooth initial weights make a ResNet an ODE (arXiv 2205.14612).
 
 What the theory asks for is in the initialisation: training keeps weights smooth in depth that start so, zero included,
 and does not make those smooth that start independent. Gradients are exact here: the memory-free adjoint of that paper

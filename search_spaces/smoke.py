@@ -1,4 +1,4 @@
-"""Does the machinery work? Two parameters of a continuous network, for tests and first tries; it answers no question.
+"""Two parameters of a continuous network, for tests and first tries: it shows whether the machinery works.
 
 The learning rate is that of every family, Euler and midpoint are the cheapest integrators of two different orders.
 """

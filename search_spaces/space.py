@@ -32,36 +32,36 @@ class Space:
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """What is searched: keys with more than one value, without those whose condition can no longer hold."""
+        """The searched keys: those with more than one value, whose condition can hold."""
         return {key: p for key, p in self.entries.items() if not _is_fixed(p) and self._reachable(key)}
 
     @property
     def fixed(self) -> dict[str, Value]:
-        """What is not searched. A value with a condition appears in a trial only where the condition holds."""
+        """The keys with one value. A value with a condition appears in a trial only where the condition holds."""
         return {key: p.middle() for key, p in self.entries.items() if _is_fixed(p) and self._reachable(key)}
 
     @property
     def categorical(self) -> list[str]:
-        """Searched keys whose values have no order and no distance."""
+        """The searched keys whose values have no order and no distance."""
         return [key for key, parameter in self.parameters.items() if isinstance(parameter, Choice)]
 
     @property
     def conditional(self) -> list[str]:
-        """Searched keys that some trials do not use, because a condition may fail."""
+        """The searched keys that some trials do not use, because a condition may fail."""
         return [key for key in self.parameters if not self._always_used(key)]
 
     @property
     def decisive(self) -> list[str]:
-        """Searched keys whose value decides whether a conditional one is used: with them fixed, none is left."""
+        """The searched keys whose value decides whether a conditional one is used: with them fixed, none is left."""
         deciding = {above for key in self.conditional for above in self._above(key)}
         return [key for key in self.parameters if key in deciding]
 
     def suggest(self, trial: Trial) -> dict[str, Value]:
-        """A complete assignment, fixed values included; keys whose condition does not hold are left out."""
+        """Ask the trial for a complete assignment, fixed values included; keys whose condition fails are left out."""
         return self._assignment(lambda key, parameter: parameter.suggest(trial, key))
 
     def corners(self) -> list[dict[str, Value]]:
-        """Distinct complete assignments for checks: the middle, each extreme by itself, all cheapest, all dearest.
+        """List distinct complete assignments for checks: the middle, each extreme by itself, all cheapest, all dearest.
 
         They grow with the number of parameters and not as 2^d. Where an extreme needs its condition to hold, the
         parameter it depends on takes a value for which it does.
@@ -74,18 +74,20 @@ class Space:
         return [corner for i, corner in enumerate(found) if corner not in found[:i]]
 
     def grid(self) -> Iterator[dict[str, Value]]:
-        """All complete assignments, each once; ValueError names searched keys that take any number from a range."""
+        """Yield all complete assignments, each once; ValueError names searched keys that take any number from a
+        range."""
         endless = [key for key, parameter in self.parameters.items() if isinstance(parameter, Float)]
         if endless:
             raise ValueError(f"{', '.join(endless)}: a number from a range has no grid. Fix each of them to one value.")
         return self._continued({}, list(self.entries))
 
     def validate(self, params: Mapping[str, Any]) -> None:
-        """Raises ValueError unless these are the values of one possible trial; fixed values may be left out."""
+        """Raise ValueError unless these are the values of one possible trial; fixed values may be left out."""
         self.complete(params)
 
     def complete(self, params: Mapping[str, Any]) -> dict[str, Value]:
-        """These values in the parameters' own types, and the fixed ones; ValueError where `validate` raises it."""
+        """Return these values in the parameters' own types, and the fixed ones; ValueError where `validate` raises
+        it."""
         for key in params:
             self._check_known(key)
         values: dict[str, Value] = {}
@@ -97,7 +99,7 @@ class Space:
         return values
 
     def contains(self, params: Mapping[str, Any]) -> bool:
-        """Whether `validate` would pass."""
+        """Tell whether `validate` would pass."""
         try:
             self.validate(params)
         except ValueError:
@@ -105,15 +107,16 @@ class Space:
         return True
 
     def fix(self, values: Mapping[str, Any]) -> "Space":
-        """The space in which these parameters have one value each; ValueError says which key or value is impossible."""
+        """Return the space with one value for each of these parameters; ValueError says which key or value is
+        impossible."""
         return self._changed(values, lambda parameter, value: fixed(parameter.accept(value)))
 
     def narrow(self, ranges: Mapping[str, Any]) -> "Space":
-        """The space with [low, high] or a list of options in place of the former ones; one value left is fixed."""
+        """Return the space with [low, high] or a list of options in place of the former; one value left is fixed."""
         return self._changed(ranges, lambda parameter, values: parameter.narrow(values))
 
     def without(self, keys: Iterable[str]) -> "Space":
-        """The space in which these keys, and conditions on using them, do not exist; what depends on them must go, too.
+        """Return the space without these keys and the conditions on using them; what depends on them must go, too.
 
         Raises:
             ValueError: a key is not in the space, or one that stays depends on it.
@@ -128,12 +131,12 @@ class Space:
         return Space(entries, {key: condition for key, condition in self.conditions.items() if key not in removed})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data. A list keeps the order also where a writer sorts keys."""
+        """Return plain JSON data. A list keeps the order also where a writer sorts keys."""
         return {"entries": [self._entry(key, parameter) for key, parameter in self.entries.items()]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Space":
-        """The space that `to_dict` described; ValueError where the data describe none."""
+        """Build the space that `to_dict` described; ValueError where the data describe none."""
         try:
             entries = {entry["key"]: Parameter.from_dict(entry["parameter"]) for entry in data["entries"]}
             conditions = {entry["key"]: When(**entry["when"]) for entry in data["entries"] if "when" in entry}
@@ -156,7 +159,7 @@ class Space:
         return values
 
     def _continued(self, values: dict[str, Value], keys: list[str]) -> Iterator[dict[str, Value]]:
-        """All ways in which an assignment goes on with these keys."""
+        """Yield all ways in which an assignment goes on with these keys."""
         if not keys:
             yield values
             return
@@ -181,7 +184,7 @@ class Space:
         return self._reachable(condition.key) and any(map(self.entries[condition.key].contains, condition.values))
 
     def _above(self, key: str) -> list[str]:
-        """The key it depends on, what that one depends on, and so on."""
+        """List the key it depends on, what that one depends on, and so on."""
         condition = self.conditions.get(key)
         return [] if condition is None else [condition.key, *self._above(condition.key)]
 
@@ -195,7 +198,7 @@ class Space:
         return self._always_used(condition.key) and all(value in condition.values for value in _every(parent))
 
     def _required(self, key: str) -> dict[str, Value]:
-        """Values of other parameters, the middle where it will do, under which a reachable key is used."""
+        """Choose values of other parameters, the middle where it will do, under which a reachable key is used."""
         if key not in self.conditions:
             return {}
         condition = self.conditions[key]
@@ -252,7 +255,7 @@ def _given(key: str, parameter: Parameter, params: Mapping[str, Any]) -> Value:
 
 
 def _every(parameter: Parameter) -> Iterable[Value]:
-    """The values of a parameter that has finitely many."""
+    """List the values of a parameter that has finitely many."""
     if isinstance(parameter, Int):
         return range(parameter.low, parameter.high + 1, parameter.step)
     return parameter.extremes()

@@ -1,4 +1,4 @@
-"""The command `sweep`: takes the command line apart, runs one stage, and turns what went wrong into an exit code.
+"""The command `sweep`: take the command line apart, run one stage, and turn what went wrong into an exit code.
 
 0 done, 1 the work failed (what is kept is said), 2 the user's input is wrong (one message), 130 interrupted.
 """
@@ -20,12 +20,12 @@ PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe: no window 
 
 
 def main() -> None:
-    """The console command."""
+    """Run the console command on sys.argv and exit with its code."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(argv: list[str]) -> int:
-    """Runs one command line and returns its exit code."""
+    """Run one command line and return its exit code."""
     try:
         _dispatch(parse(argv), _console())
     except InputError as error:
@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
 
 
 def _console() -> Console:
-    """No markup: names, paths and reasons hold brackets of their own."""
+    """Build a console without markup, because names, paths and reasons hold brackets of their own."""
     console = Console(soft_wrap=True, markup=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -46,7 +46,7 @@ def _console() -> Console:
 
 
 def _say(head: str, style: str, error: BaseException, code: int) -> int:
-    """Prints what went wrong. What the user wrote comes back in it, so control characters are spelled out."""
+    """Print what went wrong, with control characters spelled out, because what the user wrote comes back in it."""
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(error))
     errors.print(Text.assemble((head, style), " ", text))

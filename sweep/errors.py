@@ -2,7 +2,7 @@
 
 
 class InputError(Exception):
-    """What the user asked for cannot be: the message says what was asked, why not, and what is possible."""
+    """The user asked for something impossible: the message says what was asked, why not, and what is possible."""
 
 
 class WorkError(Exception):

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from odenet.bases import BASES
-from odenet.cost import recomputations
-from odenet.integrate import refusal
-from odenet.networks import NETWORKS
-from odenet.schemes import SCHEMES
-from odenet.stepping import Course
-from odenet.terms import Basis, Gradient, Network, Scheme
+from odenet.depth.bases import BASES
+from odenet.enums import Basis, Gradient, Network, Scheme
+from odenet.integrators.scheme import Course
+from odenet.integrators.schemes import SCHEMES, refusal
+from odenet.networks.table import NETWORKS
+from odenet.training.cost import recomputations
 from sweep.config.compose import load
 from sweep.config.overrides import override
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
 # Behind which modules a dependency sits. MLflow's server and Optuna's dashboard are started by `ui` as processes.
 ONLY_IN = {
     "sklearn": {"odenet.data"},
-    "torchdiffeq": {"odenet.schemes"},
+    "torchdiffeq": {"odenet.integrators.schemes"},
     "torchvision": {"odenet.data"},
     "grpc": {"sweep.cluster.join"},
     "hydra": {"sweep.config", "sweep.cli.completion"},
@@ -147,13 +147,15 @@ def test_the_order_names_every_module_and_no_other(package: str) -> None:
         assert set(named) == present - {"__init__", "conf"}, folder or package
 
 
-def test_every_folder_of_sweep_has_an_order_of_its_own() -> None:
-    folders = {path.parent.name for path in (ROOT / "sweep").glob("*/__init__.py")}
-    assert folders == set(orders("sweep")) - {""}
+@pytest.mark.parametrize("package", ["odenet", "sweep"])
+def test_every_folder_has_an_order_of_its_own(package: str) -> None:
+    folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert folders == set(orders(package)) - {""}
 
 
-def test_a_folder_has_at_most_about_a_dozen_modules() -> None:
-    sizes = {folder: len(list((ROOT / "sweep" / folder).glob("*.py"))) - 1 for folder in orders("sweep")}
+@pytest.mark.parametrize("package", ["odenet", "sweep"])
+def test_a_folder_has_at_most_about_a_dozen_modules(package: str) -> None:
+    sizes = {folder: len(list((ROOT / package / folder).glob("*.py"))) - 1 for folder in orders(package)}
     assert {folder: size for folder, size in sizes.items() if size > 15} == {}
 
 

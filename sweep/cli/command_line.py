@@ -1,4 +1,4 @@
-"""A command line taken apart, and what a stage of the command is."""
+"""The parsed command line, and the description of a stage of the command."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ VERIFY, VERSION = "--verify", "--version"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line taken apart. `flags` are --help, --version, --cfg job, or --verify, or what follows -sc."""
+    """A parsed command line. `flags` are --help, --version, --cfg job, or --verify, or what follows -sc."""
 
     stage: str
     names: list[str]

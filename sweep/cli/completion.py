@@ -1,4 +1,4 @@
-"""Tab completion: the shell's script, and what a half-written command line can become."""
+"""Tab completion: print the shell's script, and complete a half-written command line."""
 
 import os
 import sys
@@ -10,7 +10,8 @@ SHELLS = {"bash": " ", "zsh": " ", "fish": "\n"}  # with what each has between t
 
 
 def shell_completion(words: list[str]) -> None:
-    """`-sc install=bash` prints the shell's script, which is Hydra's; that calls `-sc query=bash` with COMP_LINE set.
+    """Print the shell's script, which is Hydra's, for `-sc install=bash`; for `-sc query=bash`, which that script calls
+    with COMP_LINE set, print the candidates.
 
     Raises:
         InputError: another command or shell.
@@ -31,7 +32,7 @@ def shell_completion(words: list[str]) -> None:
 
 
 def candidates(line: str) -> list[str]:
-    """What the last word of a half-written command line can become: first a stage, then options, keys and values."""
+    """Complete the last word of a half-written command line: first a stage, then options, keys and values."""
     typed = line.split()[1:] + ([""] if line[-1:].isspace() else [])
     word = typed[-1] if typed else ""
     if len(typed) <= 1:

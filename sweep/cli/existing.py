@@ -1,4 +1,4 @@
-"""Run directories that a command line names: their configurations, and what can be set of it now."""
+"""Find the run directories that a command line names, with their configurations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,8 @@ from sweep.stages.status import sweeps_below
 
 
 def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[AppConfig, str]:
-    """The configuration that a sweep was searched with, or a study begun, and what of it is set now."""
+    """Load the configuration that a sweep was searched with, or a study begun, with what is set of it now; and its
+    name."""
     how = load([text for text in command.overrides if text.lstrip("+").startswith("runtime.runs_dir=")])
     name = command.names[0]
     files = SweepFiles(run_directory(how, name))
@@ -27,7 +28,8 @@ def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[App
 
 
 def from_best(path: Path, overrides: list[str]) -> tuple[AppConfig, str, Best]:
-    """The configuration of a best.yaml, a new run directory's name for it, and what it holds."""
+    """Load the configuration of a best.yaml, derive a new run directory's name, and return both with the file's
+    content."""
     check_possible(overrides, path)
     best = read_best(path)
     config = load(overrides).with_experiment(best.experiment)
@@ -47,6 +49,6 @@ def sweeps_of(runs: Path, directory: Path) -> list[Path]:
 
 
 def shown(path: Path) -> str:
-    """Relative where it is below the present directory."""
+    """Write a path relative to the present directory where it is below it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,4 +1,4 @@
-"""argv to (stage, names, overrides, flags), and the help texts: what stands before Hydra's overrides."""
+"""Parse argv into stage, names, overrides and flags, and write the help texts."""
 
 import difflib
 
@@ -10,7 +10,7 @@ COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 
 
 def parse(argv: list[str]) -> Command:
-    """Raises InputError: an unknown stage or flag, a missing or superfluous name."""
+    """Parse a command line. InputError: an unknown stage or flag, a missing or superfluous name."""
     if not argv or argv[0] in {"-h", "--help"}:
         return Command("", [], [], ["--help"])
     if argv[0] == VERSION:
@@ -32,7 +32,7 @@ def parse(argv: list[str]) -> Command:
 
 
 def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Names, overrides and flags; `--cfg job` is two words."""
+    """Sort words into names, overrides and flags; `--cfg job` is two words."""
     names, overrides, flags = [], [], []
     words = list(words)
     while words:
@@ -75,7 +75,7 @@ def _check_more(stage: str, overrides: list[str]) -> None:
 
 
 def help_text(stage: str) -> str:
-    """What --help prints, for all stages or for one."""
+    """Write the help for one stage, or for all where `stage` is empty."""
     if stage:
         one = STAGES[stage]
         return (

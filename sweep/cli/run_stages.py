@@ -1,4 +1,4 @@
-"""From a command line to a running stage, a function for each.
+"""Run a stage from a parsed command line, a function for each.
 
 Each function imports what it needs when it runs, and a stage only after the configuration was composed: stages load
 torch, Ray and Optuna, while help, completion, refusals of a word and what is about to be done are to be there at once.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_config(command: Command, console: Console) -> None:
-    """`--cfg job`."""
+    """Print the composed configuration, for `--cfg job`."""
 
     from sweep.config.compose import composed_text
 

@@ -1,4 +1,4 @@
-"""Ray, started on this machine or joined where it runs, and what its nodes offer. Nothing else starts or joins Ray."""
+"""Start Ray on this machine, or join it where it runs. Nothing else starts or joins Ray."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ LONGEST_TEMPORARY = 35  # characters: Ray's sockets lie 68 below, and a socket's
 
 @contextmanager
 def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
-    """Ray, ready for trials inside the block. Nested inside another, it uses what that one connected.
+    """Keep Ray ready for trials inside the block. Nested inside another, it uses what that one connected.
 
     At the end Ray is shut down where it was started here, and left where it was joined. The environment variables set
     for it (quiet, token) are taken back; those the user had set are never touched.
@@ -72,7 +72,7 @@ _QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "l
 
 
 def _authentication(config: ClusterConfig) -> dict[str, str]:
-    """Token authentication said explicitly: Ray's own default differs between starting and joining."""
+    """Say the token authentication explicitly, because Ray's own default differs between starting and joining."""
     token_given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
     if config.kind is ClusterKind.address:
         token_given = token_given or (Path.home() / ".ray" / "auth_token").exists()
@@ -84,7 +84,7 @@ def _authentication(config: ClusterConfig) -> dict[str, str]:
 
 
 def _temporary(config: ClusterConfig) -> dict[str, str]:
-    """A directory short enough for Ray's sockets where the default, $TMPDIR on Linux, is not."""
+    """Choose a directory short enough for Ray's sockets where the default, $TMPDIR on Linux, is not."""
     default = os.environ.get("TMPDIR", "") if sys.platform == "linux" else ""
     if config.kind is ClusterKind.address or len(default) <= LONGEST_TEMPORARY:
         return {}
@@ -92,7 +92,7 @@ def _temporary(config: ClusterConfig) -> dict[str, str]:
 
 
 def _refresh_authentication() -> None:
-    """Ray reads mode and token once, when it is imported or first used: before they were set here, perhaps."""
+    """Make Ray read mode and token again: it reads them once, perhaps before they were set here."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
     Config.initialize("")

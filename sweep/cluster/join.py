@@ -1,4 +1,4 @@
-"""Joining a Ray cluster that runs already: is it one, does it take us, do its nodes see the run directory.
+"""Join a Ray cluster that runs already: is it one, does it take us, do its nodes see the run directory.
 
 What is imported from below `ray._private` and `ray.core.generated` is as the pinned version has it.
 """
@@ -19,7 +19,7 @@ ALIVE_SECONDS = 5  # for a cluster to say that it is one
 
 
 def join(address: str, run_directory: Path, options: dict[str, Any], worker_environment: dict[str, str]) -> None:
-    """Connects this process to the cluster at HOST:PORT or auto and ships the code there.
+    """Connect this process to the cluster at HOST:PORT or auto and ship the code there.
 
     `options` go to ray.init, `worker_environment` to every process of the job.
 
@@ -73,7 +73,7 @@ def _found_here() -> str:
 
 
 def _check_joinable(address: str) -> None:
-    """Asks the cluster directly, because ray.init waits 80 seconds for a wrong address and then ends the process."""
+    """Ask the cluster directly, because ray.init waits 80 seconds for a wrong address and then ends the process."""
     import grpc  # type: ignore[import-untyped]
     import ray
     from ray._private.grpc_utils import init_grpc_channel
@@ -114,7 +114,7 @@ def _refusal(address: str, error: Exception) -> str:
 
 
 def check_visible(run_directory: Path) -> None:
-    """Looks at the run directory from every node that is alive.
+    """Look at the run directory from every node that is alive.
 
     Raises:
         InputError: it cannot be written from here, or not be read and written from a node.
@@ -149,7 +149,7 @@ def _probe(directory: Path) -> str:
 
 
 def _look(node: str, probe: str) -> Any:
-    """The future answer of a node."""
+    """Ask a node to look at the probe, and return the future of its answer."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -158,7 +158,7 @@ def _look(node: str, probe: str) -> Any:
 
 
 def _obstacle(probe: str) -> str:
-    """Runs on a node: what keeps it from using the directory of the probe; empty where nothing does."""
+    """Find, on a node, what keeps it from using the directory of the probe; empty where nothing does."""
     try:
         Path(probe).read_bytes()
         with tempfile.TemporaryFile(dir=Path(probe).parent):

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster offer, and what one trial takes of it."""
+"""Count the CPUs and GPUs of a cluster's nodes, and those that one trial takes."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from sweep.errors import InputError
 
 
 class Node(NamedTuple):
-    """One node that is alive."""
+    """A node that is alive."""
 
     id: str
     ip: str
@@ -16,7 +16,7 @@ class Node(NamedTuple):
     gpus: int
 
     def fits(self, cpus: float, gpus: float) -> int:
-        """How many trials fit. A share lies within one GPU: of 0.4 two fit on each, so four on two."""
+        """Count the trials that fit. A share lies within one GPU: of 0.4 two fit on each, so four on two."""
         by_cpus = int(self.cpus // cpus)
         if gpus == 0:
             return by_cpus
@@ -41,7 +41,7 @@ def _nodes() -> list[Node]:
 
 
 def trial_resources(resources: Resources, autoscaling: bool = False) -> dict[str, float]:
-    """One trial's resources as Ray's placement groups name them: {"CPU": 1.0, "GPU": 0.5}; no GPU, no key.
+    """Name one trial's resources as Ray's placement groups do: {"CPU": 1.0, "GPU": 0.5}; no GPU, no key.
 
     `autoscaling` (of ClusterConfig): nodes may still come, so nothing is refused for being larger than those present,
     but whether trials get GPUs must be said.
@@ -72,5 +72,5 @@ def _offer(nodes: list[Node]) -> str:
 
 
 def slots(per_trial: dict[str, float]) -> int:
-    """How many trials fit at once on the nodes present, other users' work not counted; at least 1."""
+    """Count the trials that fit at once on the nodes present, at least 1; other users' work is not considered."""
     return max(1, sum(node.fits(per_trial["CPU"], per_trial.get("GPU", 0.0)) for node in _nodes()))

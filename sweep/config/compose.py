@@ -1,4 +1,5 @@
-"""From the words of a command line to a typed configuration, through Hydra; each is checked before it gets there."""
+"""Build the typed configuration from the words of a command line, through Hydra; check each word before it gets
+there."""
 
 import re
 from dataclasses import is_dataclass
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from odenet.config import to_plain
+from odenet.training.config import to_plain
 from search_spaces import SPACES
 from sweep.config.overrides import leaves, suggestion
 from sweep.config.schema import AppConfig, SpaceConfig
@@ -38,7 +39,7 @@ REPLAYED = (
 
 
 def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, ...] = FOLLOWS) -> AppConfig:
-    """The typed configuration of Hydra overrides, or of a sweep's config.yaml with overrides of what is `possible`.
+    """Build the typed configuration from overrides, or from a saved config.yaml and overrides of what is `possible`.
 
     Raises:
         InputError: what the user wrote is wrong; the message names it and what is possible.
@@ -59,7 +60,7 @@ def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, .
 
 
 def _apply_space(composed: DictConfig, arguments: list[str]) -> None:
-    """Sets what the space fixes, so that other keys are judged with it. InputError for a key that the space decides."""
+    """Set what the space fixes, so that other keys are judged with it. InputError for a key that the space decides."""
     chosen = OmegaConf.to_object(composed.space)
     assert isinstance(chosen, SpaceConfig)
     space = chosen.build()
@@ -77,7 +78,7 @@ def _apply_space(composed: DictConfig, arguments: list[str]) -> None:
 
 
 def compose_config(arguments: list[str]) -> DictConfig:
-    """Hydra's composition of config.yaml with the overrides. InputError as `load`."""
+    """Let Hydra compose config.yaml with the overrides. InputError as `load`."""
     _parse(arguments)
     try:
         with initialize_config_module(CONF, version_base="1.3"):
@@ -87,17 +88,17 @@ def compose_config(arguments: list[str]) -> DictConfig:
 
 
 def composed_text(arguments: list[str]) -> str:
-    """The composed configuration as YAML. InputError as `load`."""
+    """Return the composed configuration as YAML. InputError as `load`."""
     return OmegaConf.to_yaml(compose_config(arguments))
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:
-    """space.fix.X= and space.range.X= as the additions that they are to Hydra; the last of two counts."""
+    """Write space.fix.X= and space.range.X= as Hydra's additions (++); the last of two counts."""
     return [f"++{text}" if text.startswith(OPEN_KEYS) else text for text in arguments]
 
 
 def check_possible(arguments: list[str], origin: Path, possible: tuple[str, ...] = FOLLOWS) -> None:
-    """InputError for an override of what `origin` has fixed."""
+    """Raise InputError for an override of a key that `origin` has fixed."""
     for text in arguments:
         if not text.lstrip("+~").startswith(possible):
             raise InputError(
@@ -158,19 +159,19 @@ def _check(parsed: Override, text: str) -> None:
 
 @cache
 def groups() -> dict[str, list[str]]:
-    """The config groups (data, space, cluster) with what can be chosen: the YAML files below sweep/config/conf."""
+    """List the choices of each config group (data, space, cluster): the YAML files below sweep/config/conf."""
     folders = [folder for folder in files(CONF).iterdir() if folder.is_dir() and not folder.name.startswith("_")]
     return {folder.name: sorted(file.name.removesuffix(".yaml") for file in folder.iterdir()) for folder in folders}
 
 
 @cache
 def known_keys() -> list[str]:
-    """Every key of the configuration, inner ones included; groups are among them."""
+    """List every key of the configuration, inner ones and groups included."""
     return list(leaves(to_plain(AppConfig()), inner=True))
 
 
 def completions(word: str) -> list[str]:
-    """What a half-written KEY=VALUE can become: up to the next dot of a key, or the values of a closed choice."""
+    """Complete a half-written KEY=VALUE: a key up to its next dot, or the values of a closed choice."""
     key, equals, value = word.partition("=")
     if equals:
         return [f"{key}={choice}" for choice in _choices(key) if choice.startswith(value)]
@@ -197,14 +198,14 @@ def _up_to_dot(name: str, start: int) -> str:
 
 
 def _explain(error: BaseException, arguments: list[str]) -> str:
-    """What Hydra or OmegaConf has against a value, with the word of the command line that holds it."""
+    """Phrase an error of Hydra or OmegaConf, beginning with the word of the command line that caused it."""
     key = _key_of(error)
     given = next((text for text in arguments if text.lstrip("+").startswith(f"{key}=")), None)
     return f"{given}: {_first_line(str(error))}" if given else _said(error)
 
 
 def _said(error: BaseException) -> str:
-    """The message with its key."""
+    """Phrase an error of OmegaConf, beginning with its key."""
     key, message = _key_of(error), _first_line(str(error))
     return message if not key or message.startswith(key) else f"{key}: {message}"
 

@@ -4,11 +4,11 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from odenet.config import ExperimentConfig, from_plain, to_plain
+from odenet.training.config import ExperimentConfig, from_plain, to_plain
 
 
 def override(experiment: ExperimentConfig, params: dict[str, Any]) -> ExperimentConfig:
-    """The experiment with dotted names set, e.g. {"model.scheme": "rk4"}: the one place where names meet types.
+    """Set dotted names of an experiment, e.g. {"model.scheme": "rk4"}: the one place where names meet types.
 
     Raises:
         ValueError: an unknown name, a wrong type, or a combination that cannot be.
@@ -27,7 +27,7 @@ def override(experiment: ExperimentConfig, params: dict[str, Any]) -> Experiment
 
 
 def suggestion(key: str, known: list[str]) -> str:
-    """What was probably meant, by spelling of the whole name or of its last part."""
+    """Suggest the keys probably meant, judged by spelling of the whole name or of its last part."""
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     tail = key.rsplit(".", 1)[-1]
     near += [name for name in known if name.rsplit(".", 1)[-1] == tail and name not in near]
@@ -38,7 +38,7 @@ def suggestion(key: str, known: list[str]) -> str:
 
 
 def leaves(plain: dict[str, Any], prefix: str = "", *, inner: bool = False) -> Iterator[str]:
-    """The dotted names of all values of a nested dictionary; `inner`: those of its dictionaries, too."""
+    """Yield the dotted names of all values of a nested dictionary; with `inner`, also those of its dictionaries."""
     for key, value in plain.items():
         if isinstance(value, dict):
             if inner:
@@ -49,7 +49,7 @@ def leaves(plain: dict[str, Any], prefix: str = "", *, inner: bool = False) -> I
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
+    """Flatten nested mappings to one with dotted keys."""
     entries: dict[str, Any] = {}
     for key, value in nested.items():
         entries |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

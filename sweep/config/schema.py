@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from odenet.config import ExperimentConfig, RuntimeConfig
-from odenet.terms import Device, Scheme
+from odenet.enums import Device, Scheme
+from odenet.training.config import ExperimentConfig, RuntimeConfig
 from search_spaces import SPACES, Space
 from sweep.config.overrides import flat
 from sweep.config.search_config import SearchConfig, check_path
@@ -23,7 +23,7 @@ SHARE_UNITS = 10_000  # Ray counts a GPU in ten-thousandths
 
 
 class ClusterKind(Enum):
-    """Where trials run: on a Ray that lives as long as the command, or on one that runs already."""
+    """The place where trials run: a Ray that lives as long as the command, or one that runs already."""
 
     local = "local"
     address = "address"
@@ -31,7 +31,7 @@ class ClusterKind(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class ClusterConfig:
-    """Which Ray to use.
+    """The choice of a Ray cluster.
 
     Raises:
         ValueError: an option that belongs to the other kind, or a number that cannot be.
@@ -62,7 +62,7 @@ class ClusterConfig:
 
 @dataclass(kw_only=True, slots=True)
 class Resources:
-    """What one trial gets.
+    """The CPUs and GPUs that one trial gets.
 
     Raises:
         ValueError: a number that Ray cannot give.
@@ -83,7 +83,7 @@ class Resources:
 
 @dataclass(kw_only=True, slots=True)
 class SweepRuntime(RuntimeConfig):
-    """Where results go and what one trial gets of the cluster."""
+    """The directory of the results, and the resources of a trial."""
 
     runs_dir: str = "runs"
     resources: Resources = field(default_factory=Resources)
@@ -99,20 +99,21 @@ class SweepRuntime(RuntimeConfig):
             )
 
     def for_training(self) -> RuntimeConfig:
-        """What odenet knows of it."""
+        """Return the part of this configuration that odenet uses."""
         return RuntimeConfig(**{f.name: getattr(self, f.name) for f in fields(RuntimeConfig)})
 
 
 @dataclass(kw_only=True, slots=True)
 class SpaceConfig:
-    """What is searched: a space by name; space.fix.KEY=x fixes a parameter of it, space.range.KEY=[a,b] narrows one."""
+    """The choice of a search space by name; space.fix.KEY=x fixes one of its parameters, space.range.KEY=[a,b] narrows
+    it."""
 
     name: str = "continuous"
     fix: dict[str, Any] = field(default_factory=dict)
     range: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> Space:
-        """Raises ValueError: unknown space or parameter, value or range outside the space's."""
+        """Build the space. ValueError: unknown space or parameter, or a value or range outside the space's."""
         if self.name not in SPACES:
             raise ValueError(f"space.name={self.name} is no search space; possible are {', '.join(SPACES)}.")
         return SPACES[self.name].fix(flat(self.fix)).narrow(flat(self.range))
@@ -120,7 +121,8 @@ class SpaceConfig:
 
 @dataclass(kw_only=True, slots=True)
 class FinalConfig:
-    """Confirm: the `top` trials are retrained over `confirm_seeds`. Final: the crowned one over `seeds` fresh seeds."""
+    """The numbers of retrained networks: the `top` trials over `confirm_seeds`, then the crowned one over `seeds` fresh
+    seeds."""
 
     top: int = 3
     confirm_seeds: int = 3
@@ -134,7 +136,7 @@ class FinalConfig:
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """What the final checkpoints are tested on."""
+    """The schemes, steps and images with which the final networks are tested."""
 
     schemes: list[Scheme] = field(default_factory=lambda: [Scheme.euler, Scheme.midpoint, Scheme.heun, Scheme.rk4])
     step_factors: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0])  # of the trained steps
@@ -150,7 +152,7 @@ class EvaluateConfig:
 
 @dataclass(kw_only=True, slots=True)
 class StudyConfig:
-    """Sweeps compared on equal terms: every family on every draw of the data."""
+    """The sweeps of a study, compared on equal terms: every family on every draw of the data."""
 
     families: list[str] = field(default_factory=lambda: ["resnet", "continuous"])
     draws: list[int] = field(default_factory=lambda: [0, 1, 2])
@@ -168,7 +170,7 @@ class StudyConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ReplayConfig:
-    """A recorded search simulated: on so many workers at once, and so often, each time from another seed."""
+    """The simulation of a recorded search: the number of workers, and of repeats, each from another seed."""
 
     workers: int = 4
     repeats: int = 5
@@ -180,7 +182,7 @@ class ReplayConfig:
 
 
 def _is_address(uri: str) -> bool:
-    """Whether it is http, with a host, a possible port and no blanks or control characters."""
+    """Tell whether it is http, with a host, a possible port and no blanks or control characters."""
     try:
         parts = urlsplit(uri)
         return (
@@ -196,7 +198,7 @@ def _is_address(uri: str) -> bool:
 
 @dataclass(kw_only=True, slots=True)
 class TrackingConfig:
-    """MLflow. `uri` None: a sqlite file in the run directory; else an MLflow server's http address."""
+    """The MLflow store. `uri` None: a sqlite file in the run directory; else an MLflow server's http address."""
 
     uri: str | None = None
     port: int = 5000  # of `sweep ui`, on loopback; the next one is Optuna's dashboard
@@ -213,7 +215,7 @@ class TrackingConfig:
 
 @dataclass(kw_only=True, slots=True)
 class AppConfig(ExperimentConfig):
-    """Everything a stage can be told."""
+    """The whole configuration of the command `sweep`."""
 
     runtime: SweepRuntime = field(default_factory=SweepRuntime)
     space: SpaceConfig = field(default_factory=SpaceConfig)
@@ -227,20 +229,20 @@ class AppConfig(ExperimentConfig):
 
     @property
     def experiment(self) -> ExperimentConfig:
-        """What is learned, without where and how it is searched."""
+        """The experiment alone, without where and how it is searched."""
         return ExperimentConfig(**{f.name: getattr(self, f.name) for f in fields(ExperimentConfig)})
 
     def with_experiment(self, experiment: ExperimentConfig) -> "AppConfig":
         return replace(self, **{f.name: getattr(experiment, f.name) for f in fields(ExperimentConfig)})
 
     def check_device(self) -> None:
-        """Raises ValueError where trials run on this machine and runtime.device is not here."""
+        """Raise ValueError where trials run on this machine and runtime.device is not here."""
         if self.cluster.kind is ClusterKind.local:
             self.runtime.torch_device()
 
 
 def save(config: AppConfig) -> str:
-    """The text of config.yaml. Changes are accepted once: the next session asks again."""
+    """Return the text of config.yaml. `accept_changes` is not kept: the next session asks again."""
     kept = replace(config, search=replace(config.search, accept_changes=False))
     return OmegaConf.to_yaml(OmegaConf.structured(kept))
 

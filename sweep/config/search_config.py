@@ -1,4 +1,4 @@
-"""What a sweep can be told about searching: who proposes, who stops trials, what is optimized, when it ends."""
+"""The configuration of a search: sampler, scheduler, objectives, limits and budget."""
 
 import math
 from dataclasses import dataclass, field, fields
@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 
 class SamplerKind(Enum):
-    """Who proposes configurations."""
+    """The method that proposes configurations."""
 
     tpe = "tpe"
     random = "random"
@@ -18,7 +18,7 @@ class SamplerKind(Enum):
 
 
 class SchedulerKind(Enum):
-    """Who stops, pauses or changes trials before their last epoch."""
+    """The rule that stops, pauses or changes trials before their last epoch."""
 
     none = "none"
     asha = "asha"
@@ -29,7 +29,7 @@ class SchedulerKind(Enum):
 
 
 class Objective(Enum):
-    """What is optimized. All but accuracy and robustness are costs, and minimized."""
+    """A quantity to optimize. All but accuracy and robustness are costs, and minimized."""
 
     accuracy = "accuracy"  # mean val/accuracy of the last 5 epochs
     gflops = "gflops"  # of one image's forward pass
@@ -43,7 +43,8 @@ class Objective(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class Constraints:
-    """What a configuration must not exceed to be chosen; None: no limit. Measured when a trial is done."""
+    """The limits that a configuration must keep to be chosen; None: no limit. They are measured when a trial is
+    done."""
 
     parameters: int | None = None
     memory_mib: float | None = None  # weights, gradients, momentum and what one batch saves for the backward pass
@@ -55,14 +56,15 @@ class Constraints:
                 raise ValueError(f"search.constraints.{name}={limit}: must be above 0, or null for no limit.")
 
     def limits(self) -> dict[str, float]:
-        """Those that are set."""
+        """Return the limits that are set, by name."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: limit for name, limit in given.items() if limit is not None}
 
 
 @dataclass(kw_only=True, slots=True)
 class Budget:
-    """When no further trial is begun, besides search.trials; None: no limit. What is spent survives a restart."""
+    """The limits, besides search.trials, after which no further trial begins; None: no limit. Spending survives a
+    restart."""
 
     hours: float | None = None  # of wall clock, in all sessions
     gflops: float | None = None  # of training
@@ -84,13 +86,13 @@ class Budget:
 
     @property
     def limited(self) -> bool:
-        """Whether there is any limit."""
+        """Tell whether any limit is set."""
         return any(getattr(self, f.name) is not None for f in fields(self))
 
 
 @dataclass(kw_only=True, slots=True)
 class PopulationConfig:
-    """Population-based training: the trials are its members."""
+    """Population-based training, with the trials as members."""
 
     interval: float = 0.2  # of the epochs between two exchanges
     quantile: float = 0.25  # so many of the worst copy one of as many of the best
@@ -105,7 +107,7 @@ class PopulationConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SearchConfig:
-    """One sweep."""
+    """The search of one sweep."""
 
     trials: int = 12
     more: int = 0  # of `sweep extend`
@@ -183,7 +185,7 @@ class SearchConfig:
             raise ValueError("search.budget.plateau and search.budget.target need one objective.")
 
     def is_random(self, number: int) -> bool:
-        """Whether trial `number` belongs to the share that is proposed at random and never stopped early."""
+        """Tell whether trial `number` belongs to the share that is proposed at random and never stopped early."""
         return math.floor((number + 1) * self.random_share) > math.floor(number * self.random_share)
 
 
@@ -193,7 +195,7 @@ LONGEST_NAME = 255
 
 
 def check_path(key: str, path: str) -> None:
-    """Raises ValueError where `path` could not be the name of a file or directory, or would garble a message."""
+    """Raise ValueError where `path` could not be the name of a file or directory, or would garble a message."""
     if not path or not path.isprintable():
         raise ValueError(f"{key}={path!r} is {'no path: it has control characters' if path else 'empty'}.")
     parts = [len(part.encode()) for part in PurePath(path).parts]

@@ -12,7 +12,7 @@ from sweep.tuning.stopping import exhausted
 
 
 class Controller:
-    """Between a source of segments and the log; every call writes down what happened before it returns."""
+    """The go-between of a source of segments and the log; every call writes down what happened before it returns."""
 
     def __init__(self, source: TrialSource, log: TrialLog, interrupt: Interrupt, say: Callable[[str], None]) -> None:
         self._source, self._log, self._config = source, log, log.session.config.search
@@ -23,7 +23,7 @@ class Controller:
         self.spent = ""  # why no further trial begins
 
     def take_up(self, observers: Sequence[Observer]) -> None:
-        """Begin where what was recorded before ends; from now on these observers are told what happens."""
+        """Begin where the record ends, and tell these observers what happens from now on."""
         self._source.restore(self._log.in_order(), self._log.curves)
         self._log.attach(observers)
 
@@ -48,7 +48,7 @@ class Controller:
             self._source.segment_ended(self._log.end_waiting(number, reason))
 
     def result(self, segment: Segment, result: WorkerResult) -> bool:
-        """Hear what a worker reports; whether the segment is to go on.
+        """Hear what a worker reports, and tell whether the segment is to go on.
 
         The source hears again of an epoch that comes again: what it had decided may not have been carried out.
         """
@@ -62,7 +62,7 @@ class Controller:
         return self._source.result(segment.number, result.epoch.epoch, result.epoch.metrics.get("objective"))
 
     def segment_ended(self, segment: Segment, result: WorkerResult, ray: str) -> None:
-        """Ray is done with the segment, whose last result this is."""
+        """Hear that Ray is done with the segment, whose last result this is."""
         self._under_way.discard(segment.number)
         row = self._log.rows[segment.number]
         if result.ended is not None:
@@ -76,7 +76,7 @@ class Controller:
         self._conclude(segment, outcome, reason, ray)
 
     def segment_failed(self, segment: Segment, outcome: Outcome, reason: str) -> None:
-        """The segment's worker ended, or its code did."""
+        """Hear that the segment's worker ended, or that its code raised an exception."""
         self._under_way.discard(segment.number)
         self._conclude(segment, outcome, reason)
 
@@ -96,6 +96,6 @@ class Controller:
         self._tell_user(f"{self._log.session.name} {text}")
 
     def finish(self, reason: str) -> int:
-        """The run is over. Returns how many trials wait to be taken up again."""
+        """End the session, and return how many trials wait to be taken up again."""
         self._log.progress.finished = self._finished and not self._interrupt.stopping
         return self._log.finish(reason)

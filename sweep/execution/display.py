@@ -1,4 +1,4 @@
-"""What the user sees while trials run: a live display in a terminal, plain lines elsewhere."""
+"""The display while trials run: live in a terminal, plain lines elsewhere."""
 
 import time
 from collections import Counter
@@ -21,7 +21,7 @@ SILENT = (Outcome.running, Outcome.paused)  # a line for each of these would be 
 
 
 class ShownTrials(Observer):
-    """The trials of one sweep, on a display that several sweeps may share. `epochs`: of a whole trial."""
+    """An observer that shows one sweep's trials on a display shared with others. `epochs`: of a whole trial."""
 
     def __init__(self, display: "ProgressDisplay", epochs: int) -> None:
         self._display, self._epochs = display, epochs
@@ -46,7 +46,7 @@ class ShownTrials(Observer):
 
 
 class ProgressDisplay:
-    """Counts of outcomes, best so far, time and cost spent, time left; the running trials below."""
+    """A display of outcomes, the best trial, time and cost spent, time left, and the running trials below."""
 
     def __init__(self, console: Console, title: str, total: int) -> None:
         self._console, self._title, self._total = console, title, total
@@ -65,7 +65,8 @@ class ProgressDisplay:
         self._console.print(self.summary(), highlight=False)
 
     def update(self, row: TrialRow, epochs: int, *, heard: bool = True) -> None:
-        """Shows a trial as it is now; `epochs` is how many it has in all, `heard` False: it was so before."""
+        """Show a trial as it is now. `epochs`: how many it has in all; `heard` False: nothing new has happened to
+        it."""
         before = self._rows.get(row.trial_id)
         self._rows[row.trial_id], self._epochs[row.trial_id] = row, epochs
         changed = heard and (before is None or before.outcome is not row.outcome)
@@ -73,11 +74,11 @@ class ProgressDisplay:
             self._console.print(self._line(row), highlight=False)
 
     def say(self, text: str) -> None:
-        """A line above the live display."""
+        """Print a line above the live display."""
         self._console.print(f"  {text}", highlight=False)
 
     def summary(self) -> str:
-        """One line on everything so far."""
+        """Sum up everything so far in one line."""
         rows = self._rows.values()
         counts = Counter(row.outcome for row in rows)
         text = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])

@@ -1,4 +1,4 @@
-"""How a running sweep is stopped: by Ctrl-C once or twice, by a signal to end, or because nothing can be written."""
+"""Stopping a running sweep: by Ctrl-C once or twice, by a signal to end, or because nothing can be written."""
 
 import signal
 import threading
@@ -17,8 +17,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupt:
-    """Inside the block SIGINT and SIGTERM stop the sweep: once, running trials end after their present epoch, with a
-    checkpoint; twice, at once. Workers see it by a file."""
+    """Stop the sweep on SIGINT or SIGTERM while inside the block: the first lets running trials end after their present
+    epoch, with a checkpoint; the second ends them at once. Workers see it by a file."""
 
     def __init__(self, file: Path, say: Callable[[str], None]) -> None:
         self.file, self._say = file, say
@@ -43,7 +43,7 @@ class Interrupt:
             self.file.unlink(missing_ok=True)
 
     def stop(self, reason: str) -> None:
-        """No further segment begins, and running trials end after their epoch."""
+        """Begin no further segment, and let running trials end after their epoch."""
         self.stopping, self.reason = True, self.reason or reason
         try:
             write_text(self.file, reason)
@@ -51,7 +51,7 @@ class Interrupt:
             self.fail(error)
 
     def storage_failed(self, reason: str) -> None:
-        """A worker could not write: nothing further begins, and the session says so at its end."""
+        """Stop because a worker could not write; the session says so at its end."""
         self.storage = reason
         self.stop(reason)
 

@@ -1,11 +1,11 @@
-"""Trials that are given: a first list, then those that follow from how the first ended."""
+"""A source of given trials: a first list, then those that follow from how the first ended."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odenet.config import ExperimentConfig
+from odenet.training.config import ExperimentConfig
 from sweep.execution.segment import Segment, new_trial_id
 from sweep.execution.trial_source import FINISHED, Next, TrialSource
 from sweep.records.outcome import Outcome
@@ -14,7 +14,7 @@ from sweep.records.rows import CurveRow, Phase, TrialRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A trial that is given. `experiments`: in turn, each from an epoch on; most trials have one, from epoch 0."""
+    """A given trial. `experiments` come in turn, each from an epoch on; most trials have one, from epoch 0."""
 
     number: int
     phase: Phase
@@ -27,7 +27,7 @@ class Job:
         return self.experiments[0][1].training.epochs
 
     def segment(self, done: int, trial_id: str, folder: Path) -> Segment:
-        """The segment that follows `done` epochs."""
+        """Build the segment that follows `done` epochs."""
         ends = [*(begin for begin, _ in self.experiments[1:]), self.epochs]
         index = next((index for index, end in enumerate(ends) if done < end), len(ends) - 1)
         return Segment(
@@ -48,14 +48,14 @@ Ended = dict[int, TrialRow]  # by number: trials that ended
 
 
 class ListSource(TrialSource):
-    """Runs given jobs: a first list, then those that `follow_up` makes of how the first ended."""
+    """A source that runs given jobs: a first list, then those that `follow_up` makes of how the first ended."""
 
     def __init__(self, first: list[Job], follow_up: Callable[[Ended], list[Job]], total: int, folder: Path) -> None:
         self._jobs = {job.number: job for job in first}
         self._waiting, self._follow_up = [job.number for job in first], follow_up
         self.total, self._folder = total, folder
         self._running: set[int] = set()
-        self._told: Ended = {}
+        self._ended: Ended = {}
         self._epochs: dict[int, int] = {}
         self._ids: dict[int, str] = {}
         self._followed = False
@@ -63,15 +63,15 @@ class ListSource(TrialSource):
     def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
         for curve in curves:
             self._epochs[curve.number] = max(curve.epoch, self._epochs.get(curve.number, 0))
-        self._told = {row.number: row for row in rows if row.outcome.ended}
+        self._ended = {row.number: row for row in rows if row.outcome.ended}
         self._ids = {row.number: row.trial_id for row in rows}
-        self._waiting = [number for number in self._waiting if number not in self._told]
+        self._waiting = [number for number in self._waiting if number not in self._ended]
 
     def next(self, may_begin: bool) -> Next:  # noqa: ARG002 - the list is the budget
         if not self._waiting and not self._running and not self._followed:
-            later = self._follow_up(self._told)
+            later = self._follow_up(self._ended)
             self._jobs |= {job.number: job for job in later}
-            self._waiting = [job.number for job in later if job.number not in self._told]
+            self._waiting = [job.number for job in later if job.number not in self._ended]
             self._followed = True
         if not self._waiting:
             return None if self._running else FINISHED
@@ -87,7 +87,7 @@ class ListSource(TrialSource):
     def segment_ended(self, row: TrialRow) -> None:
         self._running.discard(row.number)
         if row.outcome.ended:
-            self._told[row.number] = row
+            self._ended[row.number] = row
         elif row.outcome is Outcome.paused:
             self._waiting.insert(0, row.number)  # its next segment
 

@@ -1,12 +1,13 @@
-"""All that MLflow is told of a sweep: its own run, and below it one run for every trial."""
+"""The MLflow runs of a sweep: its own run, and below it one run for every trial."""
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from odenet.config import to_plain
-from odenet.data import Portion, Splits
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
+from odenet.training.config import to_plain
 from search_spaces import Space
 from sweep.execution.observers import Observer
 from sweep.execution.segment import Segment
@@ -18,7 +19,7 @@ from sweep.tracking.outbox import TrackedRun
 
 
 class SweepRun:
-    """The sweep's own run, the parent of its trials': what was searched, what came of it, how each stage ended."""
+    """The sweep's own run, parent of its trials': what was searched, what was found, and how each stage ended."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._tracker, self._key = session, session.tracker, session.run_key
@@ -66,12 +67,13 @@ class SweepRun:
         self._tracker.artifact(self._key, self._session.files.rows)
 
     def end(self, status: str) -> None:
-        """`status` is MLflow's word: FINISHED, FAILED or KILLED."""
+        """End the run with MLflow's word for it: FINISHED, FAILED or KILLED."""
         self._tracker.end(self._key, status)
 
 
 class TrialRuns(Observer):
-    """The runs of the trials. A resumed sweep tells what a killed driver had recorded and not yet passed on."""
+    """An observer that keeps one MLflow run per trial. A resumed sweep adds what a killed driver had recorded and not
+    yet passed on."""
 
     def __init__(self, session: Session, splits: dict[Portion, Splits]) -> None:
         self._parent, self._tracker = session.run_key, session.tracker
@@ -117,7 +119,7 @@ class TrialRuns(Observer):
 
 
 def trial_key(row: TrialRow) -> str:
-    """What the outbox calls a trial's run."""
+    """Return the outbox's key for the run of this trial."""
     return f"{row.sweep}/{row.phase.value}-{row.number}"
 
 

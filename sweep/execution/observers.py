@@ -1,4 +1,5 @@
-"""Who is told what happens to the trials of a sweep: MLflow (`mlflow_runs`), the user (`display`), the checkpoints."""
+"""Observers of a sweep's trials: MLflow (`mlflow_runs`), the user's display (`display`), and the cleaning of
+checkpoints."""
 
 import shutil
 from collections.abc import Sequence
@@ -11,26 +12,29 @@ from sweep.records.rows import CurveRow, TrialRow
 
 
 class Observer:
-    """Told by the trial log, after it has written down what happened. A killed driver may not have come to that."""
+    """The base of all observers. The trial log tells them after it has written down; a killed driver may not have got
+    so far."""
 
     def take_up(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
-        """What earlier sessions have recorded, first of all."""
+        """Take up what earlier sessions have recorded; called first of all."""
 
     def began(self, row: TrialRow, segment: Segment) -> None:
-        """A trial begins or goes on."""
+        """Hear that a trial begins or goes on."""
 
     def epoch(self, row: TrialRow, curve: CurveRow) -> None:
-        """A trial has trained an epoch."""
+        """Hear that a trial has trained an epoch."""
 
     def stands(self, row: TrialRow, segment: Segment | None) -> None:
-        """A trial waits, or has ended. `segment` is what ended; None for a trial that waited for another one."""
+        """Hear that a trial waits or has ended. `segment` is what ended; None for a trial that waited for another
+        one."""
 
     def cut_short(self, row: TrialRow) -> None:
-        """A trial still ran when the session ended."""
+        """Hear that a trial still ran when the session ended."""
 
 
 class CheckpointCleaner(Observer):
-    """Deletes the checkpoints that nobody will need: those of a trial that ended, but the newest where it is done."""
+    """An observer that deletes checkpoints nobody will need: all of a failed trial, all but the newest of a done
+    one."""
 
     def stands(self, row: TrialRow, segment: Segment | None) -> None:
         if segment is None or not row.outcome.ended:

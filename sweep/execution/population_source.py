@@ -1,4 +1,4 @@
-"""The members of a population as a source of legs: each generation is one segment of every member."""
+"""The source of a population's segments: each generation is one segment of every member."""
 
 import shutil
 from collections.abc import Sequence
@@ -15,8 +15,9 @@ from sweep.tuning.population import exchange, generations
 
 
 class PopulationSource(TrialSource):
-    """Population-based training, in step: all members reach a generation's end before they exchange, so that what comes
-    of it is a function of seed and scores. A member's schedule is the history of the weights that it has now."""
+    """A source for population-based training in step: all members reach a generation's end before they exchange, so
+    that the result is a function of seed and scores. A member's schedule is the history of the weights that it has
+    now."""
 
     def __init__(self, trials: Trials, space: Space) -> None:
         self._trials, self._space, self.total = trials, space, trials.config.trials
@@ -46,7 +47,7 @@ class PopulationSource(TrialSource):
         self._waiting, trials.due = self._missing(), []
 
     def _missing(self) -> list[int]:
-        """Members that have not reached the end of the present generation; of the last one, those that are not done."""
+        """List the members that have not reached the end of the present generation; in the last one, those not done."""
         end, is_last = self._ends[self._generation], self._generation == len(self._ends) - 1
         members = (number for number in range(self.total) if number not in self._out)
         return [number for number in members if is_last or self._trials.epochs.get(number, 0) < end]
@@ -69,7 +70,8 @@ class PopulationSource(TrialSource):
         return replace(segment, start=start, schedule=self._schedules[number])
 
     def _meet(self) -> None:
-        """The exchange at the end of the present generation. What an interrupted one had decided is decided again."""
+        """Exchange members at the end of the present generation. What an interrupted exchange had decided is decided
+        again."""
         end = self._ends[self._generation]
         before = {number: [one for one in past if one["epoch"] < end] for number, past in self._schedules.items()}
         scores = {number: score for (number, epoch), score in self._scores.items() if epoch == end}
@@ -91,7 +93,7 @@ class PopulationSource(TrialSource):
         self._generation += 1
 
     def _inherit(self, number: int, donor: int, epoch: int) -> None:
-        """Copies the weights at once: the donor goes on and keeps only its newest."""
+        """Copy the donor's weights at once, because the donor goes on and keeps only its newest."""
         folder, source = self._trials.folder, checkpoint_file(self._trials.folder / f"{donor:06d}", epoch)
         target = inherited_file(folder / f"{number:06d}", epoch)
         if source.exists() and not target.exists():

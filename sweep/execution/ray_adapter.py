@@ -1,4 +1,4 @@
-"""Ray Tune's searcher, scheduler and callback, which pass everything on to the controllers."""
+"""The searcher, scheduler and callback of Ray Tune, which pass everything on to the controllers."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sweep.records.outcome import Outcome
 
 
 class SegmentSearcher(Searcher):
-    """Asks the controllers in turn; while one waits for results, the next is asked already."""
+    """A Ray Tune searcher that asks the controllers in turn; while one waits for results, the next is asked."""
 
     def __init__(self, controllers: list[Controller], interrupt: Interrupt) -> None:
         super().__init__()
@@ -44,21 +44,21 @@ class SegmentSearcher(Searcher):
         return None if self._open else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The scheduler has passed it on."""
+        """Do nothing: the scheduler has passed it on."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray's snapshots keep nothing of it: what is known is on disk already."""
+        """Keep nothing in Ray's snapshots: what is known is on disk already."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save."""
+        """Save nothing."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+        """Restore nothing."""
 
 
 class SegmentScheduler(FIFOScheduler):
-    """Hears every result, end and error; the controller decides."""
+    """A Ray Tune scheduler that passes on every result, end and error; the controller decides."""
 
     def __init__(self, searcher: SegmentSearcher) -> None:
         super().__init__()
@@ -91,11 +91,11 @@ class SegmentScheduler(FIFOScheduler):
             self._searcher.interrupt.fail(error)
 
     def on_trial_remove(self, _: TuneController, trial: Trial) -> None:
-        """A segment that never started, when the run is stopped: its trial is interrupted by `finish`."""
+        """Drop a segment that never started when the run is stopped; `finish` marks its trial as interrupted."""
 
 
 class Watch(Callback):
-    """Raises between two steps what went wrong inside one."""
+    """A callback that raises, between two of Ray's steps, what went wrong inside one."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
@@ -109,7 +109,7 @@ class Watch(Callback):
 
 
 def cause(trial: Trial) -> tuple[Outcome, str]:
-    """Why a segment ended in an error."""
+    """Find out why a segment ended in an error, as an outcome and a reason."""
     last = WorkerResult.from_dict(trial.last_result or {}).ended
     if last is not None and last.outcome is Outcome.code:
         return Outcome.code, last.reason
@@ -124,7 +124,7 @@ def cause(trial: Trial) -> tuple[Outcome, str]:
 
 
 def _error(trial: Trial) -> tuple[Any, str]:
-    """As Ray has just written it on this machine: `Trial.get_error` reads the copy in the run directory, made later."""
+    """Load the error that Ray has just written on this machine; `Trial.get_error` reads a copy that is made later."""
     pickled, text = trial.pickled_error_file, trial.error_file
     error = cloudpickle.loads(Path(pickled).read_bytes()) if pickled else None
     return error, Path(text).read_text() if text else ""

@@ -1,5 +1,5 @@
-"""Runs segments on Ray Tune: searching and final training both come through here, one sweep or all sweeps of a study at
-once, so that a cluster is never idle between two sweeps and worker processes start once.
+"""Run segments on Ray Tune, for searching and for final training alike; the sweeps of a study run side by side, so that
+a cluster is never idle between two of them and worker processes start once.
 
 Ray starts processes, places them and tells what became of them. It retries nothing and keeps no checkpoint: a segment
 that was lost is followed by another one.
@@ -16,7 +16,8 @@ from pathlib import Path
 import ray
 from ray import tune
 
-from odenet.data import Portion, Splits
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
 from sweep.cluster.resources import slots
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller
@@ -33,7 +34,7 @@ from sweep.execution.trial_source import TrialSource
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Trials to run for one sweep: where they come from, on what data, where they are written down."""
+    """The trials to run for one sweep: where they come from, on what data, where they are written down."""
 
     session: Session
     source: TrialSource
@@ -42,23 +43,23 @@ class Batch:
 
 
 class Work(ABC):
-    """A batch and what becomes of it."""
+    """A batch with what follows when its trials have ended."""
 
     batch: Batch
 
     @abstractmethod
     def conclude(self) -> None:
-        """Writes the results. Raises WorkError: there is nothing to go on with."""
+        """Write the results. WorkError: there is nothing to go on with."""
 
     @abstractmethod
     def stopped(self, status: str) -> None:
-        """Keeps what is done when trials were cut short; `status` is MLflow's word for it."""
+        """Keep what is done when trials were cut short; `status` is MLflow's word for it."""
 
 
 def run_works(
     works: Sequence[Work], title: str, directory: Path, trainable: type[tune.Trainable] = SegmentTrainable
 ) -> None:
-    """Runs all batches as one Ray Tune experiment, kept in `directory`, and concludes each.
+    """Run all batches as one Ray Tune experiment, kept in `directory`, and conclude each.
 
     Raises:
         Interrupted: the user stopped it; the rows written say which trials were cut short.
@@ -78,13 +79,14 @@ def run_works(
             shown = ShownTrials(display, batch.session.config.training.epochs)
             controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner()])
         failure = _fit(_tuner(batches, SegmentSearcher(controllers, interrupt), directory, trainable), interrupt)
-        waiting = _finish(controllers, interrupt.reason or "the sweep was stopped")
+        reason = interrupt.reason or "the sweep was stopped"
+        waiting = sum(controller.finish(reason) for controller in controllers)
     _raise_if_cut_short(works, failure, waiting, interrupt)
     _conclude(works)
 
 
 def _fit(tuner: tune.Tuner, interrupt: Interrupt) -> BaseException | None:
-    """Runs to the end; what went wrong."""
+    """Run Ray Tune to its end and return what went wrong, or None."""
     try:
         tuner.fit()
     except KeyboardInterrupt as error:
@@ -92,11 +94,6 @@ def _fit(tuner: tune.Tuner, interrupt: Interrupt) -> BaseException | None:
     except (ray.exceptions.RayError, tune.TuneError, StorageError, OSError, EOFError) as error:
         return interrupt.failure or error
     return interrupt.failure
-
-
-def _finish(controllers: list[Controller], reason: str) -> int:
-    """Trials that wait to be taken up again."""
-    return sum(controller.finish(reason) for controller in controllers)
 
 
 def _raise_if_cut_short(

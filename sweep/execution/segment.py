@@ -1,4 +1,4 @@
-"""A segment is a stretch of a trial, from its newest checkpoint to a later epoch; to Ray it is a trial of its own.
+"""Segments: a segment trains a trial from its newest checkpoint to a later epoch; to Ray it is a trial of its own.
 
 Whatever makes a trial go on is another segment: its promotion, an exchange of its population, a lost worker, a driver
 that was killed. The worker begins where the newest whole checkpoint in the trial's folder was written. It answers with
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from odenet.config import ExperimentConfig, from_plain, to_plain
+from odenet.training.config import ExperimentConfig, from_plain, to_plain
 from sweep.records.outcome import Outcome
 from sweep.records.rows import METRICS, Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One stretch of one trial, with what its row says of the trial."""
+    """One segment of one trial, with what the trial's row says of it."""
 
     number: int
     trial_id: str
@@ -48,7 +48,7 @@ def new_trial_id() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochResult:
-    """An epoch that was trained."""
+    """The report of one trained epoch."""
 
     epoch: int  # completed, from 1
     weights: int  # how many the network has; a refinement adds some
@@ -58,7 +58,7 @@ class EpochResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialEnded:
-    """Training ended on the worker. What was measured then is there where the outcome is done."""
+    """The end of training on a worker. What was measured then is present only where the outcome is done."""
 
     outcome: Outcome
     reason: str = ""
@@ -69,14 +69,14 @@ class TrialEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerResult:
-    """What one step of a worker reports: an epoch, the end of training, or both. `done`: the segment is over."""
+    """The result of one step of a worker: an epoch, the end of training, or both. `done`: the segment is over."""
 
     epoch: EpochResult | None = None
     ended: TrialEnded | None = None
     done: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat, as Ray wants it: metrics by their names, what was measured below footprint/."""
+        """Flatten the result for Ray: metrics by their names, what was measured below footprint/."""
         plain: dict[str, Any] = {"done": self.done}
         if self.epoch is not None:
             plain |= {**self.epoch.metrics, "epoch": self.epoch.epoch, "weights": self.epoch.weights}
@@ -90,7 +90,7 @@ class WorkerResult:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "WorkerResult":
-        """From a result of Ray's, which has further keys of its own."""
+        """Restore the result from Ray's, which has further keys of its own."""
         epoch = ended = None
         if "epoch" in plain:
             metrics = {name: plain[name] for name in METRICS if name in plain}

@@ -1,4 +1,4 @@
-"""What every stage is handed: the configuration, where its files are, and how to speak to the user and to MLflow."""
+"""The session in which a stage works: its configuration, its files, and its ways to the user and to MLflow."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ class Session:
 
     @property
     def run_key(self) -> str:
-        """The key of the sweep's own MLflow run, parent of its trials'."""
+        """The key of the sweep's own MLflow run, the parent of its trials'."""
         return self.name
 
     @property
@@ -46,7 +46,7 @@ class Session:
         return self.per_trial.get("GPU", 0.0)
 
     def member(self, config: AppConfig, part: str) -> "Session":
-        """The session of a sweep within this study."""
+        """Derive the session of a sweep within this study."""
         return replace(self, config=config, name=f"{self.name}/{part}")
 
 

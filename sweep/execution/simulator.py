@@ -1,4 +1,4 @@
-"""A sweep whose trials are recorded learning curves: the engine's sources, samplers and schedulers, and no training.
+"""Simulate a sweep on recorded learning curves: the sources, samplers and schedulers of a real one, and no training.
 
 Time is simulated. So many workers take the segments that a source hands out, each epoch takes the seconds and
 operations that it took when it was recorded, and results arrive in the order of simulated time. Starting workers,
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from odenet.config import ExperimentConfig
 from odenet.seeding import derive
+from odenet.training.config import ExperimentConfig
 from search_spaces import Choice, Float, Int, Parameter, Space
 from sweep.config.search_config import Budget, SearchConfig
 from sweep.execution.segment import Segment
@@ -42,7 +42,7 @@ class RecordedTrial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """What a finished search left behind. `curves`: in the order in which the epochs had arrived."""
+    """The tables of a finished search. `curves` are in the order in which the epochs had arrived."""
 
     space: Space
     experiment: ExperimentConfig  # around which was searched
@@ -53,7 +53,8 @@ class Recording:
 
     @property
     def trials(self) -> list[RecordedTrial]:
-        """Those that can be replayed: done ones whose every epoch is recorded, and those that ended by themselves."""
+        """The trials that can be replayed: done ones whose every epoch is recorded, and those that ended by
+        themselves."""
         curves: dict[int, list[CurveRow]] = {row.number: [] for row in self.rows}
         for curve in self.curves:
             curves.setdefault(curve.number, []).append(curve)
@@ -70,7 +71,7 @@ class Recording:
 
 
 class Archive:
-    """RecordedTrial trials, each given away once: to a proposal, the nearest one that is left.
+    """Recorded trials, each given away once: a proposal gets the nearest one that is left.
 
     Near is what Gower's distance says (1971, doi 10.2307/2528823): the sum over the searched keys of |difference| in
     parts of the range, of its logarithm where the key is searched so; of 0 or 1 for options; of 1 where only one of
@@ -85,7 +86,7 @@ class Archive:
         self._given: dict[int, RecordedTrial] = {}
 
     def of(self, number: int, parameters: Mapping[str, Any]) -> RecordedTrial:
-        """The recorded trial that stands for trial `number`, the same one each time."""
+        """Return the recorded trial that stands for trial `number`, the same one each time."""
         if number not in self._given:
             distance = np.where(self._left, self._distances(self._point(parameters)), np.inf)
             nearest = int(distance.argmin())
@@ -134,12 +135,12 @@ class Simulation:
     _order: int = 0  # of events at the same time
 
     def run(self) -> None:
-        """To the end of the search."""
+        """Run to the end of the search."""
         while self.advance():
             pass
 
     def advance(self) -> bool:
-        """Until the next epoch of any trial ends, or the trial itself; False where the search is over."""
+        """Run until the next epoch of any trial ends, or the trial itself; False where the search is over."""
         self._hand_out()
         if not self._events:
             for number, reason in self.source.leftover():
@@ -163,7 +164,8 @@ class Simulation:
             self._await(segment)
 
     def _await(self, segment: Segment) -> None:
-        """A trial diverges at the end of its last recorded epoch: how far the next one came is not known."""
+        """Schedule the segment's next event. A trial diverges at the end of its last recorded epoch, because how far
+        the next one came is not known."""
         row, curve = self.rows[segment.number], self.archive.of(segment.number, segment.parameters).curve
         lasts = max(0.0, curve[row.epochs].cost_seconds - row.seconds) if row.epochs < len(curve) else 0.0
         heapq.heappush(self._events, (self.clock + lasts, self._order, segment))
@@ -177,7 +179,9 @@ class Simulation:
             return
         curve = replace(recorded.curve[done], number=number)
         self.curves.append(curve)
-        self.rows[number] = _with_epoch(self.rows[number], curve, recorded.row)
+        gpu_share = recorded.row.gpu_seconds / recorded.row.seconds if recorded.row.seconds else 0.0
+        row = with_curve(self.rows[number], curve)
+        self.rows[number] = replace(row, gpu_seconds=gpu_share * curve.cost_seconds)
         goes_on = self.source.result(number, curve.epoch, curve.objective)
         if curve.epoch == segment.epochs:
             self._done(number, recorded.row)
@@ -189,7 +193,7 @@ class Simulation:
             self._await(segment)
 
     def _done(self, number: int, recorded: TrialRow) -> None:
-        """What was measured at its end is as recorded, too."""
+        """End a trial as done, with the objectives and constraints that were recorded."""
         row = self.rows[number]
         measured = replace(row, objectives=recorded.objectives, constraints=recorded.constraints)
         self.rows[number] = replace(measured, feasible=recorded.feasible)
@@ -201,7 +205,7 @@ class Simulation:
 
 
 def _begun(recorded: TrialRow, segment: Segment) -> TrialRow:
-    """The recorded trial as it was before its first epoch, under the proposal's number and parameters."""
+    """Reset the recorded trial to before its first epoch, under the proposal's number and parameters."""
     before = replace(recorded, objective=None, epochs=0, gflops=0.0, seconds=0.0, rate_evaluations=0, gpu_seconds=0.0)
     unmeasured = replace(before, objectives={}, constraints={}, feasible=True, legs=0)
     return replace(
@@ -214,13 +218,8 @@ def _begun(recorded: TrialRow, segment: Segment) -> TrialRow:
     )
 
 
-def _with_epoch(row: TrialRow, curve: CurveRow, recorded: TrialRow) -> TrialRow:
-    gpu_share = recorded.gpu_seconds / recorded.seconds if recorded.seconds else 0.0
-    return replace(with_curve(row, curve), gpu_seconds=gpu_share * curve.cost_seconds)
-
-
 def simulation(recording: Recording, search: SearchConfig, workers: int) -> Simulation:
-    """The recorded search under another configuration, ready to run. More trials than can be replayed are not begun.
+    """Prepare the recorded search under another configuration. More trials than can be replayed are not begun.
 
     Raises:
         ValueError: the scheduler would never compare trials, or the sampler cannot search the space.
@@ -237,7 +236,7 @@ def simulation(recording: Recording, search: SearchConfig, workers: int) -> Simu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What a search came to."""
+    """The totals of a search."""
 
     trials: int  # begun
     outcomes: Counter[Outcome]
@@ -249,7 +248,7 @@ class Tally:
 
 
 def replayed(recording: Recording, search: SearchConfig, workers: int, repeats: int) -> list[Tally]:
-    """As many replays, from search.seed and from seeds derived of it.
+    """Replay the recorded search `repeats` times: first from search.seed, then from seeds derived from it.
 
     Raises:
         ValueError: as `simulation`.
@@ -265,7 +264,8 @@ def replayed(recording: Recording, search: SearchConfig, workers: int, repeats: 
 
 
 def as_it_was(recording: Recording, workers: int) -> Tally:
-    """The recorded search itself; the wall clock is of its trials one after another, whenever a worker is free."""
+    """Sum up the recorded search itself; its wall clock is that of its trials one after another, whenever a worker is
+    free."""
     free = [0.0] * workers
     for row in recording.rows:
         heapq.heapreplace(free, free[0] + row.seconds)

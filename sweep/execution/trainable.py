@@ -1,4 +1,4 @@
-"""A segment as Ray Tune sees it: a Trainable that pulls one report of `Training` per step; it knows no MLflow."""
+"""The Ray Tune Trainable of a segment: it pulls one report of `Training` per step and knows no MLflow."""
 
 import errno
 import signal
@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from ray import tune
 
-from odenet.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
-from odenet.config import RuntimeConfig
-from odenet.data import Portion, Splits
-from odenet.evaluation import manifestations
-from odenet.footprint import footprint
-from odenet.optim import OptimizerKind
-from odenet.training import Diverged, Report, Training
-from odenet.transfer import transfer
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
+from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
+from odenet.training.config import RuntimeConfig
+from odenet.training.evaluation import manifestations
+from odenet.training.footprint import footprint
+from odenet.training.loop import Diverged, Report, Training
+from odenet.training.optim_config import OptimizerKind
+from odenet.training.transfer import transfer
 from sweep.config.schema import EvaluateConfig
 from sweep.execution.segment import EpochResult, Segment, TrialEnded, WorkerResult
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
@@ -29,7 +30,7 @@ STORAGE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO)
 
 
 class TrialFailed(RuntimeError):
-    """Ends a segment in Ray's eyes as an error; the outcome was reported in the result before."""
+    """The segment failed, which Ray is to see as an error; the outcome was reported in the result before."""
 
 
 class OutOfTime(Exception):
@@ -38,7 +39,7 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What all segments of one sweep have in common."""
+    """The settings that all segments of one sweep share."""
 
     splits: dict[Portion, Splits]
     tables: EvaluateConfig
@@ -47,7 +48,7 @@ class Orders:
 
 
 class SegmentTrainable(tune.Trainable):
-    """`config` holds a segment, and in `batch` whose orders it is under.
+    """Train a segment: `config` holds the segment, and in `batch` the index of the orders that it is under.
 
     Processes are reused, so nothing is kept between segments. A step's result is a `WorkerResult`. After a checkpoint
     was loaded the report of its epoch comes first: whoever asked for the segment may not have heard of it.
@@ -62,7 +63,7 @@ class SegmentTrainable(tune.Trainable):
         torch.set_num_threads(int(self.trial_resources.required_resources["CPU"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begins another segment in this process; called by Tune, and first by setup."""
+        """Begin another segment in this process; called by Tune, and first by `setup`."""
         self._segment, self._orders = Segment.from_dict(new_config["segment"]), self._all_orders[new_config["batch"]]
         self._experiment = self._segment.experiment
         self._training: Training | None = None
@@ -81,7 +82,7 @@ class SegmentTrainable(tune.Trainable):
             return WorkerResult(ended=ended, done=not self._failed).to_dict()
 
     def _ended(self, error: Exception) -> TrialEnded:
-        """What ended training, as the one who asked for the segment wants to know it."""
+        """Classify the exception that ended training."""
         if isinstance(error, Diverged):
             return TrialEnded(outcome=Outcome.diverged, reason=str(error))
         if isinstance(error, torch.OutOfMemoryError):
@@ -95,7 +96,8 @@ class SegmentTrainable(tune.Trainable):
     def _advance(self) -> WorkerResult:
         report = None
         if self._training is None:
-            self._training = self._begin()
+            data = self._orders.splits[self._experiment.data.portion]
+            self._training = Training(self._experiment, self._runtime, data=data, checkpoint=self._found())
             report = self._training.last
         if report is None:
             report = next(self._training)
@@ -132,12 +134,8 @@ class SegmentTrainable(tune.Trainable):
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> Training:
-        data = self._orders.splits[self._experiment.data.portion]
-        return Training(self._experiment, self._runtime, data=data, checkpoint=self._found())
-
     def _found(self) -> Checkpoint | None:
-        """The newest whole checkpoint of this experiment; else of the one that it goes on from."""
+        """Load the newest whole checkpoint of this experiment, else the one that the segment goes on from."""
         whole, damaged = [], []
         for file in checkpoint_files(Path(self._segment.folder)):
             try:
@@ -156,7 +154,7 @@ class SegmentTrainable(tune.Trainable):
         return transfer(found, self._experiment)
 
     def _keep(self, epoch: int) -> None:
-        """Saves this epoch where it is due, and drops what is older than the one before."""
+        """Save this epoch where it is due, and delete checkpoints older than the one before."""
         folder, segment = Path(self._segment.folder), self._segment
         if not (
             epoch % self._orders.checkpoint_every == 0
@@ -171,13 +169,13 @@ class SegmentTrainable(tune.Trainable):
             old.unlink(missing_ok=True)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Ray keeps none."""
+        """Save nothing: Ray keeps no checkpoints."""
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
-        """Interrupts what runs inside when the trial's time is up; the seconds of former segments count."""
+        """Interrupt what runs inside when the trial's time is up; the seconds of former segments count."""
         if self._orders.seconds is None:
             yield
             return

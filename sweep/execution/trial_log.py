@@ -1,4 +1,4 @@
-"""What happens to the trials of one sweep, written down as it happens, so that any moment is a good one to be killed.
+"""Write down what happens to the trials of one sweep as it happens, so that a kill at any moment loses nothing.
 
 ledger.csv and curves.csv are append-only: a line whenever a trial begins, waits or ends, and one for every epoch. They
 are the truth; trials.csv follows, and so do the observers, which are told after it was written down.
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from odenet.config import identity
-from odenet.data import Portion, Splits
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
+from odenet.training.config import identity
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.execution.observers import Observer
 from sweep.execution.segment import EpochResult, Segment, TrialEnded
@@ -28,7 +29,7 @@ class TrialLog:
     """The rows of one sweep: of its search, or of its final phases."""
 
     def __init__(self, session: Session, files: SweepFiles, splits: dict[Portion, Splits]) -> None:
-        """Read what an earlier session has recorded. InputError: a file of it is damaged."""
+        """Read what an earlier session has recorded. InputError: one of its files is damaged."""
         self.session, self.files, self._splits = session, files, splits
         self.progress = SweepProgress.read(files.progress)
         self.curves = recorded(files.curves, CurveRow)
@@ -47,9 +48,10 @@ class TrialLog:
     # --- what happens -------------------------------------------------------------------------------------------------
 
     def begin(self, segment: Segment) -> None:
-        """A segment is about to run: its trial's first, or another."""
+        """Record that a segment is about to run, its trial's first or another."""
         known = self.rows.get(segment.number)
-        row = first_row(self.session, segment, self._data_hash(segment)) if known is None else known
+        data_hash = self._splits[segment.experiment.data.portion].hash
+        row = first_row(self.session, segment, data_hash) if known is None else known
         row = replace(
             row, outcome=Outcome.running, reason="", ray="RUNNING", legs=row.legs + 1, schedule=segment.schedule
         )
@@ -58,7 +60,7 @@ class TrialLog:
             observer.began(row, segment)
 
     def epoch(self, segment: Segment, result: EpochResult) -> bool:
-        """Write an epoch down; False where it was before, by a worker that was lost."""
+        """Record an epoch; False where a worker that was lost had reported it before."""
         row = self.rows[segment.number]
         if result.weights != row.model_parameters:  # its first epoch, or it was refined
             row = self.rows[segment.number] = replace(row, model_parameters=result.weights)
@@ -76,7 +78,7 @@ class TrialLog:
         return True
 
     def stand(self, segment: Segment, outcome: Outcome, reason: str, ray: str) -> TrialRow:
-        """A segment ended, and this is how the trial stands now."""
+        """Record how a trial stands now that its segment has ended."""
         row = replace(self.rows[segment.number], outcome=outcome, reason=reason, ray=ray)
         self._note(row)
         for observer in self._observers:
@@ -85,19 +87,20 @@ class TrialLog:
 
     def measured(self, number: int, ended: TrialEnded, config: SearchConfig) -> None:
         """Write down what a trial that is done has measured at its end."""
-        for table in [ManifestationRow(number=number, **table) for table in ended.manifestations]:
+        for measured in ended.manifestations:
+            table = ManifestationRow(number=number, **measured)
             if (table.number, table.scheme, table.steps) not in self._tables:
                 append_row(self.files.manifestations, table)
         limits, row = config.constraints.limits(), self.rows[number]
-        measured = {name: float(ended.footprint[name]) for name in limits}
+        footprint = {name: float(ended.footprint[name]) for name in limits}
         values = {}
         if len(config.objectives) > 1:
             values = {one.value: objective_value(one, row, ended) for one in config.objectives}
-        within = all(measured[name] <= limit for name, limit in limits.items())
-        self.rows[number] = replace(row, objectives=values, constraints=measured, feasible=within)
+        within = all(footprint[name] <= limit for name, limit in limits.items())
+        self.rows[number] = replace(row, objectives=values, constraints=footprint, feasible=within)
 
     def end_waiting(self, number: int, reason: str) -> TrialRow:
-        """A trial that waits will not go on."""
+        """Record that a waiting trial will not go on."""
         row = replace(self.rows[number], outcome=Outcome.pruned, reason=reason)
         self._note(row)
         for observer in self._observers:
@@ -126,9 +129,6 @@ class TrialLog:
     def _running(self) -> list[TrialRow]:
         return [row for row in self.rows.values() if row.outcome is Outcome.running]
 
-    def _data_hash(self, segment: Segment) -> str:
-        return self._splits[segment.experiment.data.portion].hash
-
     def _note(self, row: TrialRow) -> None:
         append_row(self.files.ledger, row)
         self.rows[row.number] = row
@@ -140,7 +140,7 @@ class TrialLog:
 
 
 def recorded(file: Path, row_type: type[RowT]) -> list[RowT]:
-    """The whole rows of a table that grows; none where it is not there. InputError: it is damaged."""
+    """Read the whole rows of a table that grows; none where there is no file. InputError: it is damaged."""
     if not file.exists():
         return []
     cut_half_row(file)
@@ -148,7 +148,7 @@ def recorded(file: Path, row_type: type[RowT]) -> list[RowT]:
 
 
 def _standing(ledger: list[TrialRow], curves: list[CurveRow], gpus: float) -> dict[int, TrialRow]:
-    """How each trial stood when the last session ended, by number.
+    """Find how each trial stood when the last session ended, by number.
 
     Epochs that a killed driver left out of the ledger are in the curves; their seconds count as GPU time, too.
     """
@@ -159,16 +159,14 @@ def _standing(ledger: list[TrialRow], curves: list[CurveRow], gpus: float) -> di
             gpu_seconds = max(0.0, curve.cost_seconds - row.seconds) * gpus
             rows[curve.number] = replace(with_curve(row, curve), gpu_seconds=row.gpu_seconds + gpu_seconds)
     lost, ray = Outcome.interrupted, STATES[Outcome.interrupted].ray
-    return {
-        number: replace(row, outcome=lost, reason="its driver was lost", ray=ray)
-        if row.outcome is Outcome.running
-        else row
-        for number, row in rows.items()
-    }
+    for number, row in rows.items():
+        if row.outcome is Outcome.running:
+            rows[number] = replace(row, outcome=lost, reason="its driver was lost", ray=ray)
+    return rows
 
 
 def first_row(session: Session, segment: Segment, data_hash: str) -> TrialRow:
-    """The row of a trial that has not reported yet."""
+    """Build the row of a trial that has not reported yet."""
     experiment = segment.experiment
     return TrialRow(
         sweep=session.name,
@@ -214,7 +212,7 @@ def curve_row(number: int, result: EpochResult) -> CurveRow:
 
 
 def objective_value(objective: Objective, row: TrialRow, ended: TrialEnded) -> float:
-    """One of several objectives of a trial that is done."""
+    """Return one of several objectives of a trial that is done."""
     if objective is Objective.accuracy:
         return row.objective or 0.0
     if objective is Objective.robustness:

@@ -1,4 +1,4 @@
-"""Which trials a search runs, and how each goes on: a source hands out segments and hears what became of them.
+"""Sources of trials: a source hands out the segments of a search and hears what became of them.
 
 `list_source` has one for given trials, `population_source` one for a population. They know nothing of Ray: `controller`
 asks them for segments, and so does `simulator`, which trains nothing.
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from odenet.config import ExperimentConfig
 from odenet.seeding import derive
+from odenet.training.config import ExperimentConfig
 from sweep.config.overrides import override
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.execution.segment import Segment
@@ -22,7 +22,7 @@ from sweep.tuning.schedulers import Scheduler, refinement_epochs
 
 
 class Finished:
-    """Said in place of a segment: none will follow."""
+    """The answer, in place of a segment, that none will follow."""
 
 
 FINISHED = Finished()
@@ -30,43 +30,43 @@ Next = Segment | Finished | None  # None: not now
 
 
 class TrialSource(ABC):
-    """Asked for segments, and told of every epoch and of how each segment ended. `total`: trials in all."""
+    """A source is asked for segments, and told of every epoch and of how each segment ended. `total`: trials in all."""
 
     total: int
 
     @abstractmethod
     def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
-        """Takes up what was recorded before, first of all. Trials that have not ended come again."""
+        """Take up what was recorded before; called first of all. Trials that have not ended come again."""
 
     @abstractmethod
     def next(self, may_begin: bool) -> Next:
-        """The next segment. With `may_begin` False only trials that were under way go on, none is begun or promoted."""
+        """Return the next segment. With `may_begin` False only trials under way go on; none is begun or promoted."""
 
     @abstractmethod
     def result(self, number: int, epoch: int, objective: float | None) -> bool:
-        """Hears of an epoch; whether the trial is to go on."""
+        """Hear of an epoch, and tell whether the trial is to go on."""
 
     @abstractmethod
     def segment_ended(self, row: TrialRow) -> None:
-        """Hears how the trial stands after its segment."""
+        """Hear how the trial stands after its segment."""
 
     @abstractmethod
     def again(self, segment: Segment) -> None:
-        """The segment's worker was lost: its trial is to have another."""
+        """Give the trial another segment, because this one's worker was lost."""
 
     def leftover(self) -> list[tuple[int, str]]:
-        """Once finished: trials that still wait and will not go on, each with the reason."""
+        """List, once finished, the trials that still wait and will not go on, each with the reason."""
         return []
 
 
 def trial_seed(sweep_seed: int, number: int) -> int:
-    """The training seed of a trial: each its own, so that no configuration is judged on a lucky one alone."""
+    """Derive the training seed of a trial: each has its own, so that none is judged on a lucky one alone."""
     return derive(sweep_seed, "trial", number) % 2**31
 
 
 @dataclass(slots=True)
 class Trials:
-    """What sources of proposed trials share: where each stands."""
+    """The state of proposed trials that several sources share."""
 
     proposals: Proposals
     experiment: ExperimentConfig
@@ -88,7 +88,7 @@ class Trials:
                 self.due.append(proposal.number)
 
     def tell(self, row: TrialRow) -> None:
-        """Optuna hears how a trial stands."""
+        """Tell Optuna how a trial stands."""
         values = {Objective[name]: value for name, value in row.objectives.items()}
         if row.objective is not None:
             values[Objective.accuracy] = row.objective
@@ -116,7 +116,8 @@ class Trials:
 
 
 class SearchSource(TrialSource):
-    """Optuna proposes; a scheduler stops trials, or lets them wait at rungs until they are promoted."""
+    """A source in which Optuna proposes and a scheduler stops trials, or lets them wait at rungs until they are
+    promoted."""
 
     def __init__(self, trials: Trials, scheduler: Scheduler) -> None:
         self._trials, self._scheduler = trials, scheduler

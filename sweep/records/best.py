@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from odenet.config import ExperimentConfig, from_plain, to_plain
+from odenet.training.config import ExperimentConfig, from_plain, to_plain
 from search_spaces import Space
 from sweep.errors import InputError
 from sweep.records.files import write_text
@@ -27,8 +27,8 @@ RECORDED = ("torch", "numpy", "ray", "optuna", "mlflow")
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """An experiment as it was trained, and where it comes from. `schedule`: what a population changed in mid-training,
-    as {epoch, parameters, parent}, from epoch 0 on; empty for all others."""
+    """A complete experiment with its provenance. `schedule` lists what a population changed in mid-training, as {epoch,
+    parameters, parent} from epoch 0 on; it is empty for all other trials."""
 
     experiment: ExperimentConfig
     provenance: dict[str, Any]
@@ -36,12 +36,12 @@ class Best:
 
 
 def changed(row: TrialRow) -> list[Any]:
-    """The schedule of a trial that changed in mid-training, else nothing."""
+    """Return the schedule of a trial that changed in mid-training, and an empty list for any other trial."""
     return row.schedule if len(row.schedule) > 1 else []
 
 
 def provenance(row: TrialRow, space: Space) -> dict[str, Any]:
-    """What must be known to trace a configuration back: sweep, trial, space, code, versions, data."""
+    """Collect what traces a configuration back to its origin: sweep, trial, space, code, versions and data."""
     return {
         "sweep": row.sweep,
         "family": row.family,
@@ -60,7 +60,7 @@ def provenance(row: TrialRow, space: Space) -> dict[str, Any]:
 
 @cache
 def git_commit() -> str:
-    """The commit of the code that runs, `-dirty` where files differ from it; empty outside a checkout."""
+    """Return the commit of the code that runs, with `-dirty` where files differ from it; empty outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -84,7 +84,7 @@ def _document(best: Best) -> dict[str, Any]:
 
 
 def read_best(path: Path) -> Best:
-    """Raises InputError: not there, not YAML, of another schema version, or no valid experiment."""
+    """Read a best.yaml. InputError: it is missing, no YAML, of another schema version, or no valid experiment."""
     content = _loaded(path)
     if not isinstance(content, dict) or not {"schema", "experiment", "provenance"} <= content.keys():
         raise InputError(f"{path} is no best.yaml: it needs the keys schema, experiment and provenance.")
@@ -93,7 +93,7 @@ def read_best(path: Path) -> Best:
 
 
 def read_candidates(path: Path) -> list[Best]:
-    """The candidates of a search, the best first. InputError as `read_best`."""
+    """Read the candidates of a search, the best first. InputError as `read_best`."""
     content = _loaded(path)
     found = content.get("candidates") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(found, list) or "schema" not in content:
@@ -135,7 +135,7 @@ def _parsed(path: Path, content: dict[str, Any]) -> Best:
 
 
 def _check_schedule(path: Path, schedule: Any) -> None:
-    """Raises InputError unless it is a list of changes at growing epochs, the first at 0."""
+    """Raise InputError unless the schedule is a list of changes at growing epochs, the first at 0."""
     entries = schedule if isinstance(schedule, list) else [schedule]
     epochs: list[Any] = [entry.get("epoch") if isinstance(entry, dict) else None for entry in entries]
     if (

@@ -10,10 +10,10 @@ def checkpoint_file(folder: Path, epoch: int) -> Path:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """A trial's checkpoints, newest first."""
+    """List a trial's checkpoints, the newest first."""
     return sorted(folder.glob("epoch-*.ckpt"), reverse=True)
 
 
 def inherited_file(folder: Path, epoch: int) -> Path:
-    """Where a trial keeps the weights that it took over from another one after so many epochs."""
+    """Name the file in which a trial keeps the weights that it took over from another trial at this epoch."""
     return folder / f"inherited-{epoch:06d}.ckpt"

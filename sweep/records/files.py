@@ -11,7 +11,7 @@ from sweep.errors import StorageError
 
 @contextmanager
 def storing(path: Path, wanted: int) -> Iterator[None]:
-    """Says StorageError where the system refuses what is done to `path` inside."""
+    """Turn an OSError raised inside the block into a StorageError about `path`; `wanted` is the size in bytes."""
     try:
         yield
     except OSError as error:
@@ -23,7 +23,7 @@ def storing(path: Path, wanted: int) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file atomically: a reader sees the old file or the new one.
+    """Replace a file atomically: a reader sees either the old content or the new one.
 
     Raises:
         StorageError: it could not be written; the old one is as it was.
@@ -43,8 +43,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_line(path: Path, line: str, header: str = "") -> None:
-    """Adds a whole line, which ends in a newline, or nothing; an empty file gets `header` first. An empty line only
-    makes the file.
+    """Append a line, which ends in a newline, as a whole or not at all; an empty file gets `header` first. An empty
+    `line` only creates the file.
 
     What a killed process was writing when it died is cut off before. Several processes may append to one file.
 
@@ -70,7 +70,8 @@ def _write(descriptor: int, content: bytes) -> None:
 
 
 def cut_half_line(path: Path, whole: Callable[[bytes], int]) -> int:
-    """Cuts off what a killed process was writing, so that the file can be read; returns how many bytes that were.
+    """Cut off the unfinished end that a killed process left, so that the file can be read, and return its size in
+    bytes.
 
     `whole` finds the length of the part that is whole: `whole_lines` or `whole_rows`.
     """
@@ -91,7 +92,7 @@ def whole_lines(content: bytes) -> int:
 
 
 def whole_rows(content: bytes) -> int:
-    """As `whole_lines` for CSV, where a quoted cell may hold line ends."""
+    """Return the length of the part of a CSV file that holds whole rows; a quoted cell may contain line ends."""
     end = len(content)
     pieces = content.split(b'"')
     for place in reversed(range(len(pieces))):

@@ -1,4 +1,4 @@
-"""One command at a time works on a sweep."""
+"""Locks that let only one command at a time work on a sweep."""
 
 import fcntl
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ LOCK = "driver.lock"
 
 @contextmanager
 def alone(config: AppConfig, name: str) -> Iterator[None]:
-    """While inside no other command works on this sweep, nor, for a study, on one of its sweeps. Freed by any death.
+    """Keep other commands away from this sweep while inside the block, and for a study also from its sweeps. The system
+    frees the lock however the process dies.
 
     Raises:
         InputError: another one does.
@@ -31,7 +32,7 @@ def alone(config: AppConfig, name: str) -> Iterator[None]:
 
 
 def is_alive(directory: Path) -> bool:
-    """Whether a command is at work on the sweep or study in this run directory."""
+    """Tell whether a command is at work on the sweep or study in this run directory."""
     for place in (directory, directory.parent):
         if (place / LOCK).exists():
             with (place / LOCK).open("a") as lock:

@@ -1,11 +1,11 @@
-"""How a trial stands, and what Ray, Optuna and MLflow call it: the one table."""
+"""The outcomes of a trial, and the one table of what Ray, Optuna and MLflow call each."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Outcome(Enum):
-    """What became of a trial. Only `done` can be best; `running`, `paused` and `interrupted` are no endings."""
+    """The state of a trial. Only `done` can be best; `running`, `paused` and `interrupted` are no endings."""
 
     running = "running"
     paused = "paused"  # waits at a rung for its promotion, or for the end of the search
@@ -22,18 +22,19 @@ class Outcome(Enum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Tell whether the trial is over for good."""
         return self not in (Outcome.running, Outcome.paused, Outcome.interrupted)
 
     @property
     def retried(self) -> bool:
-        """Whether the machine failed and not the trial, so that it gets another attempt, however that was heard of."""
+        """Tell whether the machine failed and not the trial, in which case the trial gets another attempt."""
         return self in (Outcome.worker_lost, Outcome.node_lost)
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What each system is told. `at_chance`: Optuna learns chance accuracy instead of the last value."""
+    """The words of the other systems for an outcome. `at_chance`: Optuna learns chance accuracy instead of the last
+    value."""
 
     ray: str  # of the trial's last segment
     optuna: str

@@ -1,4 +1,4 @@
-"""progress.json: what a sweep has spent of wall-clock time in all its sessions, and whether its work is done."""
+"""progress.json: the wall-clock time that a sweep has spent in all its sessions, and whether its work is done."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from sweep.records.files import write_text
 
 @dataclass(slots=True)
 class SweepProgress:
-    """progress.json: wall-clock seconds of all sessions, and whether the work is done."""
+    """The content of progress.json. `wall_clock` adds the present session to the seconds of former ones."""
 
     seconds: float = 0.0  # of former sessions
     finished: bool = False
@@ -20,7 +20,7 @@ class SweepProgress:
 
     @classmethod
     def read(cls, file: Path) -> "SweepProgress":
-        """Raises InputError: damaged."""
+        """Read progress.json; start at zero where there is none. InputError: the file is damaged."""
         if not file.exists():
             return cls()
         try:

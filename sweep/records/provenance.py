@@ -1,4 +1,4 @@
-"""What a sweep began with: space, code, data. A sweep that goes on under other ones would mix two experiments."""
+"""origin.json: the space, code and data that a sweep began with. Going on under others would mix two experiments."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from odenet.data import Splits
+from odenet.data.subsets import Splits
 from search_spaces import Space
 from sweep.errors import InputError
 from sweep.records.files import write_text
@@ -17,7 +17,7 @@ VERSIONS = ("torch", "numpy", "optuna")
 
 
 def origin(space: Space, splits: Splits) -> dict[str, Any]:
-    """What must be the same for two sessions to be one sweep."""
+    """Describe what must be equal for two sessions to belong to one sweep."""
     return {
         "space": space.to_dict(),
         "data": splits.hash,
@@ -36,7 +36,7 @@ def _hash_of(package: str) -> str:
 
 
 def check_origin(file: Path, now: dict[str, Any], accept: bool) -> None:
-    """Writes the origin where there is none, compares where there is one.
+    """Write origin.json where there is none, else compare it with `now` and rewrite it.
 
     Raises:
         InputError: something differs and `accept` is False; names it. Or the file is damaged.
@@ -46,7 +46,7 @@ def check_origin(file: Path, now: dict[str, Any], accept: bool) -> None:
 
 
 def compare_origin(file: Path, now: dict[str, Any], accept: bool) -> None:
-    """As `check_origin`, and writes nothing."""
+    """Compare origin.json with `now` without writing. InputError as `check_origin`."""
     if not file.exists() or accept:
         return
     changed = list(_differences(_read(file), now))
@@ -70,8 +70,9 @@ def _read(file: Path) -> dict[str, Any]:
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     found = []
     old, new = _entries(before.get("space")), _entries(now["space"])
-    for key in [key for key in {**old, **new} if old.get(key) != new.get(key)]:
-        found.append(f"space {key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}")
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            found.append(f"space {key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}")
     if before.get("data") != now["data"]:
         found.append(f"the data's hash was {before.get('data')}, is {now['data']}")
     for part in ("code", "versions"):

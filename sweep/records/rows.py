@@ -10,7 +10,8 @@ SCHEMA = 2
 
 
 class Phase(Enum):
-    """What a trial was run for. `confirm` retrains the best of a search, `final` the crowned one on train+val."""
+    """The purpose of a trial. `confirm` retrains the best of a search, `final` retrains the crowned one on
+    train+val."""
 
     search = "search"
     confirm = "confirm"
@@ -44,7 +45,7 @@ class TrialRow:
     data_hash: str
     proposed_by: str = ""  # the sampler, or "enqueued"; empty for confirm and final
     ray: str = ""  # Ray's status of the last segment
-    legs: int = 0  # stretches of training begun: more than one after a pause, a loss or a restart
+    legs: int = 0  # segments begun, called so in old files: more than one after a pause, a loss or a restart
     objectives: dict[str, Any] = field(default_factory=dict)  # values by name, where there are several
     constraints: dict[str, Any] = field(default_factory=dict)  # measured values by name, where limits are set
     feasible: bool = True  # within the limits
@@ -125,7 +126,7 @@ class EvaluationRow:
 
 
 def ranked(rows: list[TrialRow]) -> list[TrialRow]:
-    """Trials that may be chosen, best first: done ones within all limits; ties go to the earlier trial."""
+    """Sort the trials that may be chosen, best first: done ones within all limits; ties go to the earlier trial."""
     done = [row for row in rows if row.outcome is Outcome.done and row.objective is not None and row.feasible]
     return sorted(done, key=lambda row: (-(row.objective or 0.0), row.number))
 

@@ -1,4 +1,4 @@
-"""What every stage is handed: the configuration, where its files are, and how to speak to the user and to MLflow."""
+"""The layout of a run directory: the name and place of every file in it."""
 
 import os
 import re
@@ -14,7 +14,7 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def check_name(name: str) -> str:
-    """A sweep's name, or STUDY/MEMBER for a sweep within a study.
+    """Return the name of a sweep, or STUDY/MEMBER for a sweep within a study, if it can be a directory.
 
     Raises:
         InputError: it could not be a directory of one or two levels.
@@ -47,7 +47,7 @@ class SweepFiles:
 
     @property
     def ledger(self) -> Path:
-        """How every trial stood, in order of time; the last line of a number counts."""
+        """The table to which a line is appended whenever a trial begins, waits or ends; its last line counts."""
         return self.directory / "ledger.csv"
 
     @property
@@ -60,17 +60,17 @@ class SweepFiles:
 
     @property
     def checkpoints(self) -> Path:
-        """A folder for each trial."""
+        """The directory that holds a folder of checkpoints for each trial."""
         return self.directory / "checkpoints"
 
     @property
     def origin(self) -> Path:
-        """What the sweep began with: space, code, data."""
+        """The record of the space, code and data that the sweep began with."""
         return self.directory / "origin.json"
 
     @property
     def stage(self) -> Path:
-        """Which stage was begun last."""
+        """The record of the stage that was begun last."""
         return self.directory / STAGE
 
     @property
@@ -80,12 +80,12 @@ class SweepFiles:
 
     @property
     def space(self) -> Path:
-        """What was searched, for people and MLflow; nothing reads it."""
+        """A description of the searched space for people and MLflow; nothing reads it."""
         return self.directory / "space.json"
 
     @property
     def journal(self) -> Path:
-        """The Optuna study."""
+        """The Optuna study as a journal."""
         return self.directory / JOURNAL
 
     @property
@@ -102,7 +102,7 @@ class SweepFiles:
 
     @property
     def final(self) -> "SweepFiles":
-        """Trials and curves of the phases confirm and final."""
+        """The files of the phases confirm and final."""
         return SweepFiles(self.directory / "final")
 
     @property
@@ -110,12 +110,12 @@ class SweepFiles:
         return self.directory / "final" / "crowned.yaml"
 
     def checkpoint(self, number: int) -> Path:
-        """The network that trial `number` of the final phase ended with."""
+        """Name the file with the network that trial `number` of the final phase ended with."""
         return self.directory / "final" / f"model-{number}.ckpt"
 
     @property
     def study(self) -> Path:
-        """What a study was begun with; only a study's directory has it."""
+        """The configuration that a study was begun with; only the directory of a study has it."""
         return self.directory / STUDY
 
     @property
@@ -124,12 +124,12 @@ class SweepFiles:
 
 
 def run_directory(config: AppConfig, name: str) -> Path:
-    """Absolute, because workers run elsewhere."""
+    """Return the run directory of a sweep, as an absolute path because workers run elsewhere."""
     return (Path(config.runtime.runs_dir) / check_name(name)).resolve()
 
 
 def store_directory(config: AppConfig, name: str) -> Path:
-    """Where outbox and MLflow's sqlite file are: the directory of the study, or of the sweep that is in none."""
+    """Return the directory of the outbox and of MLflow's sqlite file: that of the study, or of a sweep in no study."""
     return run_directory(config, check_name(name).split("/")[0])
 
 
@@ -143,7 +143,7 @@ def check_free(directory: Path) -> None:
 
 
 def claim_directory(directory: Path) -> None:
-    """Makes the run directory.
+    """Create the run directory of a new sweep.
 
     Raises:
         InputError: it exists already, or cannot be made.

@@ -17,7 +17,7 @@ class BegunStage(Enum):
 
     @property
     def text(self) -> str:
-        """What stage.json holds."""
+        """The content of stage.json."""
         return json.dumps({"stage": self.value}) + "\n"
 
 
@@ -26,7 +26,7 @@ def record_stage(file: Path, stage: BegunStage) -> None:
 
 
 def read_stage(file: Path) -> BegunStage | None:
-    """The stage begun last; None in a directory of a version that did not record it. InputError: damaged."""
+    """Read the stage begun last; None in a directory of a version that did not record it. InputError: damaged."""
     if not file.exists():
         return None
     try:

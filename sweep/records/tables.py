@@ -21,12 +21,12 @@ LONGEST_SHOWN = 100  # characters of a cell that cannot be read
 
 
 def write_rows(path: Path, row_type: type[RowT], rows: Iterable[RowT]) -> None:
-    """Writes a table with its header, also when there are no rows."""
+    """Write a table with its header, even when there are no rows."""
     write_text(path, "".join([_line(_header(row_type)), *(_line(_cells(row)) for row in rows)]))
 
 
 def append_row(path: Path, row: AnyRow) -> None:
-    """Adds one line to a table that grows while a sweep runs.
+    """Append one row to a table that grows while a sweep runs.
 
     Raises:
         StorageError: there is no room, or the table cannot be written; it is as it was.
@@ -35,8 +35,8 @@ def append_row(path: Path, row: AnyRow) -> None:
 
 
 def cut_half_row(path: Path) -> int:
-    """Makes a table readable whose last row a killed process or a full disk left unfinished; a table without even its
-    header is removed. Returns how many bytes were cut off."""
+    """Cut off the last row where a killed process or a full disk left it unfinished, and remove a table without even a
+    header. Return how many bytes were cut off."""
     removed = cut_half_line(path, whole_rows)
     if path.exists() and not path.stat().st_size:
         path.unlink()
@@ -44,7 +44,7 @@ def cut_half_row(path: Path) -> int:
 
 
 def read_rows(path: Path, row_type: type[RowT], *, growing: bool = False) -> list[RowT]:
-    """Reads a table back; InputError names file, line and column of what is wrong.
+    """Read a table; InputError names file, line and column of what is wrong.
 
     `growing`: one that is appended to, whose last row may be unfinished and is then left out.
     """
@@ -61,12 +61,13 @@ def read_rows(path: Path, row_type: type[RowT], *, growing: bool = False) -> lis
     if not lines or lines[0] != expected:
         found = ", ".join(lines[0]) if lines else "nothing"
         raise InputError(f"{path}: the columns must be {', '.join(expected)}; the file has {found}.")
-    parsers = _parsers(row_type)
+    hints = get_type_hints(row_type)
+    parsers = {f.name: _PARSERS.get(hints[f.name], hints[f.name]) for f in fields(row_type)}
     return [_parse(path, number, line, row_type, parsers) for number, line in enumerate(lines[1:], start=2)]
 
 
 def _whole(path: Path, content: bytes, header: bytes) -> bytes:
-    """Without the last row, where a killed process did not finish it. InputError: what is unfinished is no such row."""
+    """Drop the last row where a killed process did not finish it. InputError: the rest is no beginning of a row."""
     length = whole_rows(content)
     rest, first = content[length:], f"{SCHEMA},".encode()
     begin = first if length else header
@@ -115,11 +116,6 @@ def _parse(path: Path, number: int, line: list[str], row_type: type[RowT], parse
 
 def _short(cell: str) -> str:
     return repr(cell) if len(cell) <= LONGEST_SHOWN else f"{cell[:LONGEST_SHOWN]!r}..."
-
-
-def _parsers(row_type: type) -> dict[str, Callable[[str], Any]]:
-    hints = get_type_hints(row_type)
-    return {f.name: _PARSERS.get(hints[f.name], hints[f.name]) for f in fields(row_type)}
 
 
 def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:

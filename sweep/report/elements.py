@@ -1,8 +1,8 @@
-"""What a section is made of, and how numbers are written."""
+"""The elements of a section, and the way numbers are written."""
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is missing or to be careful with."""
+    """A remark on what is missing or to be careful with."""
 
     text: str
     kind: ClassVar[str] = "notice"
@@ -68,7 +68,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns whose title stands in `words` are set left, all others right."""
+    """A table; columns whose title stands in `words` are set left, all others right."""
 
     caption: str
     columns: Sequence[str]
@@ -101,7 +101,7 @@ class Section:
 
 
 def figure(name: str, caption: str, chart: go.Figure, height: int = 380, *, legend: bool = False) -> Figure:
-    """Gives a chart the page's look and freezes it."""
+    """Give a chart the page's look and freeze it."""
     chart.update_layout(
         template="none",
         height=height,
@@ -122,12 +122,12 @@ def figure(name: str, caption: str, chart: go.Figure, height: int = 380, *, lege
 
 
 def label(name: str) -> str:
-    """A name as plotly shows it literally: plotly reads a subset of HTML in its texts."""
+    """Escape a name so that plotly shows it literally: plotly reads a subset of HTML in its texts."""
     return html.escape(name)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction in percent."""
+    """Write a fraction in percent."""
     return NONE if value is None else f"{100 * value:.{digits}f}"
 
 
@@ -136,7 +136,7 @@ def percent_interval(interval: Interval | None) -> str:
 
 
 def points(value: float) -> str:
-    """A difference of fractions in percentage points, with its sign."""
+    """Write a difference of fractions in percentage points, with its sign."""
     rounded = round(100 * value, 1)
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
 
@@ -146,7 +146,7 @@ def points_interval(interval: Interval | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """A whole number with separators; small ones keep three digits."""
+    """Write a whole number with separators; small ones keep three digits."""
     if value is None:
         return NONE
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
@@ -157,13 +157,21 @@ def plural(number: int, noun: str) -> str:
 
 
 def listing(names: Sequence[str]) -> str:
-    """a, b and c."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
+    """Join names as in "a, b and c"."""
+    if not names:
+        return "none"
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def parameter_value(value: Any) -> str:
-    """A value of a configuration as short as it can be told."""
+    """Write a value of a configuration as shortly as possible."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def written_parameters(parameters: Mapping[str, Any]) -> str:
+    """Write parameters in alphabetical order, as in "a = 1, b = 2"."""
+    return ", ".join(f"{name} = {parameter_value(value)}" for name, value in sorted(parameters.items()))
 
 
 def _plain(value: Any) -> Any:

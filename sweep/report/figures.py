@@ -1,4 +1,4 @@
-"""Runs as dots, differences to the baseline, learning curves, and networks under other integrators."""
+"""Draw runs as dots, differences to the baseline, learning curves, and networks under other integrators."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "pentagon", "he
 
 
 def colour(study: Study, family: str) -> str:
-    """The same for a family everywhere on the page."""
+    """Return the colour of a family, the same everywhere on the page."""
     return PALETTE[study.families.index(family) % len(PALETTE)]
 
 
@@ -96,7 +96,7 @@ def differences(study: Study, results: TaskResults, name: str) -> Figure:
 
 
 def search_curves(study: Study, results: TaskResults, name: str) -> Figure:
-    """One panel per family; done, pruned and failed trials as one trace each."""
+    """Draw the search's learning curves, a panel per family; done, pruned and failed trials as one trace each."""
     titles = [label(family.name) for family in results.families]
     chart = make_subplots(1, len(titles), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
     for column, family in enumerate(results.families, start=1):
@@ -122,10 +122,10 @@ def search_curves(study: Study, results: TaskResults, name: str) -> Figure:
 
 
 def final_curves(study: Study, results: TaskResults, name: str) -> Figure:
-    """Left the confirm phase on validation, right the final phase, which has no validation images left."""
+    """Draw the confirm phase on validation (left) and the final phase, which has no validation images left (right)."""
     titles = ["confirm: validation accuracy, %", "final (train + val): training loss"]
     chart = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.08)
-    measures = ((Phase.confirm, _validation), (Phase.final, _training_loss))
+    measures = ((Phase.confirm, _validation), (Phase.final, lambda row: row.train_loss))
     runs = 0
     for column, (phase, measure) in enumerate(measures, start=1):
         for family in results.families:
@@ -158,10 +158,6 @@ def _validation(row: CurveRow) -> float | None:
     return None if row.val_accuracy is None else 100 * row.val_accuracy
 
 
-def _training_loss(row: CurveRow) -> float | None:
-    return row.train_loss
-
-
 def _bundle(
     curves: Sequence[Sequence[CurveRow]],
     measure: Callable[[CurveRow], float | None],
@@ -169,7 +165,7 @@ def _bundle(
     line: dict[str, object],
     end: str | None,
 ) -> go.Scatter:
-    """Many curves as one trace, with gaps between them; `end` marks the last epoch of each."""
+    """Draw many curves as one trace, with gaps between them; `end` marks the last epoch of each."""
     x: list[int | None] = []
     y: list[float | None] = []
     sizes: list[int] = []
@@ -186,13 +182,14 @@ def _bundle(
 
 
 def manifestations(task: TaskResults, family: Family, name: str) -> Figure | None:
-    """None when the networks were measured under nothing but what they were trained with."""
+    """Draw a family under other schemes and steps; None when it was measured only as it was trained."""
     found = manifestation_differences(family)
     if len(found) < 2:
         return None
     schemes, steps = list(dict.fromkeys(scheme for scheme, _ in found)), sorted({steps for _, steps in found})
     trained = {(row.scheme, row.steps) for s in family.sweeps for row in s.evaluations if is_trained(row)}
-    means = [[_mean_points(found.get((scheme, n))) for n in steps] for scheme in schemes]
+    cells = {key: 100 * float(np.mean(values)) for key, values in found.items()}
+    means = [[cells.get((scheme, n)) for n in steps] for scheme in schemes]
     texts = [["" if value is None else points(value / 100) for value in row] for row in means]
     largest = max(abs(value) for row in means for value in row if value is not None) or 1.0
     chart = go.Figure(
@@ -218,7 +215,3 @@ def manifestations(task: TaskResults, family: Family, name: str) -> Figure | Non
         "with more steps or a better integrator."
     )
     return figure(name, caption, chart, 170 + 44 * len(schemes))
-
-
-def _mean_points(values: Sequence[float] | None) -> float | None:
-    return None if not values else 100 * float(np.mean(values))

@@ -1,4 +1,4 @@
-"""Reads run directories. All but one table of trials may be absent; what is absent is named, with what makes it."""
+"""Read run directories. All but one table of trials may be absent; what is absent is named, with what makes it."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from odenet.config import from_plain
-from odenet.data import DataSet
+from odenet.data.config import DataSet
+from odenet.training.config import from_plain
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, read_best
@@ -31,7 +31,7 @@ OPTIONAL = ("config.yaml", "manifestations.csv")  # nothing is said where these 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What families are compared on."""
+    """The data on which families are compared."""
 
     dataset: str
     per_class: int | None
@@ -62,12 +62,12 @@ class Sweep:
 
     @property
     def crowned_candidate(self) -> int | None:
-        """Number of the search trial whose configuration was retrained, None before that."""
+        """The number of the search trial whose configuration was retrained; None before that."""
         return None if self.crowned is None else int(self.crowned.provenance["trial"])
 
 
 def load_sweeps(directories: Sequence[Path]) -> tuple[list[Sweep], list[Path]]:
-    """The sweeps in these directories, and the directories that hold one without any trial yet.
+    """Load the sweeps in these directories, and list the directories that hold one without any trial yet.
 
     Raises InputError: no directory, no sweep in one, no trial in any, a damaged file, or runs that would count twice.
     """
@@ -142,13 +142,13 @@ def _check_one_cell(directory: Path, rows: Sequence[TrialRow | EvaluationRow]) -
 
 
 def _manifestations(path: Path) -> list[ManifestationRow]:
-    """Each once: a trial whose end was lost with its driver is measured again."""
+    """Read each manifestation once: a trial whose end was lost with its driver is measured again."""
     rows = {(row.number, row.scheme, row.steps): row for row in _rows(path, ManifestationRow)}
     return list(rows.values())
 
 
 def _check_cells(path: Path, row: TrialRow) -> None:
-    """The cells that hold JSON, as far as the report reads into them."""
+    """Check the cells that hold JSON, as far as the report reads into them."""
     where = f"{path}, trial {row.number}"
     for name in row.objectives:
         if name not in Objective.__members__:
@@ -161,7 +161,9 @@ def _check_cells(path: Path, row: TrialRow) -> None:
             if not _is_number(value):
                 raise InputError(f"{where}, column {column}: {name}={value!r}: must be a finite number.")
     for entry in row.schedule:
-        if not (isinstance(entry, dict) and _is_number(entry.get("epoch")) and _is_mapping(entry.get("parameters"))):
+        if not (
+            isinstance(entry, dict) and _is_number(entry.get("epoch")) and isinstance(entry.get("parameters"), dict)
+        ):
             raise InputError(
                 f"{where}, column schedule: {entry!r}: must have epoch, a number, parameters, a mapping, and parent."
             )
@@ -171,12 +173,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
 def _search(path: Path) -> SearchConfig | None:
-    """How the sweep was searched; InputError: config.yaml does not say it."""
+    """Read the search's configuration; None where it is absent. InputError: config.yaml does not hold it."""
     if not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What tuning buys: the expected best objective against the budget, and what each sweep did, in its own order.
+"""Draw what tuning buys: the expected best objective against the budget, and what each sweep did, in its own order.
 
 The expectation holds only for trials drawn independently of each other and run to their end, that is those proposed at
 random and never stopped. A sampler's trials depend on each other: of them there is a single history.
@@ -26,7 +26,7 @@ Curve = tuple[np.ndarray, np.ndarray]  # x, and y in percent
 
 
 def random_trials(sweep: Sweep) -> list[TrialRow]:
-    """The ended trials of which an expectation can be taken: proposed at random and never to be stopped.
+    """List the ended trials of which an expectation can be taken: proposed at random and never to be stopped.
 
     A trial that might have been stopped does not count even where it survived: survivors alone would be too good.
     """
@@ -40,7 +40,8 @@ def random_trials(sweep: Sweep) -> list[TrialRow]:
 
 
 def expected_best(values: Sequence[float], k: int) -> float:
-    """Expected maximum of k of the n values drawn without replacement: sum_i C(i-1, k-1) / C(n, k) v_(i), unbiased.
+    """Compute the expected maximum of k of n values drawn without replacement: sum_i C(i-1, k-1) / C(n, k) v_(i),
+    unbiased.
 
     Source: Tang et al. 2020, arXiv 2004.13705, instead of the biased one of Dodge et al. 2019, arXiv 1909.03004.
     """
@@ -52,7 +53,7 @@ def expected_best(values: Sequence[float], k: int) -> float:
 
 
 def without_expectation(results: TaskResults) -> str | None:
-    """Says which sweeps have no tuning curve, why, and what gives one; None where all have."""
+    """Say which sweeps have no tuning curve, why, and what gives one; None where all have."""
     sweeps = [sweep for family in results.families for sweep in family.sweeps if sweep.trials]
     lacking = [sweep.name for sweep in sweeps if not random_trials(sweep)]
     if not lacking:
@@ -67,7 +68,7 @@ def without_expectation(results: TaskResults) -> str | None:
 
 
 def tuning_curves(study: Study, results: TaskResults, name: str) -> Figure | None:
-    """Expected best objective; None where no sweep of the task has random trials."""
+    """Draw the expected best objective; None where no sweep of the task has random trials."""
     chart = _panels("expected best validation objective, %", "random trials", "training GFLOP of random trials")
     counted = []
     for family in results.families:
@@ -90,7 +91,7 @@ def tuning_curves(study: Study, results: TaskResults, name: str) -> Figure | Non
 
 
 def histories(study: Study, results: TaskResults, name: str) -> Figure | None:
-    """Best so far as it happened, of the sweeps that hold other trials than random ones; None where there are none."""
+    """Draw the best so far as it happened, of the sweeps with other than random trials; None where there are none."""
     chart = _panels("best validation objective so far, %", "trials of the sweep", "training GFLOP of the sweep")
     shown = []
     for family in results.families:
@@ -110,7 +111,7 @@ def histories(study: Study, results: TaskResults, name: str) -> Figure | None:
 
 
 def _expectation(sweep: Sweep, rows: Sequence[TrialRow]) -> tuple[Curve, Curve]:
-    """Against trials and against GFLOP."""
+    """Compute the expectation against trials and against GFLOP."""
     chosen = {row.number: row.objective for row in ranked(list(rows))}
     values = [chosen.get(row.number) for row in rows]
     fractions = [chance(sweep.task) if value is None else value for value in values]
@@ -128,7 +129,7 @@ def _history(sweep: Sweep) -> tuple[Curve, Curve]:
 
 
 def _panels(measure: str, left: str, right: str) -> go.Figure:
-    """Left against the number of trials, right against what they cost."""
+    """Make two panels: left against the number of trials, right against what they cost."""
     chart = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04)
     chart.update_xaxes(title=left, row=1, col=1)
     chart.update_xaxes(title=right, rangemode="tozero", row=1, col=2)
@@ -136,7 +137,7 @@ def _panels(measure: str, left: str, right: str) -> go.Figure:
 
 
 def _add(chart: go.Figure, look: tuple[str, str], titles: Sequence[str], lines: Sequence[tuple[Curve, Curve]]) -> None:
-    """One family in both panels. look: its name and colour; titles and lines: one per draw."""
+    """Add one family to both panels. look: its name and colour; titles and lines: one per draw."""
     family, tint = look
     for column, own in enumerate(zip(*lines, strict=True), start=1):
         for title, (x, best) in zip(titles, own, strict=True):
@@ -146,7 +147,7 @@ def _add(chart: go.Figure, look: tuple[str, str], titles: Sequence[str], lines: 
 
 
 def _mean_line(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of step functions over the range in which all of them have a value."""
+    """Average step functions over the range in which all of them have a value."""
     known = [(x[np.isfinite(best)], best[np.isfinite(best)]) for x, best in lines]
     if any(len(x) == 0 for x, _ in known):
         return np.array([]), np.array([])

@@ -1,4 +1,4 @@
-"""Sections in their order, and the page around them."""
+"""Put the sections in their order, and the page around them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ COMMANDS = (
 
 
 def write_report(sweeps: Sequence[Path], output: Path, title: str) -> Path:
-    """Writes one self-contained HTML file of the sweeps in these run directories, and returns its path.
+    """Write one self-contained HTML file of the sweeps in these run directories, and return its path.
 
     Raises InputError: a directory without a sweep (names the files that are missing), a damaged file, or two
     directories that hold the same family, task and draw.
@@ -116,7 +116,7 @@ def _curves(study: Study) -> list[Block]:
 def _importances(study: Study) -> list[Block]:
     blocks: list[Block] = [Text(MEASURE)]
     for index, (results, family) in enumerate(_every_family(study)):
-        ended = _ended(family)
+        ended = sum(configuration_value(row) is not None for sweep in family.sweeps for row in sweep.trials)
         if ended < FEW:
             blocks.append(
                 Notice(f"{family.name}, {results.task}: {plural(ended, 'trial')} ended; under {FEW} this is noise.")
@@ -202,7 +202,3 @@ def _missing(study: Study, *names: str) -> list[Block]:
 
 def _every_family(study: Study) -> list[tuple[TaskResults, Family]]:
     return [(results, family) for results in study.tasks for family in results.families]
-
-
-def _ended(family: Family) -> int:
-    return sum(configuration_value(row) is not None for sweep in family.sweeps for row in sweep.trials)

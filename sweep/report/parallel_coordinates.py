@@ -1,4 +1,4 @@
-"""What the search saw of its space: every trial as a line through its parameters to its objective."""
+"""Draw what the search saw of its space: every trial as a line through its parameters to its objective."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ LOG_FROM = 30.0  # axes of positive values whose largest is this many times the 
 
 
 def parallel_coordinates(task: TaskResults, family: Family, varied: Sequence[str], name: str) -> Figure:
-    """`varied`: the parameters that took more than one value."""
+    """Draw every trial as a line through its parameters; `varied` are those that took more than one value."""
     trials = [row for sweep in family.sweeps for row in sweep.trials]
     rows = [(row, value) for row in trials if (value := configuration_value(row)) is not None]
     objective = [100 * value for _, value in rows]
@@ -40,7 +40,7 @@ def parallel_coordinates(task: TaskResults, family: Family, varied: Sequence[str
 
 
 def _axis(title: str, values: Sequence[Any]) -> dict[str, Any]:
-    """One axis: named ticks for choices, numbers otherwise."""
+    """Describe one axis: named ticks for choices, numbers otherwise."""
     if any(isinstance(value, str | bool) for value in values):
         names = sorted({str(value) for value in values if value is not None}) + ["–"] * (None in values)
         places = [names.index("–" if value is None else str(value)) for value in values]
@@ -50,13 +50,20 @@ def _axis(title: str, values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _scale(values: Sequence[float | None]) -> dict[str, Any]:
-    """Logarithmic where values span decades; what is None stands on a tick of its own below the others."""
+    """Scale an axis, logarithmic where values span decades; what is None stands on a tick of its own below the
+    others."""
     given = [value for value in values if value is not None]
     logarithmic = min(given) > 0 and max(given) / min(given) >= LOG_FROM
-    scaled = [None if value is None else math.log10(value) if logarithmic else float(value) for value in values]
+    scale = math.log10 if logarithmic else float
+    scaled = [None if value is None else scale(value) for value in values]
     known = [value for value in scaled if value is not None]
     low, high = min(known), max(known)
-    ticks = _decades(low, high) if logarithmic else sorted(set(known)) if _few_whole(given) else _even(low, high)
+    if logarithmic:
+        ticks = _decades(low, high)
+    elif len(set(given)) <= 8 and all(value == int(value) for value in given):
+        ticks = sorted(set(known))
+    else:
+        ticks = np.linspace(low, high, 5).tolist()
     texts = [parameter_value(10.0**tick if logarithmic else tick) for tick in ticks]
     below = low - 0.15 * ((high - low) or 1.0)
     if len(given) < len(values):
@@ -67,11 +74,3 @@ def _scale(values: Sequence[float | None]) -> dict[str, Any]:
 def _decades(low: float, high: float) -> list[float]:
     inner = [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
     return [low, *(power for power in inner if low + 0.3 < power < high - 0.3), high]
-
-
-def _even(low: float, high: float) -> list[float]:
-    return np.linspace(low, high, 5).tolist()
-
-
-def _few_whole(values: Sequence[float]) -> bool:
-    return len(set(values)) <= 8 and all(value == int(value) for value in values)

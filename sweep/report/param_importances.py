@@ -1,4 +1,4 @@
-"""How much each parameter alone explains of the objective: a plain measure that needs no model of the space.
+"""Measure how much each parameter alone explains of the objective, without a model of the space.
 
 Optuna's PED-ANOVA is not used: on the 12 to 60 trials of a sweep its values are mostly noise, and it shows none.
 """
@@ -28,7 +28,8 @@ MEASURE = (
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """Of one parameter, over the n trials that had it. `noise`: the 95 % quantile when objectives are shuffled."""
+    """The share that one parameter explains, over the n trials that had it. `noise`: the 95 % quantile when objectives
+    are shuffled."""
 
     parameter: str
     share: float
@@ -37,14 +38,14 @@ class Importance:
 
 
 def varied_parameters(family: Family) -> list[str]:
-    """Names that took more than one value, counting absent as a value, in alphabetical order."""
+    """List the parameters that took more than one value, counting absent as a value, in alphabetical order."""
     rows = [row.parameters for s in family.sweeps for row in s.trials if configuration_value(row) is not None]
     names = sorted({name for row in rows for name in row})
     return [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
 
 
 def importances(family: Family, names: Sequence[str]) -> list[Importance]:
-    """In the order of `names`; parameters that too few trials had are left out."""
+    """Measure the importances in the order of `names`, without parameters that too few trials had."""
     found = []
     for name in names:
         values, ranks = _pooled(family, name)
@@ -54,7 +55,7 @@ def importances(family: Family, names: Sequence[str]) -> list[Importance]:
 
 
 def explained(design: np.ndarray, ranks: np.ndarray) -> float:
-    """Adjusted R^2 of a least-squares fit, 0 where it is negative or has no degrees of freedom left.
+    """Compute the adjusted R^2 of a least-squares fit, 0 where it is negative or has no degrees of freedom left.
 
     design: (n, k), its columns spanning the constant; ranks: (n,).
     Source: Ezekiel 1930, Methods of Correlation Analysis.
@@ -68,7 +69,7 @@ def explained(design: np.ndarray, ranks: np.ndarray) -> float:
 
 
 def _pooled(family: Family, name: str) -> tuple[list[Any], np.ndarray]:
-    """The parameter's values and the objectives' ranks in (0, 1), ranked within each sweep."""
+    """Pool the parameter's values and the objectives' ranks in (0, 1), ranked within each sweep."""
     values: list[Any] = []
     ranks: list[float] = []
     for sweep in family.sweeps:

@@ -1,4 +1,4 @@
-"""Pareto fronts on validation images: of accuracy against inference cost, and of what a sweep was asked to optimize."""
+"""Draw Pareto fronts on validation images: accuracy against inference cost, and what a sweep was asked to optimize."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from sweep.config.search_config import Objective
 from sweep.records.rows import ManifestationRow, TrialRow, ranked
-from sweep.report.elements import Figure, Table, count, figure, label, listing, parameter_value, percent, plural
+from sweep.report.elements import Figure, Table, count, figure, label, listing, percent, plural, written_parameters
 from sweep.report.figures import colour
 from sweep.report.load import Sweep
 from sweep.report.results import Family, Study, TaskResults
 
+AXES = {"gflops": "GFLOP of one image's forward pass", "rate_evaluations": "rate evaluations of one forward pass"}
 DECADE = 10.0  # a cost axis that spans this is logarithmic
 BIAS = (
     "Points on a front were chosen among many measured on the same validation images, so their accuracies are biased"
@@ -37,7 +38,8 @@ class ChosenTrial:
 
 
 def front(costs: Sequence[tuple[float, ...]]) -> list[int]:
-    """Places of the points that no other equals or undercuts in all costs, by rising first cost; ties: the earlier."""
+    """Find the places of points that no other equals or undercuts in all costs, by rising first cost; ties: the
+    earlier."""
     found: list[int] = []
     for place in sorted(range(len(costs)), key=lambda one: (costs[one], one)):
         point = costs[place]
@@ -57,12 +59,12 @@ def points(family: Family) -> list[Point]:
 
 
 def point_front(found: Sequence[Point]) -> list[Point]:
-    """By rising GFLOP."""
+    """Find the front by rising GFLOP."""
     return [found[place] for place in front([(point.row.gflops, -point.row.accuracy) for point in found])]
 
 
 def inference(study: Study, results: TaskResults, name: str) -> Figure | None:
-    """Every manifestation of every done trial; None where none was measured."""
+    """Draw every manifestation of every done trial; None where none was measured."""
     chart = go.Figure()
     costs: list[float] = []
     for family in results.families:
@@ -139,7 +141,7 @@ def inference_table(results: TaskResults) -> Table:
 
 
 def objectives_of(results: TaskResults) -> list[tuple[str, ...]]:
-    """The sets of objectives of the task's sweeps that had several, each in the order of `Objective`."""
+    """List the sets of objectives of the task's sweeps that had several, each in the order of `Objective`."""
     found = {tuple(row.objectives) for f in results.families for s in f.sweeps for row in ranked(s.trials)}
     ordered = {tuple(one.value for one in Objective if one.value in names) for names in found}
     return sorted(names for names in ordered if len(names) > 1)
@@ -150,14 +152,14 @@ def choices(sweep: Sweep, names: tuple[str, ...]) -> list[ChosenTrial]:
 
 
 def choice_front(found: Sequence[ChosenTrial], names: tuple[str, ...]) -> list[ChosenTrial]:
-    """Best accuracy first."""
+    """Find the front, the best accuracy first."""
     signs = [1 if Objective[name].minimized else -1 for name in names]
     costs = [tuple(s * one.row.objectives[name] for s, name in zip(signs, names, strict=True)) for one in found]
     return [found[place] for place in front(costs)]
 
 
 def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name: str) -> Figure:
-    """One panel per objective besides accuracy; filled: on the front of its sweep."""
+    """Draw a panel per objective besides accuracy; filled: on the front of its sweep."""
     others = [other for other in names if other != Objective.accuracy.value]
     chart = make_subplots(1, len(others), shared_yaxes=True, horizontal_spacing=0.04)
     everything: list[ChosenTrial] = []
@@ -171,7 +173,7 @@ def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name:
     for column, other in enumerate(others, start=1):
         values = [one.row.objectives[other] for one in everything]
         kind = _scale(values) if Objective[other].minimized else "linear"
-        chart.update_xaxes(title=_axis(other), type=kind, row=1, col=column)
+        chart.update_xaxes(title=AXES.get(other, f"{other}, %"), type=kind, row=1, col=column)
     chart.update_yaxes(title="accuracy, %", row=1, col=1)
     caption = (
         f"{results.task}: done trials within all limits of the sweeps that optimized {listing(names)} together "
@@ -182,8 +184,9 @@ def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name:
 
 def _trials(found: Sequence[ChosenTrial], best: Sequence[ChosenTrial], other: str) -> go.Scatter:
     chosen = {id(one.row) for one in best}
+    unit = 1 if Objective[other].minimized else 100  # in percent
     return go.Scatter(
-        x=[_shown(other, one.row.objectives[other]) for one in found],
+        x=[unit * one.row.objectives[other] for one in found],
         y=[100 * one.row.objectives[Objective.accuracy.value] for one in found], mode="markers",
         marker={"size": 9, "symbol": ["circle" if id(one.row) in chosen else "circle-open" for one in found]},
         text=[f"{label(one.sweep.name)}, trial {one.row.number}" for one in found],
@@ -191,24 +194,13 @@ def _trials(found: Sequence[ChosenTrial], best: Sequence[ChosenTrial], other: st
     )  # fmt: skip
 
 
-def _axis(name: str) -> str:
-    told = {"gflops": "GFLOP of one image's forward pass", "rate_evaluations": "rate evaluations of one forward pass"}
-    return told.get(name, f"{name}, %")
-
-
-def _shown(name: str, value: float) -> float:
-    return value if Objective[name].minimized else 100 * value
-
-
 def objectives_table(results: TaskResults, names: tuple[str, ...]) -> Table:
     body = []
-    for sweep in [sweep for family in results.families for sweep in family.sweeps]:
+    for sweep in (sweep for family in results.families for sweep in family.sweeps):
         for one in choice_front(choices(sweep, names), names):
             values = one.row.objectives
             told = [count(values[n]) if Objective[n].minimized else percent(values[n]) for n in names]
-            parameters = sorted(one.row.parameters.items())
-            text = ", ".join(f"{name} = {parameter_value(value)}" for name, value in parameters)
-            body.append([sweep.name, str(one.row.number), *told, text])
+            body.append([sweep.name, str(one.row.number), *told, written_parameters(one.row.parameters)])
     columns = ["sweep", "trial", *(name.replace("_", " ") for name in names), "parameters"]
     caption = (
         f"{results.task}: the front of each sweep over {listing(names)}, best accuracy first; accuracy and robustness "

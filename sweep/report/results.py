@@ -1,4 +1,4 @@
-"""From rows to what is compared: runs by (draw, seed), families per task, differences to the baseline.
+"""Turn rows into what is compared: runs by (draw, seed), families per task, differences to the baseline.
 
 Accuracies are fractions; they become percent where they are written.
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from odenet.data import SETS, DataSet
+from odenet.data.config import DataSet
+from odenet.data.sets import SETS
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, ranked
 from sweep.report import statistics
@@ -51,13 +52,14 @@ class Family:
 
     @property
     def interval(self) -> Interval | None:
-        """Of the mean; None below two runs, which have no spread. With one draw it is over its seeds only."""
+        """The interval of the mean; None below two runs, which have no spread. With one draw it is over its seeds
+        only."""
         if len(self.runs) < 2:
             return None
         return statistics.bootstrap(self.by_draw(), np.random.default_rng(0))
 
     def final_mean(self, value: Callable[[TrialRow], float]) -> float | None:
-        """Mean over the final trainings that are done."""
+        """Average over the final trainings that are done."""
         return mean_or_none(
             value(row)
             for sweep in self.sweeps
@@ -66,13 +68,13 @@ class Family:
         )
 
     def sweep_mean(self, value: Callable[[Sweep], float | None]) -> float | None:
-        """Mean over draws of what each sweep yields."""
+        """Average over draws what each sweep yields."""
         return mean_or_none(found for found in map(value, self.sweeps) if found is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One family against the baseline; Holm's adjustment is over the families of the task."""
+    """A family against the baseline; Holm's adjustment is over the families of the task."""
 
     family: Family
     comparison: Comparison
@@ -82,12 +84,12 @@ class Difference:
 
     @property
     def delta_interval(self) -> Interval | None:
-        """None for a single pair, which has no spread."""
+        """The interval of the difference; None for a single pair, which has no spread."""
         return self.comparison.delta_interval if self.comparison.pairs > 1 else None
 
     @property
     def improvement_interval(self) -> Interval | None:
-        """None for a single pair."""
+        """The interval of the probability of improvement; None for a single pair."""
         return self.comparison.improvement_interval if self.comparison.pairs > 1 else None
 
 
@@ -106,7 +108,7 @@ class TaskResults:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """All that a report shows. `home`: the folder of the report, to which paths are relative."""
+    """The results that a report shows. `home`: the folder of the report, to which paths are relative."""
 
     sweeps: list[Sweep]
     empty: list[Path]  # directories whose first trial has not ended
@@ -119,15 +121,20 @@ class Study:
         return sorted({sweep.family for sweep in self.sweeps}, key=_baseline_first)
 
 
+def _place(sweep: Sweep) -> tuple[str, float, tuple[bool, str], int]:
+    size = math.inf if sweep.task.per_class is None else sweep.task.per_class
+    return sweep.task.dataset, size, _baseline_first(sweep.family), sweep.draw
+
+
 def build_study(sweeps: list[Sweep], empty: list[Path], home: Path) -> Study:
-    """In the order of tasks (small data first), families (baseline first) and draws."""
-    ordered = sorted(sweeps, key=lambda s: (_small_first(s.task), _baseline_first(s.family), s.draw))
+    """Arrange the results in the order of tasks (small data first), families (baseline first) and draws."""
+    ordered = sorted(sweeps, key=_place)
     tasks = list(dict.fromkeys(sweep.task for sweep in ordered))
     return Study(ordered, empty, [_results(task, [s for s in ordered if s.task == task]) for task in tasks], home)
 
 
 def chance(task: Task) -> float:
-    """Accuracy of guessing."""
+    """Return the accuracy of guessing."""
     return 1 / SETS[DataSet[task.dataset]].classes
 
 
@@ -141,12 +148,12 @@ def is_trained(row: EvaluationRow) -> bool:
 
 
 def best_objective(sweep: Sweep) -> float | None:
-    """Of the search, among done trials only."""
+    """Return the best objective of the search, among done trials only."""
     return next((row.objective for row in ranked(sweep.trials)), None)
 
 
 def configuration_value(row: TrialRow) -> float | None:
-    """The objective as statistics of configurations use it: failures at chance, None for what has not ended.
+    """Return the objective as statistics of configurations use it: failures at chance, None for what has not ended.
 
     A search trial that ran out of time counts by its last value, as a pruned one does and as its sampler was told.
     """
@@ -158,7 +165,7 @@ def configuration_value(row: TrialRow) -> float | None:
 
 
 def confirmations(sweep: Sweep) -> dict[int, list[float]]:
-    """Objectives of the confirm phase by candidate, failures at chance."""
+    """Collect the objectives of the confirm phase by candidate, failures at chance."""
     found: dict[int, list[float]] = {}
     for row in sweep.final_trials:
         value = configuration_value(row)
@@ -168,14 +175,14 @@ def confirmations(sweep: Sweep) -> dict[int, list[float]]:
 
 
 def confirmed_objective(sweep: Sweep) -> float | None:
-    """Mean of the crowned configuration in the confirm phase."""
+    """Average the crowned configuration's objectives in the confirm phase."""
     if sweep.crowned_candidate is None:
         return None
     return mean_or_none(confirmations(sweep).get(sweep.crowned_candidate, []))
 
 
 def final_runs(sweep: Sweep) -> list[FinalRun]:
-    """One per seed: measured test accuracy, on the most images measured; chance where the training failed."""
+    """List one run per seed: measured test accuracy, on the most images measured; chance where the training failed."""
     clean = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == CLEAN]
     measured = {row.seed: row.value for row in sorted(clean, key=lambda row: row.n) if is_trained(row)}
     failed = {
@@ -189,7 +196,8 @@ def final_runs(sweep: Sweep) -> list[FinalRun]:
 
 
 def manifestation_differences(family: Family) -> dict[tuple[str, int], list[float]]:
-    """By (scheme, steps): test accuracy minus the same network's at its trained manifestation, on the same images."""
+    """Compute, by (scheme, steps), test accuracy minus the same network's at its trained manifestation, on the same
+    images."""
     found: dict[tuple[str, int], list[float]] = {}
     for sweep in family.sweeps:
         rows = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == MANIFESTATION]
@@ -202,10 +210,6 @@ def manifestation_differences(family: Family) -> dict[tuple[str, int], list[floa
 
 def _is_test_accuracy(row: EvaluationRow) -> bool:
     return (row.split, row.metric, row.severity) == ("test", "accuracy", 0.0)
-
-
-def _small_first(task: Task) -> tuple[str, float]:
-    return task.dataset, math.inf if task.per_class is None else task.per_class
 
 
 def _baseline_first(name: str) -> tuple[bool, str]:
@@ -234,7 +238,7 @@ def _results(task: Task, sweeps: Sequence[Sweep]) -> TaskResults:
 
 
 def _matched(family: Family, baseline: Family) -> dict[int, np.ndarray]:
-    """Differences of runs of the same draw and seed, by draw."""
+    """Pair runs of the same draw and seed, and return their differences by draw."""
     partner = {(run.draw, run.seed): run.accuracy for run in baseline.runs}
     pairs: dict[int, list[float]] = {}
     for run in family.runs:

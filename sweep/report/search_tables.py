@@ -1,4 +1,5 @@
-"""How each sweep was searched: what was spent, who proposed what, where trials stopped, what broke a limit."""
+"""Tables of how each sweep was searched: what was spent, who proposed what, where trials stopped, what broke a
+limit."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,7 +7,7 @@ from typing import Any
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow, ranked
-from sweep.report.elements import NONE, Block, Heading, Table, Text, count, listing, parameter_value, percent
+from sweep.report.elements import NONE, Block, Heading, Table, Text, count, listing, percent, written_parameters
 from sweep.report.load import Sweep
 from sweep.report.results import FAILED, UNFINISHED, Study, best_objective
 
@@ -15,9 +16,13 @@ BEYOND = 10  # rows per sweep of trials beyond a limit; trials.csv has them all
 
 
 def blocks(study: Study) -> list[Block]:
-    """The section: tables that would be empty are left out."""
+    """Build the section; tables that would be empty are left out."""
     sweeps = [sweep for sweep in study.sweeps if sweep.trials]
-    made: list[Block] = [_methods(sweeps), _spend(sweeps)]
+    searched: dict[str, list[str]] = {}
+    for sweep in sweeps:
+        searched.setdefault(_method(sweep), []).append(sweep.name)
+    sentences = " ".join(f"Searched {method}: {listing(names)}." for method, names in searched.items())
+    made: list[Block] = [Text(sentences), _spend(sweeps)]
     for title, table in (
         ("Who proposed what", _proposers(sweeps)),
         ("Where trials stopped", _rungs(sweeps)),
@@ -27,13 +32,6 @@ def blocks(study: Study) -> list[Block]:
         if table.rows:
             made += [Heading(title), table]
     return made
-
-
-def _methods(sweeps: Sequence[Sweep]) -> Text:
-    told: dict[str, list[str]] = {}
-    for sweep in sweeps:
-        told.setdefault(_method(sweep), []).append(sweep.name)
-    return Text(" ".join(f"Searched {method}: {listing(names)}." for method, names in told.items()))
 
 
 def _method(sweep: Sweep) -> str:
@@ -66,9 +64,9 @@ def _spend(sweeps: Sequence[Sweep]) -> Table:
         ])  # fmt: skip
     money = ["money"] if prices else []
     names = [outcome.value for outcome in shown]
-    columns = ["sweep", "trials", *names, "executions", "GFLOP", "seconds", "GPU hours", *money, "best objective"]
+    columns = ["sweep", "trials", *names, "segments", "GFLOP", "seconds", "GPU hours", *money, "best objective"]
     caption = (
-        "Search trials by outcome and what they cost, per sweep. An execution is a stretch of training: a trial has "
+        "Search trials by outcome and what they cost, per sweep. A trial is trained in segments: it has "
         "more than one after a pause at a rung, a lost worker or a restart. Best objective: percent, among done trials "
         "within all limits."
     )
@@ -110,7 +108,7 @@ def _rungs(sweeps: Sequence[Sweep]) -> Table:
 
 
 def _rungs_of(sweep: Sweep) -> list[list[str]]:
-    """Empty where no trial was stopped; read from the learning curves."""
+    """Read from the learning curves where trials stopped; empty where none was."""
     last: dict[int, int] = {}
     for row in sweep.curves:
         last[row.number] = max(row.epoch, last.get(row.number, 0))
@@ -133,7 +131,7 @@ _STOPPED = (Outcome.pruned, Outcome.paused)
 
 
 def _thinned(epochs: Sequence[int]) -> list[int]:
-    """At most RUNGS of them, evenly, the last one among them."""
+    """Keep at most RUNGS of the epochs, evenly, the last one among them."""
     if len(epochs) <= RUNGS:
         return list(epochs)
     return [epochs[(place + 1) * len(epochs) // RUNGS - 1] for place in range(RUNGS)]
@@ -148,7 +146,9 @@ def _schedules(sweeps: Sequence[Sweep]) -> Table:
                 parent, parameters = entry.get("parent"), entry["parameters"]
                 changed = {name: value for name, value in parameters.items() if known.get(name, _NEW) != value}
                 origin = "itself" if parent is None or parent == row.number else f"trial {parent}"
-                body.append([sweep.name, str(row.number), str(entry["epoch"]), origin, _told(changed)])
+                body.append(
+                    [sweep.name, str(row.number), str(entry["epoch"]), origin, written_parameters(changed) or NONE]
+                )
                 known = {**known, **parameters}
     columns = ["sweep", "trial", "from epoch", "weights of", "parameters that changed"]
     caption = (
@@ -159,10 +159,6 @@ def _schedules(sweeps: Sequence[Sweep]) -> Table:
 
 
 _NEW = object()  # differs from every value, None included
-
-
-def _told(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {parameter_value(value)}" for name, value in sorted(parameters.items())) or NONE
 
 
 def _infeasible(sweeps: Sequence[Sweep]) -> Table:
@@ -183,7 +179,7 @@ def _infeasible(sweeps: Sequence[Sweep]) -> Table:
 
 
 def _measured(name: str, value: float, limit: float | None) -> str:
-    """Empty for what is within its limit."""
+    """Write a measured value that is above its limit, or has none; empty for what is within its limit."""
     if limit is None:
         return f"{name} {count(value)}"
     return f"{name} {count(value)} (limit {count(limit)})" if value > limit else ""

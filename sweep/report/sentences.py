@@ -54,7 +54,7 @@ def cost(rows: Iterable[TrialRow]) -> str:
 
 
 def equal_terms(results: TaskResults) -> str | None:
-    """Says where families did not get the same number of trials in every draw; None when they did."""
+    """Say where families did not get the same number of trials in every draw; None when they did."""
     trials = {family.name: [len(sweep.trials) for sweep in family.sweeps] for family in results.families}
     if len({tuple(sorted(numbers)) for numbers in trials.values()}) == 1:
         return None
@@ -63,7 +63,7 @@ def equal_terms(results: TaskResults) -> str | None:
 
 
 def other_baseline(results: TaskResults) -> str | None:
-    """Says which family stands in where the usual baseline is absent; None where nothing is compared."""
+    """Say which family stands in where the usual baseline is absent; None where nothing is compared."""
     name = results.baseline.name
     if name == BASELINE or len(results.families) == 1:
         return None
@@ -71,7 +71,7 @@ def other_baseline(results: TaskResults) -> str | None:
 
 
 def conclusions(results: TaskResults) -> list[str]:
-    """A sentence or two per comparison, or why there is none."""
+    """Write a sentence or two per comparison, or why there is none."""
     if len(results.families) == 1:
         return [f"On {results.task}: {results.baseline.name} is the only family here, so there is nothing to compare."]
     told = [conclusion(difference, results) for difference in results.differences]
@@ -103,7 +103,7 @@ def smallest_p(draws: int) -> str:
 
 
 def missing_files(sweeps: Sequence[Sweep], names: Sequence[str]) -> str | None:
-    """Which sweeps lack any of these files, and the command that makes them; None when all are there."""
+    """Say which sweeps lack any of these files, and the command that makes them; None when all are there."""
     lacking: dict[str, list[str]] = {}
     for name in names:
         found = [sweep.name for sweep in sweeps if name in sweep.missing]
@@ -119,7 +119,7 @@ def missing_files(sweeps: Sequence[Sweep], names: Sequence[str]) -> str | None:
 
 
 def unfinished(study: Study) -> str | None:
-    """Trials that have no result because they have not ended."""
+    """Name the trials that have no result because they have not ended."""
     rows = [row for sweep in study.sweeps for row in [*sweep.trials, *sweep.final_trials] if row.outcome in UNFINISHED]
     if not rows:
         return None
@@ -151,7 +151,7 @@ def _accuracy(family: Family) -> str:
 
 
 def _overlap(own: Family, base: Family) -> str:
-    """Nothing where an interval is missing or says nothing about other draws."""
+    """Say how intervals overlap; nothing where one is missing or says nothing about other draws."""
     one, other = own.interval, base.interval
     if one is None or other is None or min(len(own.by_draw()), len(base.by_draw())) < 2:
         return ""

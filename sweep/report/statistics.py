@@ -1,4 +1,4 @@
-"""Intervals and decisions about families of networks: the one module that uses scipy.
+"""Compute intervals and decisions about families of networks: the one module that uses scipy.
 
 Legend: `D` data draws, `S` seeds within a draw. A sample is a list of D arrays of shape (S_d,), one array per draw;
 draws may hold different numbers of seeds, and every draw weighs the same.
@@ -21,7 +21,7 @@ EXACT_FLIPS = 100_000  # up to this many sign patterns are enumerated (16 draws)
 
 
 class Verdict(Enum):
-    """What the rules fixed before the final runs let us say about a family against the baseline."""
+    """The conclusion that the rules, fixed before the final runs, allow about a family against the baseline."""
 
     better = "better"
     worse = "worse"
@@ -58,19 +58,20 @@ class Comparison:
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Sample standard deviation (n - 1); None for fewer than two values, where there is none."""
+    """Compute the sample standard deviation (n - 1); None for fewer than two values, where there is none."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def grand_mean(sample: Sequence[np.ndarray]) -> float:
-    """mean_d mean_s: draws weigh the same, however many seeds each has."""
+    """Compute mean_d mean_s: draws weigh the same, however many seeds each has."""
     return float(np.mean([np.mean(seeds) for seeds in sample]))
 
 
 def bootstrap(
     sample: Sequence[np.ndarray], generator: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval:
-    """Percentile interval of `grand_mean` by the two-level bootstrap: resample draws, then seeds within each of them.
+    """Compute the percentile interval of `grand_mean` by the two-level bootstrap: resample draws, then seeds within
+    each.
 
     Paired when the sample holds differences of matched runs. With one draw only the seeds vary, and the interval says
     nothing about other draws; with three it is nearly vacuous. Source: Davison & Hinkley 1997, section 3.8;
@@ -93,7 +94,7 @@ def bootstrap(
 
 
 def wins(differences: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """1 where the family is ahead, 0.5 for a tie, 0 behind: their grand mean is P(A > B) over matched pairs.
+    """Score 1 where the family is ahead, 0.5 for a tie, 0 behind: their grand mean is P(A > B) over matched pairs.
 
     Source: the probability of improvement of Agarwal et al. 2021 (rliable, arXiv 2108.13264), for paired runs as in
     Bouthillier et al. 2021.
@@ -102,7 +103,7 @@ def wins(differences: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def sign_flip_p(differences_D: Sequence[float]) -> float:
-    """Two-sided p of the sign-flip permutation test that draw-level differences are symmetric about 0.
+    """Compute the two-sided p of the sign-flip permutation test that draw-level differences are symmetric about 0.
 
     Exact up to 16 draws. The smallest value D draws can give is 2 / 2^D, see `smallest_p`. Source: Fisher 1935,
     The Design of Experiments, section 21.
@@ -117,12 +118,12 @@ def sign_flip_p(differences_D: Sequence[float]) -> float:
 
 
 def smallest_p(draws: int) -> float:
-    """The smallest two-sided p that `sign_flip_p` can give."""
+    """Return the smallest two-sided p that `sign_flip_p` can give."""
     return min(1.0, 2 / 2**draws)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment, in the order given. Source: Holm 1979, Scand. J. Statist. 6:65-70."""
+    """Adjust p-values by Holm's step-down rule, in the order given. Source: Holm 1979, Scand. J. Statist. 6:65-70."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(np.argsort(p_values, kind="stable")):
@@ -132,7 +133,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(delta_interval: Interval, improvement: float, improvement_interval: Interval) -> Verdict:
-    """The rule fixed before the final runs: meaningful first, then equivalent, else the data do not decide.
+    """Apply the rule fixed before the final runs: meaningful first, then equivalent, else the data do not decide.
 
     Better: P >= 0.75 and the lower bound of its interval above 0.5; worse: the mirror image. Equivalent: the interval
     of the difference lies within one point of accuracy on either side.
@@ -145,7 +146,7 @@ def verdict(delta_interval: Interval, improvement: float, improvement_interval: 
 
 
 def compare(differences: Sequence[np.ndarray], seed: int = 0) -> Comparison:
-    """Compares by differences of matched runs (family minus baseline). Fewer than 3 draws never decide anything."""
+    """Compare by differences of matched runs (family minus baseline). Fewer than 3 draws never decide anything."""
     delta_interval = bootstrap(differences, np.random.default_rng(seed))
     won = wins(differences)
     improvement, improvement_interval = grand_mean(won), bootstrap(won, np.random.default_rng(seed))
@@ -163,5 +164,5 @@ def compare(differences: Sequence[np.ndarray], seed: int = 0) -> Comparison:
 
 
 def average_ranks(values: Sequence[float]) -> np.ndarray:
-    """Ranks from 1, ties sharing their mean."""
+    """Rank values from 1, ties sharing their mean."""
     return stats.rankdata(values)

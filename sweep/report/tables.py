@@ -2,9 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import ranked
@@ -14,11 +12,11 @@ from sweep.report.elements import (
     Link,
     Table,
     count,
-    parameter_value,
     percent,
     percent_interval,
     points,
     points_interval,
+    written_parameters,
 )
 from sweep.report.load import FILES, OPTIONAL, Sweep
 from sweep.report.results import (
@@ -32,7 +30,7 @@ from sweep.report.results import (
 
 
 def trials_by_outcome(study: Study) -> Table:
-    """One row per family: what became of its search trials, and what they cost."""
+    """Count, in a row per family, what became of its search trials, and what they cost."""
     by_family = {name: [r for s in study.sweeps if s.family == name for r in s.trials] for name in study.families}
     seen = {row.outcome for rows in by_family.values() for row in rows}
     shown = [outcome for outcome in Outcome if outcome in seen]
@@ -109,7 +107,7 @@ def differences(results: TaskResults) -> Table:
 
 
 def best_configurations(study: Study) -> Table:
-    """Per sweep every confirmed candidate, best first; before confirmation the best trial of the search."""
+    """List per sweep every confirmed candidate, best first; before confirmation the best trial of the search."""
     rows = [row for sweep in study.sweeps for row in _candidates(sweep)]
     columns = [
         "sweep", "family", "draw", "trial", "search objective", "confirmed", "sd", "n", "crowned", "parameters",
@@ -141,13 +139,9 @@ def _candidates(sweep: Sweep) -> list[list[str]]:
             percent(statistics.spread(values)),
             str(len(values)),
             "crowned" if number == sweep.crowned_candidate else "",
-            _parameters(parameters[number]),
+            written_parameters(parameters[number]),
         ])  # fmt: skip
     return rows
-
-
-def _parameters(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {parameter_value(value)}" for name, value in sorted(values.items()))
 
 
 def failures(study: Study) -> Table:
@@ -164,11 +158,11 @@ def failures(study: Study) -> Table:
 
 
 def files(study: Study) -> Table:
-    """Links relative to the report, so that both can be moved together."""
+    """Link the files relative to the report, so that both can be moved together."""
     names = [*FILES, *OPTIONAL]
     rows: list[list[str | Link]] = []
     for sweep in study.sweeps:
-        home = _relative(sweep.directory, study.home)
+        home = Path(os.path.relpath(sweep.directory.resolve(), study.home.resolve())).as_posix()
         links = ["–" if name in sweep.missing else Link(name, f"{home}/{name}") for name in names]
         rows.append([sweep.name, Link(home, home), *links])
     caption = "Files of each sweep, relative to this report; the files are the source, MLflow mirrors them."
@@ -190,7 +184,7 @@ def provenance(study: Study) -> Table:
 
 
 def versions(study: Study) -> Table:
-    """Versions recorded in the configuration files; a package with several values had several."""
+    """List the versions recorded in the configuration files; a package with several values had several."""
     found: dict[str, set[str]] = {}
     for sweep in study.sweeps:
         for document in (sweep.best, sweep.crowned):
@@ -199,7 +193,3 @@ def versions(study: Study) -> Table:
     rows = [[package, ", ".join(sorted(values))] for package, values in sorted(found.items())]
     columns = ["package", "version"]
     return Table("Versions the sweeps ran with.", columns, rows, columns)
-
-
-def _relative(directory: Path, home: Path) -> str:
-    return Path(os.path.relpath(directory.resolve(), home.resolve())).as_posix()

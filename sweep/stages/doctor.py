@@ -1,4 +1,4 @@
-"""`sweep doctor`: what of this machine, or of the cluster, a sweep would stumble over. Nothing that it writes stays."""
+"""`sweep doctor`: find what of this machine, or of the cluster, would stop a sweep. Nothing that it writes stays."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from odenet.data import load_test
+from odenet.data.sets import load_test
 from sweep.cluster.connect import LONGEST_TEMPORARY, connected
 from sweep.cluster.resources import slots, trial_resources
 from sweep.config.schema import AppConfig, ClusterKind
@@ -29,7 +29,7 @@ ANSWER_SECONDS = 5
 
 
 class Level(Enum):
-    """How a check ended."""
+    """The result of a check."""
 
     ok = "ok"
     warning = "warning"  # sweeps run, but perhaps not as wanted
@@ -38,14 +38,14 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check says; a text of a warning or failure ends with what to do."""
+    """One finding of a check; the text of a warning or failure ends with what to do."""
 
     level: Level
     text: str
 
 
 def doctor(config: AppConfig, console: Console) -> None:
-    """Prints a line for every finding.
+    """Print a line for every finding.
 
     Raises:
         WorkError: a check failed.
@@ -69,7 +69,7 @@ def _failed(text: str) -> Finding:
 
 
 def _packages(_: AppConfig) -> Iterator[Finding]:
-    """Installed versions against what the distribution asks for."""
+    """Compare installed versions with what the distribution asks for."""
     wrong = []
     for line in requires(DISTRIBUTION) or []:
         requirement = Requirement(line)
@@ -95,7 +95,8 @@ def _machine(config: AppConfig) -> Iterator[Finding]:
     import torch
 
     cpus = os.cpu_count() or 1
-    yield _ok(f"{cpus} CPUs, {_memory_gib():.1f} GiB of memory")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield _ok(f"{cpus} CPUs, {memory / 2**30:.1f} GiB of memory")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     yield _ok(f"torch sees {len(gpus)} GPUs{': ' + ', '.join(gpus) if gpus else ''}")
     asked = config.runtime.resources.cpus
@@ -108,10 +109,6 @@ def _machine(config: AppConfig) -> Iterator[Finding]:
         )
 
 
-def _memory_gib() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-
-
 def _data(config: AppConfig) -> Iterator[Finding]:
     try:
         test = load_test(config.data, config.runtime.data_dir)
@@ -122,7 +119,7 @@ def _data(config: AppConfig) -> Iterator[Finding]:
 
 
 def _results(config: AppConfig) -> Iterator[Finding]:
-    """Whether results can be written, and how much of them."""
+    """Find whether results can be written, and how much of them."""
     directory = Path(config.runtime.runs_dir).resolve()
     existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
     try:
@@ -158,7 +155,7 @@ def _tracking(config: AppConfig) -> Iterator[Finding]:
 
 
 def _ray(config: AppConfig) -> Iterator[Finding]:
-    """Starts or joins Ray as a sweep would."""
+    """Start or join Ray as a sweep would."""
     place = os.environ.get("RAY_TMPDIR", "")
     if len(place) > LONGEST_TEMPORARY:
         yield _failed(

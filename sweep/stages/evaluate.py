@@ -1,23 +1,24 @@
-"""`sweep evaluate NAME`: the final networks on the test set, as trained and under other schemes and steps -> rows.csv.
+"""`sweep evaluate NAME`: test the final networks as trained and under other schemes and steps -> rows.csv.
 
 The only stage that reads test images, and it does so once.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
 
-from odenet.checkpoint import load_checkpoint
-from odenet.config import RuntimeConfig
-from odenet.data import Batches, Images, Statistics, load_data, load_test
-from odenet.evaluation import Score, manifestations
-from odenet.evaluation import evaluate as score
-from odenet.models import DepthNet
-from odenet.terms import Scheme
+from odenet.data.batches import Batches, Statistics
+from odenet.data.sets import Images, load_test
+from odenet.data.subsets import load_data
+from odenet.enums import Scheme
+from odenet.networks.model import DepthNet
+from odenet.training.checkpoint import load_checkpoint
+from odenet.training.config import RuntimeConfig
+from odenet.training.evaluation import Score, manifestations
+from odenet.training.evaluation import evaluate as score
 from sweep.config.schema import AppConfig, EvaluateConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import SweepRun
@@ -30,7 +31,7 @@ from sweep.records.tables import read_rows, write_rows
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One network under one manifestation."""
+    """A network's score under one manifestation."""
 
     condition: str
     scheme: Scheme
@@ -55,7 +56,8 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
         InputError: there are no final networks, the test set was used already, or its files are not there.
     """
     files = SweepFiles(run_directory(config, name))
-    rows = [row for row in _final_rows(files.final.trials) if row.outcome is Outcome.done]
+    final = read_rows(files.final.trials, TrialRow) if files.final.trials.exists() else []
+    rows = [row for row in final if row.phase is Phase.final and row.outcome is Outcome.done]
     if not rows:
         raise InputError(f"{name} has no final network: run `sweep final {name}` first.")
     if files.rows.exists():
@@ -71,10 +73,6 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
     return PreparedEvaluation(rows, [one.build() for one in checkpoints], Statistics.of(train), test)
-
-
-def _final_rows(trials: Path) -> list[TrialRow]:
-    return [row for row in read_rows(trials, TrialRow) if row.phase is Phase.final] if trials.exists() else []
 
 
 def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
@@ -113,7 +111,8 @@ def _measure_on(worker_threads: int, *arguments: Any) -> list[Measured]:
 def measure(
     network: DepthNet, statistics: Statistics, test: Images, config: EvaluateConfig, runtime: RuntimeConfig
 ) -> list[Measured]:
-    """One network on the whole test set, and on a part of it under every manifestation that makes sense of its rate.
+    """Measure a network on the whole test set, and on a part of it under every manifestation that makes sense of its
+    rate.
 
     Runs on a worker.
     """
@@ -128,7 +127,7 @@ def measure(
 
 
 def class_balanced(images: Images, count: int | None) -> Images:
-    """The first images of every class in file order, `count` in all (None: all); the same for every network."""
+    """Take the first images of every class in file order, `count` in all (None: all); the same for every network."""
     if count is None or count >= len(images):
         return images
     labels = images.labels_B

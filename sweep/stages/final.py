@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from odenet.config import ExperimentConfig
-from odenet.data import Portion, Splits, load_data
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits, load_data
 from odenet.seeding import derive
+from odenet.training.config import ExperimentConfig
 from sweep.config.overrides import override
 from sweep.config.schema import AppConfig, save
 from sweep.errors import InputError, WorkError
@@ -40,12 +41,13 @@ class Candidate:
     best: Best
 
     def experiments(self, changes: dict[str, Any]) -> list[tuple[int, ExperimentConfig]]:
-        """Experiments in turn, each from an epoch on. Raises ValueError: the schedule sets what cannot be."""
+        """List the experiments in turn, each from an epoch on. ValueError: the schedule sets what cannot be."""
         parts = [(one["epoch"], one["parameters"]) for one in self.best.schedule] or [(0, {})]
         return [(epoch, override(self.best.experiment, {**parameters, **changes})) for epoch, parameters in parts]
 
     def job(self, session: Session, phase: Phase, index: int, number: int) -> Job:
-        """The seeds depend on phase and index only: families and candidates are compared on the same ones."""
+        """Build a job whose seeds depend on phase and index only: families and candidates are compared on the same
+        ones."""
         seed = derive(session.config.search.seed, phase.value, index) % 2**31
         portion = Portion.trainval if phase is Phase.final else Portion.train
         return Job(
@@ -59,7 +61,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class PreparedFinal:
-    """What is to be confirmed, the best first, and on what data."""
+    """The candidates to be confirmed, the best first, and the data."""
 
     candidates: list[Candidate]
     splits: dict[Portion, Splits]
@@ -127,8 +129,8 @@ def final(session: Session, prepared: PreparedFinal) -> None:
 
 
 def crown(candidates: list[Candidate], jobs: list[Job], told: Ended, chance: float) -> Candidate:
-    """The candidate with the best mean objective over the confirming seeds; a failed one counts as chance, ties go to
-    the better search rank."""
+    """Choose the candidate with the best mean objective over the confirming seeds; a failed one counts as chance, ties
+    go to the better search rank."""
     if not jobs:
         return candidates[0]
     values: dict[int, list[float]] = {candidate.number: [] for candidate in candidates}
@@ -161,12 +163,12 @@ def prepare_final(config: AppConfig, name: str) -> PreparedFinal:
 
 
 def prepare_retraining(config: AppConfig, best: Best) -> PreparedFinal:
-    """As `prepare_final`, of the best.yaml of another directory."""
+    """Prepare to retrain the best.yaml of another directory. InputError: the data or the device is not there."""
     return PreparedFinal([Candidate(best.provenance.get("trial", 0), best)], load_splits(config))
 
 
 def _best_few(config: AppConfig, files: SweepFiles) -> list[Best]:
-    """The complete experiments that the search wrote when it ended; of a retrained best.yaml that one.
+    """Read the complete experiments that the search wrote when it ended, or a retrained best.yaml.
 
     They are made from the trials where a search has not ended, or is of a version that wrote none, and where more are
     asked for.
@@ -185,7 +187,7 @@ def _best_few(config: AppConfig, files: SweepFiles) -> list[Best]:
 
 
 def load_splits(config: AppConfig) -> dict[Portion, Splits]:
-    """The data of both phases. InputError where it, or the device, is not there."""
+    """Load the data of both phases. InputError: it, or the device, is not there."""
     try:
         config.check_device()
         return {

@@ -1,4 +1,4 @@
-"""`sweep plan`: checks a configuration and what it costs, before anything is spent; writes nothing, starts no Ray."""
+"""`sweep plan`: check a configuration and what it costs, before anything is spent; write nothing, start no Ray."""
 
 import os
 import time
@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from odenet.config import ExperimentConfig
-from odenet.cost import train_gflops
-from odenet.data import Splits
-from odenet.footprint import footprint
-from odenet.models import build_model
-from odenet.refinement import coarsen, refine
-from odenet.training import Training
+from odenet.data.subsets import Splits
+from odenet.networks.model import build_model
+from odenet.networks.refinement import coarsen, refine
+from odenet.training.config import ExperimentConfig
+from odenet.training.cost import train_gflops
+from odenet.training.footprint import footprint
+from odenet.training.loop import Training
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
@@ -30,7 +30,7 @@ ITERATIONS = 2  # of the dry run, after one that warms up
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one trial of a configuration takes: measured for two iterations, scaled by counted operations."""
+    """The cost of one trial of a configuration: measured for two iterations, scaled by counted operations."""
 
     parameters: int
     gflops: list[float]  # of each epoch
@@ -38,7 +38,7 @@ class Estimate:
     memory_mib: float  # weights, gradients, momentum and what a batch saves, at the final depth
 
     def spent(self, course: Expected) -> float:
-        """GFLOP of all trials of a search that take this course."""
+        """Sum up the GFLOP of all trials of a search that take this course."""
         begins, total = 0, 0.0
         for epoch, trials in course:
             total += trials * sum(self.gflops[begins:epoch])
@@ -47,7 +47,7 @@ class Estimate:
 
 
 def plan(config: AppConfig, console: Console) -> None:
-    """Prints trials x rungs x cost of the cheapest, a middle and the dearest configuration of the space.
+    """Print trials x rungs x cost of the cheapest, a middle and the dearest configuration of the space.
 
     Raises:
         InputError: the configuration, the data or the place for results is not usable.
@@ -80,7 +80,7 @@ def _described(config: AppConfig) -> str:
 
 
 def expected(search: SearchConfig, epochs: int) -> Expected:
-    """How many trials are trained up to each rung and to the end, if results come in random order.
+    """Estimate how many trials are trained up to each rung and to the end, if results come in random order.
 
     Of asha and depth_asha one in `reduction` passes a rung, of hyperband in each of its brackets; the median rule is
     counted as if it stopped half of the trials after the grace. Populations train all their members.
@@ -104,7 +104,7 @@ def expected(search: SearchConfig, epochs: int) -> Expected:
 
 
 def check_dry_run(config: AppConfig) -> None:
-    """Raises InputError where runtime.device is not on this machine, wherever trials would run."""
+    """Raise InputError where runtime.device is not on this machine, wherever trials would run."""
     try:
         config.runtime.torch_device()
     except ValueError as error:
@@ -112,14 +112,14 @@ def check_dry_run(config: AppConfig) -> None:
 
 
 def check_writable(directory: Path) -> None:
-    """Raises InputError where results could not be written: tried on the nearest directory that exists."""
+    """Raise InputError where results could not be written: tried on the nearest directory that exists."""
     existing = next(parent for parent in [directory.resolve(), *directory.resolve().parents] if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"runtime.runs_dir={directory}: {existing} cannot be written to; choose another directory.")
 
 
 def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> list[float]:
-    """Of each epoch, with every refinement and the coarsening on its epoch."""
+    """Count the GFLOP of each epoch, with every refinement and the coarsening on its epoch."""
     _, channels, *space = splits.train.pixels_BCHW.shape
     model = build_model(experiment.model, channels=channels, classes=splits.classes)
     found, per_image = [], train_gflops(model, (channels, *space))
@@ -137,7 +137,7 @@ def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> list[float]:
 
 
 def _estimate(experiment: ExperimentConfig, config: AppConfig, splits: Splits) -> Estimate:
-    """A dry run of the network at its final depth."""
+    """Run the network at its final depth for a few iterations."""
     threads = torch.get_num_threads()
     torch.set_num_threads(config.runtime.resources.cpus)
     training = Training(experiment, config.runtime.for_training(), data=splits)
@@ -152,7 +152,7 @@ def _estimate(experiment: ExperimentConfig, config: AppConfig, splits: Splits) -
 
 
 def _dry_run(training: Training, gflops_per_image: float) -> float:
-    """Seconds per GFLOP over `ITERATIONS` iterations."""
+    """Measure the seconds per GFLOP over `ITERATIONS` iterations."""
     images, started = 0, 0.0
     for iteration, (x_BCHW, labels_B) in enumerate(training.iterations(ITERATIONS + 1)):
         if iteration == 1:
@@ -187,7 +187,7 @@ def _table(estimates: dict[str, Estimate], course: Expected, config: AppConfig) 
 
 
 def _budget(estimates: dict[str, Estimate], course: Expected, config: AppConfig) -> Iterator[str]:
-    """When a budget would end the search before its trials do."""
+    """Say when a budget would end the search before its trials do."""
     limit = config.search.budget.gflops
     for name, one in estimates.items():
         if limit is not None and one.spent(course) > limit:

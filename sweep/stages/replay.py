@@ -1,4 +1,5 @@
-"""`sweep replay NAME`: a finished search under another sampler or scheduler, on recorded curves, without training."""
+"""`sweep replay NAME`: repeat a finished search under another sampler or scheduler, on recorded curves, without
+training."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ METHOD = (
 
 
 def replay(config: AppConfig, recording: Recording, name: str, console: Console) -> None:
-    """Print the search as it was beside its replays; writes nothing."""
+    """Print the search as it was beside its replays; write nothing."""
     workers, repeats = config.replay.workers, config.replay.repeats
     tallies = replayed(recording, config.search, workers, repeats)
     console.print(
@@ -50,7 +51,7 @@ def prepare_replay(config: AppConfig, files: SweepFiles) -> Recording:
 
 
 def read_recording(files: SweepFiles) -> Recording:
-    """What the search in this run directory left.
+    """Read the recording of the search in this run directory.
 
     Raises:
         InputError: it has not ended, a file is damaged, or no trial can be replayed.
@@ -86,7 +87,7 @@ def read_recording(files: SweepFiles) -> Recording:
 
 
 def check_replay(config: AppConfig, recording: Recording) -> None:
-    """Raises InputError where the curves say nothing of what is asked, or it could not be searched at all."""
+    """Raise InputError where the curves say nothing of what is asked, or it could not be searched at all."""
     kind = config.search.scheduler
     if kind is SchedulerKind.pbt:
         raise InputError(
@@ -135,7 +136,7 @@ def _lines(tallies: Sequence[Tally]) -> list[Measure]:
     present = [outcome for outcome in Outcome if any(tally.outcomes[outcome] for tally in tallies)]
     return [
         ("trials begun", lambda tally: tally.trials, _count),
-        *((f"  {outcome.value}", _counted(outcome), _count) for outcome in present),
+        *((f"  {outcome.value}", lambda tally, of=outcome: tally.outcomes[of], _count) for outcome in present),
         ("epochs", lambda tally: tally.epochs, _count),
         ("GFLOP", lambda tally: tally.gflops, _gflops),
         ("wall clock, s", lambda tally: tally.seconds, lambda value: f"{value:,.1f}"),
@@ -146,10 +147,6 @@ def _lines(tallies: Sequence[Tally]) -> list[Measure]:
             _gflops,
         ),
     ]
-
-
-def _counted(outcome: Outcome) -> Callable[[Tally], float]:
-    return lambda tally: tally.outcomes[outcome]
 
 
 def _count(value: float) -> str:

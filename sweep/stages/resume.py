@@ -1,4 +1,4 @@
-"""What earlier sessions of a sweep have left, read before anything is started: a damaged file costs no cluster."""
+"""Read what earlier sessions of a sweep have left before anything is started: a damaged file costs no cluster."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ from sweep.tuning.optuna_study import damaged, open_study
 
 
 def stage_cut_short(files: SweepFiles) -> BegunStage | None:
-    """The stage to go on with; None where nothing was cut short.
+    """Find the stage to go on with; None where nothing was cut short.
 
     stage.json says which was begun last. A directory of a version that did not record it is a study where study.yaml
     is; a search that has not ended where no final trial was begun; else final training.
@@ -44,7 +44,7 @@ def _guessed(files: SweepFiles) -> BegunStage:
 
 
 def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
-    """As `prepare_search`, for a sweep that goes on; writes nothing.
+    """Prepare a search that goes on like a new one, and check what was recorded; write nothing.
 
     Raises:
         InputError: as `prepare_search`; a file of the run directory is damaged; or what the sweep began with has
@@ -61,7 +61,7 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
 
 
 def check_records(files: SweepFiles) -> list[TrialRow]:
-    """The ledger. Raises InputError where what a search, or its final phases, wrote down cannot be read."""
+    """Read the ledger. InputError: what a search, or its final phases, wrote down cannot be read."""
     SweepProgress.read(files.progress)
     rows = read_rows(files.ledger, TrialRow, growing=True) if files.ledger.exists() else []
     curves = read_rows(files.curves, CurveRow, growing=True) if files.curves.exists() else []
@@ -77,7 +77,7 @@ def check_records(files: SweepFiles) -> list[TrialRow]:
 
 
 def _check_study(journal: Path, config: AppConfig, name: str, space: Space, rows: list[TrialRow]) -> None:
-    """Opens a copy, because opening cuts off what a killed driver was writing, and no other driver may be at work."""
+    """Check a copy of the journal: opening cuts off what a killed driver was writing, and no driver may be at work."""
     with TemporaryDirectory() as place:
         copy = Path(place) / journal.name
         try:

@@ -1,4 +1,4 @@
-"""`sweep search NAME`: Optuna proposes, Ray Tune runs, MLflow records; writes tables, best.yaml and candidates.yaml.
+"""`sweep search NAME`: let Optuna propose, Ray Tune run and MLflow record; write tables, best.yaml, candidates.yaml.
 
 A search is begun and taken up again by the same code: what is recorded in the run directory is where it begins.
 """
@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from odenet.config import ExperimentConfig
-from odenet.data import Splits, load_data
+from odenet.data.subsets import Splits, load_data
+from odenet.training.config import ExperimentConfig
 from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SchedulerKind
 from sweep.errors import InputError, WorkError
@@ -65,10 +65,10 @@ def prepare_search(config: AppConfig) -> PreparedSearch:
 
 
 class Search(Work):
-    """One sweep's trials, begun or taken up again. Interrupted or not, the best of what is done is written."""
+    """The trials of one sweep, begun or taken up again. Interrupted or not, the best of what is done is written."""
 
     def __init__(self, session: Session, prepared: PreparedSearch) -> None:
-        """Raises InputError where what the sweep began with has changed."""
+        """Begin the sweep's records. InputError: what the sweep began with has changed."""
         config, files, splits = session.config, session.files, prepared.splits
         self._problem, self._run = prepared.problem, SweepRun(session)
         session.directory.mkdir(parents=True, exist_ok=True)
@@ -93,8 +93,10 @@ class Search(Work):
         session, rows = self.batch.session, self.batch.log.in_order()
         if not ranked(rows):
             self.stopped("FAILED")
+            limits = session.config.search.constraints.limits()
+            within = f" within {limits}" if limits else ""
             raise WorkError(
-                f"None of the {len(rows)} trials of {session.name} ended done{_within(session)}; `sweep status "
+                f"None of the {len(rows)} trials of {session.name} ended done{within}; `sweep status "
                 f"{session.name}` says why."
             )
         self.stopped("FINISHED")
@@ -113,11 +115,6 @@ class Search(Work):
         self._run.found(rows[0].objective or 0.0)
 
 
-def _within(session: Session) -> str:
-    limits = session.config.search.constraints.limits()
-    return f" within {limits}" if limits else ""
-
-
 def search(session: Session, prepared: PreparedSearch) -> None:
     """Run the sweep, or what is left of it, and write its files.
 
@@ -128,7 +125,7 @@ def search(session: Session, prepared: PreparedSearch) -> None:
 
 
 def search_anew(config: AppConfig, name: str, console: Console | None = None) -> Path:
-    """Run a new sweep; returns its run directory.
+    """Run a new sweep and return its run directory.
 
     Raises:
         InputError: as `prepare_search`, or the name is taken. WorkError, Interrupted: as `search`.
@@ -141,7 +138,7 @@ def search_anew(config: AppConfig, name: str, console: Console | None = None) ->
 
 
 def extended(config: AppConfig, files: SweepFiles) -> AppConfig:
-    """The configuration of a sweep with `search.more` trials more.
+    """Return the configuration of a sweep with `search.more` trials more.
 
     Raises:
         InputError: nothing to add, or a population, whose members live side by side.

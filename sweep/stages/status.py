@@ -1,4 +1,4 @@
-"""`sweep status [NAME]`: all sweeps, or the trials of one, with outcomes, reasons, cost and best so far."""
+"""`sweep status [NAME]`: show all sweeps, or the trials of one, with outcomes, reasons, cost and best so far."""
 
 import os
 from collections import Counter
@@ -20,7 +20,7 @@ from sweep.tracking.outbox import OUTBOX, lag
 
 
 def status(runs: Path, name: str | None, console: Console) -> None:
-    """Prints one table; reads only files.
+    """Print one table, from files alone.
 
     Raises:
         InputError: there is no sweep of that name.
@@ -44,14 +44,16 @@ def status(runs: Path, name: str | None, console: Console) -> None:
 
 
 def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
-    """What was spent, whether it runs, and what MLflow was not told yet."""
-    for part in [part for part in (files, files.final) if part.trials.exists()]:
+    """Say what was spent, whether the sweep runs, and what MLflow was not told yet."""
+    for part in (files, files.final):
+        if not part.trials.exists():
+            continue
         rows, progress = read_rows(part.trials, TrialRow), SweepProgress.read(part.progress)
         gpus = sum(row.gpu_seconds for row in rows) / 3600
         yield (
             f"{'search' if part is files else 'final'}: {sum(row.gflops for row in rows):,.0f} GFLOP, "
             f"{sum(row.seconds for row in rows):,.0f} s of training, {gpus:.2f} GPU hours; "
-            f"{progress.seconds:,.0f} s in all; {sum(row.legs for row in rows)} legs"
+            f"{progress.seconds:,.0f} s in all; {sum(row.legs for row in rows)} segments"
         )
         if not progress.finished and not is_alive(files.directory):
             yield f"Nothing is at work on it, and it is not finished: `sweep resume {name}` goes on."
@@ -64,7 +66,7 @@ def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
 
 
 def sweeps_below(directory: Path) -> list[Path]:
-    """Run directories of sweeps: this one, and those one or two levels below (a study's members)."""
+    """List the run directories of sweeps: this one, and those one or two levels below (a study's members)."""
     candidates = [directory, *sorted(directory.glob("*")), *sorted(directory.glob("*/*"))]
     files = {path: SweepFiles(path) for path in candidates if path.name != "final"}
     # os.path: others' directories, which may not be looked into, hold no sweep of ours.

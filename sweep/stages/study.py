@@ -1,4 +1,5 @@
-"""`sweep study NAME`: search, final and evaluate for every family on every draw, on equal budgets, then one report."""
+"""`sweep study NAME`: search, confirm and evaluate every family on every draw, on equal budgets, then write one
+report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from sweep.stages.search import PreparedSearch, Search, prepare_search
 
 
 def members(config: AppConfig) -> dict[str, AppConfig]:
-    """The sweeps of a study by name. Draws are outermost: after the first all families can be compared.
+    """Derive the sweeps of a study by name. Draws are outermost: after the first all families can be compared.
 
     A parameter fixed or narrowed holds in the families that have it.
 
@@ -61,7 +62,8 @@ PreparedStudy = dict[str, PreparedSearch]  # by the names of its sweeps
 
 
 def prepare_study(config: AppConfig, name: str) -> PreparedStudy:
-    """Refuse what could only fail later: a name that cannot have members; as `prepare_search`, for every member."""
+    """Prepare the search of every member, and refuse a name that cannot have members. InputError as
+    `prepare_search`."""
     check_study_name(name)
     return {part: prepare_search(member) for part, member in members(config).items()}
 

@@ -1,4 +1,5 @@
-"""`sweep ui NAME`: MLflow's page for a run directory's store, and Optuna's dashboard for its study, on loopback."""
+"""`sweep ui NAME`: serve MLflow's page for a run directory's store, and Optuna's dashboard for its study, on
+loopback."""
 
 import os
 import socket
@@ -16,7 +17,7 @@ HOST = "127.0.0.1"
 
 
 def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
-    """Serves until Ctrl-C. `store` is where mlflow.db is, `sweep` the run directory whose study is shown as well.
+    """Serve until Ctrl-C. `store` is where mlflow.db is, `sweep` the run directory whose study is shown as well.
 
     Raises:
         InputError: there is nothing to show, or a port is taken. WorkError: a server ended by itself.

@@ -1,4 +1,4 @@
-"""`sweep status --verify NAME`: whether trials.csv, Ray, the Optuna study and MLflow agree on every trial.
+"""`sweep status --verify NAME`: check that trials.csv, Ray, the Optuna study and MLflow agree on every trial.
 
 What each must say of an outcome is in `outcome.STATES`. Only reads. A trial that runs is changing, so only that it is
 known everywhere is asked of it; MLflow is not asked about runs of which the outbox still holds lines for it.
@@ -32,14 +32,14 @@ PARENT = "mlflow.parentRunId"
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where a sweep's runs are tracked: `directory` holds the outbox and gives the experiment its name."""
+    """The MLflow store of a sweep: `directory` holds the outbox and gives the experiment its name."""
 
     directory: Path
     uri: str | None = None  # None: the sqlite file in the directory
 
 
 def verify(directory: Path, store: Store, *, alive: bool) -> list[str]:
-    """What differs between the records of the sweep in `directory`, a sentence each; empty where all agree.
+    """List what differs between the records of the sweep in `directory`, a sentence each; empty where all agree.
 
     `alive`: a driver is at work on it.
 
@@ -107,7 +107,7 @@ def _in_study(journal: Path, rows: list[TrialRow], alive: bool) -> Iterator[str]
 
 
 def _trials(journal: Path) -> list[FrozenTrial]:
-    """Of all studies in the file; whatever a driver is writing now is left out."""
+    """Read the trials of all studies in the file, without those that a driver is writing now."""
     if not journal.exists():
         return []
     storage = JournalStorage(JournalFileBackend(str(journal)))
@@ -132,7 +132,7 @@ def _in_trial(row: TrialRow, trial: FrozenTrial) -> Iterator[str]:
 
 
 def _values(row: TrialRow) -> list[float]:
-    """Sorted: the table keeps several objectives by name, the study by place."""
+    """Sort the objectives: the table keeps several by name, the study by place."""
     return sorted(row.objectives.values()) if row.objectives else [row.objective or 0.0]
 
 
@@ -168,7 +168,7 @@ def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]
 
 
 def _by_trial(runs: Iterable["RecordedRun"]) -> dict[tuple[str, str], list["RecordedRun"]]:
-    """By trial id and phase."""
+    """Group the runs by trial id and phase."""
     grouped = defaultdict(list)
     for run in runs:
         grouped[run.tags.get("trial_id", "without id"), run.tags.get("phase", "without phase")].append(run)

@@ -1,4 +1,4 @@
-"""An MLflow experiment, to be read."""
+"""Read an MLflow experiment."""
 
 import os
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class RecordedRun:
 
 
 class Records:
-    """An experiment, to be read. What is asked raises WorkError where the store does not answer."""
+    """A reader of an MLflow experiment. Its methods raise WorkError where the store does not answer."""
 
     def __init__(self, uri: str, experiment: str) -> None:
         self._uri, self._experiment = uri, experiment
@@ -34,13 +34,14 @@ class Records:
             self._client = MlflowClient(uri)
 
     def runs(self) -> list[RecordedRun]:
-        """All of them; none where there is no such experiment."""
+        """Read all runs; none where there is no such experiment."""
         with self._answering():
             known = self._client.get_experiment_by_name(self._experiment)
-            return [_recorded(run) for run in self._pages(known.experiment_id)] if known else []
+            runs = self._pages(known.experiment_id) if known else ()
+            return [RecordedRun(run.info.run_id, run.info.status, run.data.tags) for run in runs]
 
     def history(self, run: RecordedRun, metric: str) -> list[tuple[int, float]]:
-        """Step and value, in order of time."""
+        """Read a metric of a run as pairs of step and value, in order of time."""
         with self._answering():
             found = self._client.get_metric_history(run.run_id, metric)
         return [(one.step, one.value) for one in sorted(found, key=lambda one: (one.timestamp, one.step))]
@@ -58,7 +59,3 @@ class Records:
             yield
         except MlflowException as error:
             raise WorkError(f"MLflow at {self._uri} cannot be read: {str(error).strip().splitlines()[0]}") from error
-
-
-def _recorded(run: Run) -> RecordedRun:
-    return RecordedRun(run.info.run_id, run.info.status, run.data.tags)

@@ -44,7 +44,8 @@ Deliver = Callable[[Line, Runs, bool], None]
 
 
 class Delivery:
-    """Outbox lines to MLflow calls. `runs` maps the outbox's keys to MLflow's run ids; new runs are added to it.
+    """The translation of outbox lines to MLflow calls. `runs` maps the outbox's keys to MLflow's run ids; new runs are
+    added to it.
 
     A `doubtful` line may have been delivered before.
     """
@@ -69,12 +70,13 @@ class Delivery:
         if line["key"] in runs:
             self._client.update_run(runs[line["key"]], status="RUNNING")
         else:
-            runs[line["key"]] = (self._run_of(line) if doubtful else None) or self._new_run(line, runs)
+            known = self._made_run(line) if doubtful else None
+            runs[line["key"]] = known or self._new_run(line, runs)
         params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in line["params"].items()]
         for first in range(0, len(params), MOST_PARAMS):
             self._client.log_batch(runs[line["key"]], params=params[first : first + MOST_PARAMS])
 
-    def _run_of(self, line: Line) -> str | None:
+    def _made_run(self, line: Line) -> str | None:
         found = self._client.search_runs([self._experiment_id], filter_string=_made_by(line))
         return found[0].info.run_id if found else None
 
@@ -98,24 +100,29 @@ class Delivery:
         self._client.log_inputs(runs[line["key"]], datasets=[DatasetInput(dataset, [context])])
 
     def _model(self, line: Line, runs: Runs, doubtful: bool) -> None:
-        uri = (self._model_of(line) if doubtful else None) or self._new_model(line, runs)
+        known = self._made_model(line) if doubtful else None
+        uri = known or self._new_model(line, runs)
         versions = self._client.search_model_versions(f"name = '{line['name']}'") if doubtful else []
         version = next((one.version for one in versions if one.tags.get(ID) == line["id"]), None)
         if version is None:
             version = mlflow.register_model(uri, line["name"], tags={ID: line["id"]}).version
         self._client.set_registered_model_alias(line["name"], "champion", str(version))
 
-    def _model_of(self, line: Line) -> str | None:
-        """The whole model that the line has made; what it has left unfinished is removed."""
+    def _made_model(self, line: Line) -> str | None:
+        """Find the whole model that the line has made; remove what it has left unfinished."""
         found = self._client.search_logged_models([self._experiment_id], filter_string=_made_by(line))
-        for broken in [one for one in found if one.status is not LoggedModelStatus.READY]:
-            self._client.delete_logged_model(broken.model_id)
-        return next((one.model_uri for one in found if one.status is LoggedModelStatus.READY), None)
+        uri = None
+        for model in found:
+            if model.status is not LoggedModelStatus.READY:
+                self._client.delete_logged_model(model.model_id)
+            elif uri is None:
+                uri = model.model_uri
+        return uri
 
     def _new_model(self, line: Line, runs: Runs) -> str:
         import mlflow.pytorch
 
-        from odenet.checkpoint import load_checkpoint
+        from odenet.training.checkpoint import load_checkpoint
 
         model = load_checkpoint(Path(line["path"])).build().eval()
         with mlflow.start_run(run_id=runs[line["key"]]):
@@ -138,8 +145,8 @@ def _made_by(line: Line) -> str:
 
 
 def main(directory: Path, uri: str, experiment: str, token: str, driver: int) -> None:
-    """Delivers until all is read and the tracker of this token has closed, or its process `driver`, which started this
-    one, is gone. A store that is away is asked again every two seconds."""
+    """Deliver until all is read and the tracker of this token has closed, or its process `driver`, which started this
+    one, is gone. Ask a store that is away again every two seconds."""
     deliver = _open(directory, uri, experiment)
     while True:
         ended = os.getppid() != driver or token in delivered(directory)["closed"]
@@ -151,7 +158,7 @@ def main(directory: Path, uri: str, experiment: str, token: str, driver: int) ->
 
 
 def _open(directory: Path, uri: str, experiment: str) -> Delivery:
-    """Two processes that open a fresh sqlite file at once corrupt its migration; a server has opened its own."""
+    """Open the store under a lock: two processes that open a fresh sqlite file at once corrupt its migration."""
     set_tracking_uri(uri)
     file = sqlite_file(uri)
     with _alone(directory / DELIVERY_LOCK if file is None else file.with_name(f"{file.name}.lock")):
@@ -161,8 +168,8 @@ def _open(directory: Path, uri: str, experiment: str) -> Delivery:
 
 
 def deliver_next(directory: Path, deliver: Deliver) -> bool:
-    """Delivers one line, if there is a whole one. Several processes may serve an outbox, as when two sweeps of a study
-    are evaluated at once: one does at a time, so that no line is delivered twice."""
+    """Deliver one line, if there is a whole one. Several processes may serve an outbox, as when two sweeps of a study
+    are evaluated at once: a lock lets one do so at a time, and no line is delivered twice."""
     with _alone(directory / DELIVERY_LOCK):
         state = delivered(directory)
         with (directory / OUTBOX).open("rb") as outbox:
@@ -192,7 +199,7 @@ def _write_state(directory: Path, state: dict[str, Any]) -> None:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """While other processes wait."""
+    """Keep other processes waiting while inside the block."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -214,7 +221,8 @@ Answer = TypeVar("Answer")
 
 
 def _persistently(directory: Path, call: Callable[[bool], Answer]) -> Answer:
-    """Calls until the store answers, for ever; meanwhile away.json says so. `call` is told whether it did so before."""
+    """Call until the store answers, for ever; meanwhile away.json says so. `call` is told whether it is called
+    again."""
     since, again = time.time(), False
     while True:
         try:

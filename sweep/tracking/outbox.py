@@ -1,4 +1,4 @@
-"""What MLflow is to be told: written to an outbox on disk by the driver, delivered by a process of its own.
+"""Write what MLflow is to be told to an outbox on disk, which a process of its own delivers.
 
 The driver never waits for MLflow. The outbox is append-only JSON lines; `sweep.tracking.delivery` reads it, remembers
 how far it got, and ends when the driver has closed the outbox or is gone, so nothing that was written is lost with
@@ -44,7 +44,7 @@ class TrackedRun:
 
 
 class Tracker:
-    """Appends to the outbox. Every call is one line and returns at once.
+    """A writer to the outbox. Every call appends one line and returns at once.
 
     Raises StorageError where the outbox cannot be written; it then ends with the line before.
     """
@@ -55,30 +55,30 @@ class Tracker:
         append_line(outbox, "")  # it is there, and can be written
 
     def start(self, run: TrackedRun, *, tags: dict[str, str], params: dict[str, Any]) -> None:
-        """Begins a run, or takes up the run of that key again, which is RUNNING from then on."""
+        """Begin a run, or take up the run of that key again, which is RUNNING from then on."""
         self._write("start", run.key, id=_new_id(), name=run.name, parent=run.parent, tags=tags, params=params)
 
     def metrics(self, key: str, metrics: dict[str, float], step: int) -> None:
         self._write("metrics", key, metrics=metrics, step=step)
 
     def artifact(self, key: str, path: Path) -> None:
-        """A file that must stay as it is until it is delivered."""
+        """Attach a file, which must stay as it is until it is delivered."""
         self._write("artifact", key, path=str(path))
 
     def dataset(self, key: str, name: str, digest: str, context: str) -> None:
-        """The data a run has read, logged as its input."""
+        """Log the data that a run has read as its input."""
         self._write("dataset", key, name=name, digest=digest, context=context)
 
     def model(self, key: str, checkpoint: Path, name: str) -> None:
-        """Registers a checkpoint's network under `name` with the alias champion."""
+        """Register a checkpoint's network under `name` with the alias champion."""
         self._write("model", key, id=_new_id(), path=str(checkpoint), name=name)
 
     def end(self, key: str, status: str, tags: dict[str, str] | None = None) -> None:
-        """`status` is MLflow's word: FINISHED, FAILED or KILLED; SCHEDULED for a run that waits and has no end yet."""
+        """End a run with MLflow's word: FINISHED, FAILED or KILLED; SCHEDULED for a run that only waits."""
         self._write("end", key, status=status, tags=tags or {})
 
     def told(self) -> "KnownRuns":
-        """What this and all earlier trackers of the outbox have written, delivered or not."""
+        """Read what this and all earlier trackers of the outbox have written, delivered or not."""
         told = KnownRuns()
         with _reading(self._outbox):
             for line in _lines(self._outbox, 0):
@@ -86,7 +86,7 @@ class Tracker:
         return told
 
     def close(self) -> None:
-        """Says that nothing follows from here; the delivery ends once it has read this."""
+        """Say that nothing follows from here; the delivery ends once it has read this."""
         self._write("close", "", token=self.token)
 
     def _write(self, op: str, key: str, **fields: Any) -> None:
@@ -95,19 +95,19 @@ class Tracker:
 
 
 def _new_id() -> str:
-    """By which a delivery knows in MLflow what a line has made there that must not be made twice."""
+    """Draw an id by which a delivery finds in MLflow what a line has made there and must not make twice."""
     return secrets.token_hex(8)
 
 
 class KnownRuns:
-    """What MLflow knows of runs, or will know, so that a resumed sweep tells it the rest only."""
+    """The runs that MLflow knows, or will know, so that a resumed sweep tells it only the rest."""
 
     def __init__(self) -> None:
         self._status: dict[str, str] = {}
         self._step: dict[str, int] = {}
 
     def add(self, line: dict[str, Any]) -> None:
-        """A line of the outbox."""
+        """Take in a line of the outbox."""
         key = line["key"]
         if line["op"] == "metrics":
             self._step[key] = max(line["step"], self.step(key))
@@ -118,17 +118,17 @@ class KnownRuns:
         return key in self._status
 
     def step(self, key: str) -> int:
-        """The last one with metrics; 0 where there is none."""
+        """Return the run's last step with metrics; 0 where there is none."""
         return self._step.get(key, 0)
 
     def status(self, key: str) -> str | None:
-        """MLflow's word; None for a run that was never begun."""
+        """Return MLflow's word for the run's state; None for a run that was never begun."""
         return self._status.get(key)
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """What MLflow was not told yet."""
+    """The part of the outbox that MLflow was not told yet."""
 
     lines: int
     keys: frozenset[str]  # of the runs that they are about
@@ -137,7 +137,7 @@ class Lag:
 
 
 def lag(directory: Path) -> Lag:
-    """How far the delivery of this directory's outbox is behind, from files alone. InputError: one is damaged."""
+    """Find how far the delivery of this directory's outbox is behind, from files alone. InputError: one is damaged."""
     offset = delivered(directory)["offset"]
     with _reading(directory / OUTBOX):
         waiting = [line["key"] for line in _lines(directory / OUTBOX, offset) if line["key"]]
@@ -149,8 +149,8 @@ def lag(directory: Path) -> Lag:
 
 
 def delivered(directory: Path) -> dict[str, Any]:
-    """How far the outbox is delivered, MLflow's run ids by the outbox's keys, the trackers that have closed, and
-    whether the next line may have been delivered by a process that was killed before it could say so.
+    """Read the state of the delivery: how far it is, MLflow's run ids by the outbox's keys, the trackers that have
+    closed, and whether the next line may have been delivered by a process that was killed before it could say so.
 
     Raises:
         InputError: the file that says so is damaged.
@@ -171,7 +171,7 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def _lines(outbox: Path, offset: int) -> Iterator[dict[str, Any]]:
-    """The whole lines from `offset` on."""
+    """Yield the whole lines from `offset` on."""
     if outbox.exists():
         with outbox.open("rb") as file:
             file.seek(offset)
@@ -179,19 +179,19 @@ def _lines(outbox: Path, offset: int) -> Iterator[dict[str, Any]]:
 
 
 def store_uri(directory: Path, uri: str | None) -> str:
-    """The configured MLflow store: `uri`, or a sqlite file in the run directory."""
+    """Return the configured MLflow store: `uri`, or a sqlite file in the run directory."""
     return uri or f"sqlite:///{(directory / 'mlflow.db').resolve()}"
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Of a store that is one."""
+    """Return the file of a sqlite store; None for a store of another kind."""
     parts = urlsplit(uri)
     return Path(unquote(parts.path)[1:]) if parts.scheme == "sqlite" else None
 
 
 @contextmanager
 def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Iterator[Tracker]:
-    """A tracker whose outbox is delivered to the experiment named after `directory`, also while work goes on.
+    """Open a tracker whose outbox is delivered to the experiment named after `directory`, while work goes on.
 
     At the end waits up to `patience` seconds for what is left, and longer the more there is.
 

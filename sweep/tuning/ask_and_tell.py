@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep: which configurations are tried, and what samplers learn of them.
+"""Ask a sweep's Optuna study which configurations are tried, and tell it what samplers learn of them.
 
 There are two studies. The journal on disk is what happened; a kill leaves each trial in it whole or absent. The one in
 memory is what samplers learn from. It is built from the journal when it is needed and there is none, and never where
@@ -29,7 +29,7 @@ ENQUEUED = "enqueued"
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One configuration to be tried."""
+    """A configuration to be tried."""
 
     number: int
     trial_id: str
@@ -38,7 +38,7 @@ class Proposal:
 
 
 class Proposals:
-    """Proposes a sweep's configurations and is told how each trial stands. Only the driver has one.
+    """The proposals of a sweep, each told how its trial stands. Only the driver has such an object.
 
     Args:
         study: in its file, begun or gone on with; or in memory, where nothing is to be kept.
@@ -67,7 +67,9 @@ class Proposals:
         for trial in self._journal.trials():
             self._remember_worst(trial)
         self._enqueued = _pending(_complete(space, enqueued), self._asked, ENQUEUED)
-        grid = _shuffled_grid(space, config.seed) if config.sampler is SamplerKind.grid else []
+        grid = list(space.grid()) if config.sampler is SamplerKind.grid else []
+        # Shuffled, so that a sweep with fewer trials than points sees them from everywhere, not from one end.
+        random.Random(derive(config.seed, "grid")).shuffle(grid)
         self._grid = _pending(grid, self._asked, SamplerKind.grid.value)
 
     def __len__(self) -> int:
@@ -80,11 +82,11 @@ class Proposals:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every point of a grid has been asked, so that nothing is left to propose."""
+        """Tell whether every point of a grid has been asked, so that nothing is left to propose."""
         return self._config.sampler is SamplerKind.grid and not self._grid and not self._enqueued
 
     def ask(self) -> Proposal:
-        """The next configuration: first those enqueued, then the random share's, the grid's or the sampler's.
+        """Propose the next configuration: first those enqueued, then the random share's, the grid's or the sampler's.
 
         A random one depends on (sweep seed, number) only.
         """
@@ -100,7 +102,7 @@ class Proposals:
         return proposal
 
     def report(self, number: int, step: int, value: float) -> None:
-        """The objective at an epoch or rung, once each. Optuna keeps none where there are several objectives."""
+        """Report the objective at an epoch or rung, once each. Optuna keeps none where there are several objectives."""
         trial = self._journal.trial(number)
         if len(self._config.objectives) > 1 or trial.state.is_finished() or step in trial.intermediate_values:
             return
@@ -114,7 +116,7 @@ class Proposals:
         values: Mapping[Objective, float] | None = None,
         constraints: Mapping[str, float] | None = None,
     ) -> None:
-        """How a trial stands; an ending is told once, what comes after it is ignored.
+        """Tell how a trial stands; an ending is told once, what comes after it is ignored.
 
         `values` are needed where it is done. `constraints` are measured values minus limits: feasible up to 0.
         """
@@ -129,14 +131,14 @@ class Proposals:
             self._learn(number, lambda memory: memory.tell(number, _lesson(told, self._config)))
 
     def outcome(self, number: int) -> Outcome:
-        """As told last."""
+        """Return the outcome last told of this trial; `running` where none was."""
         trial = self._journal.trial(number)
         if trial.state is TrialState.RUNNING:  # the outcome is written before the state: a kill may come between
             return Outcome.running
         return Outcome[trial.user_attrs["outcome"]]
 
     def _choice(self, number: int) -> tuple[dict[str, Any] | None, str]:
-        """The parameters where no sampler that learns chooses them, and who proposes."""
+        """Choose the parameters, None where a learning sampler is to choose them, and name the proposer."""
         if self._enqueued:
             return self._enqueued.popleft(), ENQUEUED
         if self._config.sampler is SamplerKind.random or self._config.is_random(number):
@@ -161,7 +163,8 @@ class Proposals:
         return memory
 
     def _learn(self, number: int, change: Callable[[OptunaStudy], None]) -> None:
-        """Optuna lets nobody change what ended, and for samplers a trial that waits has: then memory is rebuilt."""
+        """Change the study in memory. Optuna lets nobody change what has ended, and for samplers a waiting trial has:
+        then drop the study, to be rebuilt."""
         if self._memory is not None and self._memory.trial(number).state.is_finished():
             self._memory = None
         if self._memory is not None:
@@ -202,7 +205,7 @@ def _proposals(study: OptunaStudy) -> list[Proposal]:
 
 
 def _recorded(proposal: Proposal, trial: FrozenTrial) -> FrozenTrial:
-    """What the journal keeps of a proposal, `trial` being how Optuna sees it."""
+    """Build the journal's record of a proposal, `trial` being how Optuna sees it."""
     own = {"trial_id": proposal.trial_id, "proposed_by": proposal.proposed_by, "parameters": proposal.parameters}
     return create_trial(
         state=TrialState.RUNNING,
@@ -214,14 +217,15 @@ def _recorded(proposal: Proposal, trial: FrozenTrial) -> FrozenTrial:
 
 
 def _written_out(space: Space, parameters: Mapping[str, Any]) -> FrozenTrial:
-    """The trial in which these parameters were sampled from the space."""
+    """Build the trial in which these parameters were sampled from the space."""
     trial = FixedTrial(dict(parameters))
     space.suggest(trial)
     return create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
 
 
 def _learnable(trial: FrozenTrial, proposal: Proposal, space: Space, config: SearchConfig) -> FrozenTrial:
-    """A trial of the journal as samplers may see it: failed where it is not in the space, which may have changed."""
+    """Turn a trial of the journal into one for samplers: failed where it is not in the space, which may have
+    changed."""
     if not space.contains(proposal.parameters):
         return create_trial(state=TrialState.FAIL)
     lesson = _lesson(Standing(Outcome.running, trial.state, trial.values, trial.constraints), config)
@@ -237,7 +241,8 @@ def _learnable(trial: FrozenTrial, proposal: Proposal, space: Space, config: Sea
 
 
 def _lesson(told: Standing, config: SearchConfig) -> Standing:
-    """What samplers learn: a trial that waits is as good as what it reported, limits nobody measured are kept.
+    """Turn a standing into what samplers learn: a waiting trial is as good as its reports, a limit nobody measured is
+    kept.
 
     As running ones, waiting trials would count as bad to TPE's constant liar; the Gaussian process wants as many
     constraints of each complete trial.
@@ -259,15 +264,8 @@ def _complete(space: Space, enqueued: Sequence[Mapping[str, Any]]) -> list[dict[
     return completed
 
 
-def _shuffled_grid(space: Space, seed: int) -> list[dict[str, Any]]:
-    """A sweep with fewer trials than points sees them from everywhere, not from one end."""
-    grid = list(space.grid())
-    random.Random(derive(seed, "grid")).shuffle(grid)
-    return grid
-
-
 def _pending(wanted: Iterable[dict[str, Any]], asked: Iterable[Proposal], proposer: str) -> deque[dict[str, Any]]:
-    """What this proposer has not had asked yet, each once."""
+    """List the configurations that this proposer has not had asked yet, each once."""
     known = {_identity(proposal.parameters) for proposal in asked if proposal.proposed_by == proposer}
     distinct = {_identity(parameters): parameters for parameters in wanted}
     return deque(parameters for identity, parameters in distinct.items() if identity not in known)

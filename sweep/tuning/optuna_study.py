@@ -1,4 +1,4 @@
-"""An Optuna study by trial numbers, in memory or in a file that a kill or a full disk leaves readable."""
+"""Keep an Optuna study by trial numbers, in memory or in a file that a kill or a full disk leaves readable."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from sweep.records.outcome import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a trial stands. `constraints` are measured values minus limits."""
+    """The state of a trial as Optuna is told it. `constraints` are measured values minus limits."""
 
     outcome: Outcome
     state: TrialState
@@ -35,7 +35,8 @@ class Standing:
 
 
 class OptunaStudy:
-    """A study of these objectives, begun or gone on with. It uses its storage: to make an Optuna Trial is to sample."""
+    """A study of these objectives, begun or gone on with. It works on its storage, because to make an Optuna Trial is
+    to sample."""
 
     def __init__(
         self, storage: BaseStorage, name: str, objectives: Sequence[Objective], path: Path | None = None
@@ -59,7 +60,7 @@ class OptunaStudy:
         return self.optuna.get_trials(deepcopy=False)
 
     def add(self, trial: FrozenTrial) -> None:
-        """All of a trial at once: in a file it is one line, which is on the disk when this returns.
+        """Add a whole trial at once: in a file it is one line, which is on the disk when this returns.
 
         A number given away twice, after a power failure, would find the other trial's checkpoints. What is lost of
         reports and endings is told again.
@@ -73,7 +74,8 @@ class OptunaStudy:
         self._storage.set_trial_intermediate_value(self._key(number), step, value)
 
     def tell(self, number: int, told: Standing) -> None:
-        """The state comes last: a trial whose ending a kill cut off still runs, and is told again."""
+        """Write how a trial stands, the state last: a trial whose ending a kill cut off still runs, and is told
+        again."""
         key = self._key(number)
         if told.state is not TrialState.RUNNING:
             self._storage.set_trial_user_attr(key, "outcome", told.outcome.value)
@@ -87,7 +89,7 @@ class OptunaStudy:
 
 
 def open_study(path: Path, name: str, objectives: Sequence[Objective]) -> OptunaStudy:
-    """The study of this name in its file; what a killed driver was writing is cut off.
+    """Open the study of this name in its file, and cut off what a killed driver was writing.
 
     Raises:
         InputError: the file is damaged, or holds another study.
@@ -115,7 +117,7 @@ def open_study(path: Path, name: str, objectives: Sequence[Objective]) -> Optuna
 
 
 def damaged(path: Path, error: Exception) -> InputError:
-    """The error of a journal that says what no sweep wrote."""
+    """Build the error for a journal that says what no sweep wrote."""
     return InputError(f"{path} is damaged ({error!r}): bring back a copy, or give the sweep another name.")
 
 
@@ -140,7 +142,7 @@ class _Backend(JournalFileBackend):
 
 
 def _check_last_line(path: Path) -> None:
-    """Optuna overlooks a last line that is none of its own."""
+    """Parse the last line, because Optuna overlooks one that is none of its own."""
     lines = path.read_bytes().splitlines()
     if lines:
         json.loads(lines[-1])

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from odenet.bases import BASES
-from odenet.networks import NETWORKS
+from odenet.depth.bases import BASES
+from odenet.enums import Basis, Network
+from odenet.networks.table import NETWORKS
 from odenet.seeding import derive
-from odenet.terms import Basis, Network
 from search_spaces import Choice, Float, Int, Parameter, Space
 from sweep.config.search_config import SearchConfig
 
@@ -26,7 +26,7 @@ Parameters = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """How a member goes on: from whose weights (None: its own), with which parameters, all of them."""
+    """A member's next step: with whose weights it goes on (None: its own), and with which parameters, all of them."""
 
     number: int
     donor: int | None
@@ -34,7 +34,7 @@ class Move:
 
 
 def generations(config: SearchConfig, epochs: int) -> list[int]:
-    """The epochs after which members meet; after the last epoch they do not.
+    """List the epochs after which members meet; after the last epoch they do not.
 
     Raises:
         ValueError: they would never meet.
@@ -49,7 +49,7 @@ def generations(config: SearchConfig, epochs: int) -> list[int]:
 
 
 def check_population(config: SearchConfig, space: Space) -> None:
-    """Raises ValueError where population-based training of so many members could change nothing."""
+    """Raise ValueError where population-based training of so many members could change nothing."""
     if config.trials < 2:
         raise ValueError(f"search.scheduler=pbt with search.trials={config.trials}: a population has at least 2.")
     if not mutable(space, config):
@@ -61,7 +61,7 @@ def check_population(config: SearchConfig, space: Space) -> None:
 
 
 def mutable(space: Space, config: SearchConfig) -> list[str]:
-    """The searched keys that may change in mid-training.
+    """List the searched keys that may change in mid-training.
 
     A key on which others depend is not among them: another value could ask for keys that the member does not have.
     """
@@ -77,7 +77,7 @@ def exchange(
     config: SearchConfig,
     generation: int,
 ) -> dict[int, Move]:
-    """What each member does after it was compared with the others: truncation selection, then perturbation.
+    """Compare the members and decide each one's next step: truncation selection, then perturbation.
 
     Of the worst quantile (at least one member) each copies a random one of as many best members, and varies what it
     copied. Copies are made only of strictly better members: where all are equal there is nothing to learn.
@@ -107,7 +107,7 @@ def _explore(generator: Random, parameters: Parameters, space: Space, config: Se
 
 
 def _varied(generator: Random, space: Space, key: str, parameters: Parameters) -> Any:
-    """A number times 0.8 or 1.25, at most to its bound; a neighbouring option, none beyond the ends; or afresh."""
+    """Multiply a number by 0.8 or 1.25 within its bounds, step to a neighbouring option, or draw a fresh value."""
     parameter, value = space.parameters[key], parameters[key]
     if generator.random() < RESAMPLED:
         return parameter.suggest(Draws(generator), key)
@@ -126,7 +126,7 @@ def _near(generator: Random, parameter: Parameter, value: Any) -> Any:
 
 
 def _refined(generator: Random, space: Space, key: str, parameters: Parameters) -> int:
-    """As many nodes, or those of a refinement. These may be more than the space has: it lists initial nodes."""
+    """Keep the number of nodes, or refine them; this may give more than the space has, which lists initial nodes."""
     nodes: int = parameters[key]
     wiring = NETWORKS[Network(parameters["model.network"])]
     refined = BASES[Basis(parameters.get("model.basis") or wiring.basis)].refined
@@ -139,7 +139,7 @@ def _refined(generator: Random, space: Space, key: str, parameters: Parameters) 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What a parameter asks for a value: `search_spaces.parameters.Trial`."""
+    """A source of random values, with the methods that parameters ask: `search_spaces.parameters.Trial`."""
 
     generator: Random
 

@@ -1,12 +1,12 @@
-"""What a sweep asks: the space, the experiment around which it is searched, and configurations to try first."""
+"""The problem that a sweep solves: space, experiment, and configurations to try first."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odenet.config import ExperimentConfig, depths_after
-from odenet.networks import NETWORKS
-from odenet.terms import Scheme
+from odenet.enums import Scheme
+from odenet.networks.table import NETWORKS
+from odenet.training.config import ExperimentConfig, depths_after
 from search_spaces import Space
 from sweep.config.overrides import flat, override
 from sweep.config.schema import AppConfig
@@ -24,17 +24,17 @@ TIMING = ("refinement.count", "refinement.first", "refinement.interval")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a sweep searches: a space, and the experiment around which it is searched."""
+    """A space to search, and the experiment around which it is searched."""
 
     space: Space
     experiment: ExperimentConfig
 
     def corners(self) -> list[ExperimentConfig]:
-        """The extreme experiments of the space. ValueError: one of them is not possible."""
+        """List the extreme experiments of the space. ValueError: one of them is not possible."""
         return [override(self.experiment, corner) for corner in self.space.corners()]
 
     def best(self, row: TrialRow) -> Best:
-        """A trial as a complete experiment with its provenance."""
+        """Turn a trial into a complete experiment with its provenance."""
         schedule = changed(row)
         parameters = schedule[0]["parameters"] if schedule else row.parameters
         experiment = override(self.experiment, {**parameters, "training.seed": row.seed})
@@ -69,7 +69,7 @@ def build_problem(config: AppConfig) -> Problem:
 
 
 def check_objectives(config: AppConfig, experiment: ExperimentConfig) -> None:
-    """Raises ValueError where robustness is asked for and such an experiment has nothing to be robust against."""
+    """Raise ValueError where robustness is asked for and such an experiment has nothing to be robust against."""
     if Objective.robustness in config.search.objectives and not _has_others(config, experiment):
         network, scheme = experiment.model.network, depths_after(experiment)[-1].course.scheme
         raise ValueError(
@@ -80,7 +80,7 @@ def check_objectives(config: AppConfig, experiment: ExperimentConfig) -> None:
 
 
 def _has_others(config: AppConfig, experiment: ExperimentConfig) -> bool:
-    """Whether `odenet.evaluation.manifestations` would find a scheme or a number of steps that was not trained."""
+    """Tell whether the free manifestations would have a scheme or number of steps that was not trained."""
     trained = depths_after(experiment)[-1].course
     possible = NETWORKS[experiment.model.network].capability.manifestations
     schemes = set(config.evaluate.schemes) & set(possible) - {trained.scheme}
@@ -89,7 +89,7 @@ def _has_others(config: AppConfig, experiment: ExperimentConfig) -> bool:
 
 
 def enqueued(config: AppConfig, space: Space) -> list[dict[str, Any]]:
-    """Configurations to try first, from best.yaml and trials.csv files; each is checked against the space.
+    """Read the configurations to try first from best.yaml and trials.csv files, and check each against the space.
 
     Raises:
         InputError: a file cannot be read or has none, or a configuration is not in the space.
@@ -107,7 +107,7 @@ def enqueued(config: AppConfig, space: Space) -> list[dict[str, Any]]:
 
 
 def _configurations(file: Path) -> list[dict[str, Any]]:
-    """What a best.yaml, or the trials of a trials.csv that ended done, had varied; the best first."""
+    """Read the varied parameters of a best.yaml, or of the done trials of a trials.csv, the best first."""
     if file.suffix in (".yaml", ".yml"):
         return [read_best(file).provenance.get("parameters", {})]
     rows = ranked(read_rows(file, TrialRow))

@@ -29,7 +29,8 @@ _COMPLETE_ONLY = (SamplerKind.gp, SamplerKind.cmaes, SamplerKind.nsga2)
 
 
 def sampler_for(config: SearchConfig, number: int, kind: SamplerKind | None = None) -> BaseSampler:
-    """A sampler seeded by (sweep seed, trial number): random proposals depend on nothing else, others on the history.
+    """Build a sampler seeded by (sweep seed, trial number): random proposals depend on nothing else, others on the
+    history.
 
     `kind` is the sweep's own where it is None. There is none for a grid, which is listed and not sampled.
     """
@@ -52,7 +53,7 @@ def sampler_for(config: SearchConfig, number: int, kind: SamplerKind | None = No
 
 
 def given(parameters: Mapping[str, Any], sampler: BaseSampler) -> BaseSampler:
-    """Proposes these parameters. The sampler keeps its books as if it had chosen them, and learns from them.
+    """Build a sampler that proposes these parameters and learns from them as if `sampler` had chosen them.
 
     CMA-ES does not: it updates its distribution by its own samples only.
     """
@@ -62,12 +63,12 @@ def given(parameters: Mapping[str, Any], sampler: BaseSampler) -> BaseSampler:
 
 
 def population_size(trials: int) -> int:
-    """Of NSGA-II: at least five generations, where Optuna's 50 would leave a small sweep at random."""
+    """Choose NSGA-II's population for at least five generations; Optuna's 50 would leave a small sweep at random."""
     return min(50, max(4, trials // 5))
 
 
 def check_sampler(config: SearchConfig, space: Space) -> None:
-    """Raises ValueError where the sweep's sampler cannot search this space, stop its trials or keep its limits."""
+    """Raise ValueError where the sweep's sampler cannot search this space, stop its trials or keep its limits."""
     reason = _refusal(config, space)
     if reason is not None:
         raise ValueError(f"search.sampler={config.sampler.value}: {reason}")

@@ -1,4 +1,4 @@
-"""Who stops or pauses trials: rules on recorded objectives, without Ray or Optuna. The objective is maximized."""
+"""Rules that stop or pause trials by recorded objectives, without Ray or Optuna. The objective is maximized."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ Position = tuple[float, int]  # (-objective, number): sorts the best first
 
 
 class Scheduler(ABC):
-    """Who stops or pauses trials. What it knows is what it was told, and every call may be repeated.
+    """A rule that stops or pauses trials. It knows only what it was told, and every call may be repeated.
 
     It is restored by repeating `report` for each recorded value, in the order in which they had arrived, and `end` for
     the trials that ended: its answers are the same then. A promotion after which nothing was reported cost nothing, and
@@ -37,11 +37,11 @@ class Scheduler(ABC):
         self._ended: set[int] = set()
 
     def until(self, epoch: int) -> int:
-        """The epoch at which a segment ends that begins after `epoch` epochs."""
+        """Return the epoch at which a segment ends that begins after `epoch` epochs."""
         return next((pause for pause in self._pauses if pause > epoch), self._epochs)
 
     def report(self, number: int, epoch: int, objective: float) -> bool:
-        """Whether trial `number`, which has `objective` after `epoch` epochs, goes on. Told for every epoch, in order.
+        """Tell whether trial `number` goes on with `objective` after `epoch` epochs. Call it for every epoch, in order.
 
         A trial is stopped for good, and at once where its objective is not finite: a comparison with NaN is false, so
         a rung would let it pass.
@@ -53,20 +53,21 @@ class Scheduler(ABC):
         return number not in self._stopped
 
     def promote(self) -> int | None:
-        """A paused trial whose next segment is due, and which counts as promoted from now on; None: there is none."""
+        """Return a paused trial whose next segment is due, and count it as promoted from now on; None: there is
+        none."""
         return None
 
     def end(self, number: int) -> None:
-        """The trial ended: what it reported still counts, but it is never promoted."""
+        """Hear that the trial ended: what it reported still counts, but it is never promoted."""
         self._ended.add(number)
 
     @abstractmethod
     def _goes_on(self, number: int, epoch: int, objective: float) -> bool:
-        """Whether the trial goes on after this epoch, which is reported for the first time and not the last."""
+        """Tell whether the trial goes on after this epoch, which is reported for the first time and is not the last."""
 
 
 class Unstopped(Scheduler):
-    """Every trial runs to its last epoch."""
+    """No rule: every trial runs to its last epoch."""
 
     def _goes_on(self, number: int, epoch: int, objective: float) -> bool:  # noqa: ARG002
         return True
@@ -109,7 +110,7 @@ class Hyperband(Scheduler):
         self._until = list(accumulate(_sizes(len(rungs), reduction)))
 
     def bracket(self, number: int) -> int:
-        """0 has all rungs."""
+        """Return the bracket of trial `number`; bracket 0 has all rungs."""
         turn = number * GOLDEN % 2**64
         return bisect_right(self._until, turn * self._until[-1] >> 64)
 
@@ -122,7 +123,7 @@ def _sizes(rungs: int, reduction: int) -> list[int]:
 
 
 def bracket_shares(rungs: int, reduction: int) -> list[float]:
-    """The part of all trials that each of hyperband's brackets has; the first has all rungs, the last none."""
+    """Compute the part of all trials in each of hyperband's brackets; the first has all rungs, the last none."""
     sizes = _sizes(rungs, reduction)
     return [size / sum(sizes) for size in sizes]
 
@@ -184,12 +185,12 @@ class DepthAsha(Scheduler):
         return True
 
     def _is_gone(self, number: int, rung: int) -> bool:
-        """Ended, or promoted: by an earlier session, if it has reported from beyond the rung."""
+        """Tell whether a trial ended, or was promoted by an earlier session and has reported from beyond the rung."""
         return number in self._ended or self._reached[number] > rung
 
 
 def build_scheduler(config: SearchConfig, epochs: int) -> Scheduler:
-    """The rule that the configuration names, for trials of so many epochs.
+    """Build the rule that the configuration names, for trials of so many epochs.
 
     Raises:
         ValueError: trials would never be compared before their last epoch.
@@ -210,7 +211,7 @@ def build_scheduler(config: SearchConfig, epochs: int) -> Scheduler:
 
 
 def refinement_epochs(config: SearchConfig, epochs: int) -> list[int]:
-    """The epochs, counted from 0, at whose start a trial is refined because it was promoted; none but in depth_asha.
+    """List the epochs, counted from 0, at whose start a promoted trial is refined; none but in depth_asha.
 
     Raises:
         ValueError: as `build_scheduler`.
@@ -219,7 +220,7 @@ def refinement_epochs(config: SearchConfig, epochs: int) -> list[int]:
 
 
 def rungs(config: SearchConfig, epochs: int) -> tuple[int, ...]:
-    """From grace * epochs on, each `reduction` times the one before, below the last epoch."""
+    """List the rungs: from grace * epochs on, each `reduction` times the one before, below the last epoch."""
     rung, rungs = max(1, round(config.grace * epochs)), list[int]()
     while rung < epochs:
         rungs.append(rung)

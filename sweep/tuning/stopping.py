@@ -1,4 +1,4 @@
-"""What a sweep has spent, in all its sessions, and when that is enough."""
+"""Decide when a sweep has spent enough, in all its sessions."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from sweep.records.rows import TrialRow, ranked
 
 
 def exhausted(budget: Budget, rows: Sequence[TrialRow], wall_clock: float) -> str:
-    """Why no further trial is to begin; empty where there is no reason."""
+    """Say why no further trial is to begin; empty where there is no reason."""
     gpu_hours = sum(row.gpu_seconds for row in rows) / 3600
     spent = (
         ("hours", budget.hours, wall_clock / 3600),
@@ -28,7 +28,7 @@ def exhausted(budget: Budget, rows: Sequence[TrialRow], wall_clock: float) -> st
 
 
 def _without_gain(rows: Sequence[TrialRow]) -> int:
-    """Trials that ended after the one that holds the best objective; in order of their numbers."""
+    """Count the trials that ended after the one with the best objective, in order of their numbers."""
     best, since = float("-inf"), 0
     for row in rows:
         if row.outcome is Outcome.done and row.feasible and (row.objective or 0.0) > best:

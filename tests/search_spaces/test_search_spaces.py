@@ -11,8 +11,8 @@ from typing import Any
 import optuna
 import pytest
 
-from odenet.config import ExperimentConfig, from_plain
-from odenet.terms import Network
+from odenet.enums import Network
+from odenet.training.config import ExperimentConfig, from_plain
 from search_spaces import SPACES, Choice, Float, Int, Parameter, Space, When, fixed
 from search_spaces.common import COMMON, SMOOTHNESS
 from search_spaces.refined import REFINEMENT

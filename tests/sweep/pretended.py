@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from odenet.data import Portion, Splits, load_data
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits, load_data
 from sweep.config.compose import load
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from odenet.config import ExperimentConfig
+from odenet.training.config import ExperimentConfig
 from search_spaces import SPACES
 from sweep.config.compose import load
 from sweep.config.overrides import override

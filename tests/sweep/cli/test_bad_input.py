@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from odenet.data import load_data
+from odenet.data.subsets import load_data
 from sweep.config.search_config import Objective
 from sweep.records.files import write_text
 from sweep.records.provenance import check_origin, origin

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from odenet.data import DataSet
+from odenet.data.config import DataSet
 from search_spaces import SPACES
 from sweep.cli.commands import STAGES
 from sweep.cli.completion import candidates

@@ -109,6 +109,7 @@ def alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_local_ray_gives_shares_of_gpus_exactly_and_leaves_nothing_behind(place):
     done = place.drive(
         """
@@ -164,6 +165,7 @@ def test_local_ray_gives_shares_of_gpus_exactly_and_leaves_nothing_behind(place)
     assert gone(result["pids"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "config", "message"),
     [

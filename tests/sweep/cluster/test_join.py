@@ -19,7 +19,11 @@ from sweep.records.rows import TrialRow
 from sweep.records.tables import read_rows
 from tests.sweep.ray_place import TOKEN, Place, short_place
 
-pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to start Ray
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("cluster"),  # one worker starts the cluster, for all of these
+    pytest.mark.timeout(900),  # a busy machine takes minutes to start Ray
+]
 CHECKOUT = Path(joining.__file__).parents[2]
 as_root = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="a node that sees other files needs Linux and root"

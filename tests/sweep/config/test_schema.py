@@ -7,9 +7,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from odenet.config import ExperimentConfig, RuntimeConfig, to_plain
-from odenet.data import DataSet
-from odenet.terms import Device, Scheme
+from odenet.data.config import DataSet
+from odenet.enums import Device, Scheme
+from odenet.training.config import ExperimentConfig, RuntimeConfig, to_plain
 from search_spaces import SPACES
 from sweep.config.compose import FOLLOWS, GOES_ON, check_possible, groups, known_keys, load
 from sweep.config.overrides import override

@@ -11,11 +11,11 @@ import torch
 from ray.tune import PlacementGroupFactory
 from ray.tune.result import TRIAL_INFO
 
-from odenet.checkpoint import load_checkpoint, save_checkpoint
-from odenet.config import ExperimentConfig, RuntimeConfig
-from odenet.optim import OptimizerKind
-from odenet.terms import Device
-from odenet.training import Training
+from odenet.enums import Device
+from odenet.training.checkpoint import load_checkpoint, save_checkpoint
+from odenet.training.config import ExperimentConfig, RuntimeConfig
+from odenet.training.loop import Training
+from odenet.training.optim_config import OptimizerKind
 from sweep.config.overrides import override
 from sweep.config.schema import EvaluateConfig
 from sweep.execution.segment import Segment

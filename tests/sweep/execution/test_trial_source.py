@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from odenet.config import ExperimentConfig
+from odenet.training.config import ExperimentConfig
 from search_spaces import SPACES
 from sweep.config.overrides import override
 from sweep.config.search_config import SearchConfig

@@ -20,8 +20,8 @@ from typing import Any
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from odenet.data import load_data
-from odenet.training import Training
+from odenet.data.subsets import load_data
+from odenet.training.loop import Training
 from sweep.config.compose import load
 from sweep.config.search_config import Objective
 from sweep.execution.trial_source import Trials

@@ -18,6 +18,7 @@ from tests.sweep.ray_place import TOKEN, Place, short_place
 
 # Of MLflow's own making: its use of SQLAlchemy.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
     pytest.mark.timeout(600),
 ]

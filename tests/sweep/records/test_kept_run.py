@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from odenet.checkpoint import load_checkpoint
-from odenet.config import identity
-from odenet.data import Statistics, load_data, load_test
+from odenet.data.batches import Statistics
+from odenet.data.sets import load_test
+from odenet.data.subsets import load_data
+from odenet.training.checkpoint import load_checkpoint
+from odenet.training.config import identity
 from sweep.config.compose import load
 from sweep.records.best import read_best
 from sweep.records.outcome import Outcome
@@ -172,12 +174,15 @@ def test_the_best_trials_can_be_retrained_where_the_search_recorded_no_candidate
 
 
 def test_the_registered_model_is_loaded_under_the_names_by_which_it_was_pickled(unpacked: Path) -> None:
-    """MLflow keeps a whole module as a pickle: modules of `odenet` that move are still found by their old names."""
+    """MLflow keeps a whole module as a pickle: modules of `odenet` that move are still found by their old names.
+
+    To within rounding: it has plain strided convolutions, which another kernel computes than today's.
+    """
     (file,) = unpacked.glob("runs/kept/mlartifacts/models/*/artifacts/data/model.pth")
     registered = torch.load(file, weights_only=False)
     kept = load_checkpoint(*unpacked.glob("runs/kept/final/model-*.ckpt")).build().eval()
     images = torch.linspace(0, 1, 3 * 64).reshape(3, 1, 8, 8)
-    assert torch.equal(registered(images), kept(images))
+    torch.testing.assert_close(registered(images), kept(images))
 
 
 def test_no_other_file_names_a_module_by_which_it_was_written(unpacked: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from odenet.data import Portion
+from odenet.data.config import Portion
 from search_spaces import SPACES, Choice
 from sweep.errors import InputError
 from sweep.records import provenance as module

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from odenet.config import ExperimentConfig
+from odenet.training.config import ExperimentConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, git_commit, read_best, write_best
 from sweep.records.outcome import Outcome

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from odenet.config import ExperimentConfig
+from odenet.training.config import ExperimentConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, write_best
 from sweep.records.outcome import Outcome

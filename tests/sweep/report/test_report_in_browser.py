@@ -17,6 +17,7 @@ FLAGS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_every_figure_of_the_report_is_drawn_in_a_browser_from_the_file_alone(tmp_path: Path) -> None:
     write_search(tmp_path / "a", "resnet", 0)

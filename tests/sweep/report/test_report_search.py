@@ -135,10 +135,10 @@ def test_every_outcome_is_counted_and_every_cost_summed(tmp_path):
     ]
     search = {"sampler": "tpe", "random_share": 0.25, "scheduler": "asha", "budget": {"gpu_hour_price": 2.5}}
     found = report(tmp_path, [sweep(tmp_path / "a", rows, search)])
-    row = records(found, ["executions"])[0]
+    row = records(found, ["segments"])[0]
     assert {outcome.value: row[outcome.value] for outcome in Outcome} == {outcome.value: "1" for outcome in Outcome}
     n = len(Outcome)
-    assert (row["trials"], row["executions"]) == (str(n), str(n * (n + 1) // 2))
+    assert (row["trials"], row["segments"]) == (str(n), str(n * (n + 1) // 2))
     assert (row["GFLOP"], row["seconds"], row["GPU hours"], row["money"]) == ("24", "18", "1.2", "3.00")
     assert row["best objective"] == "20.0"
     assert "Searched by tpe with a random share of 0.25, scheduler asha, for accuracy" in found.text["search"]

@@ -8,13 +8,16 @@ import pytest
 import torch
 from ray.exceptions import RayError
 
-from odenet.checkpoint import load_checkpoint
-from odenet.config import RuntimeConfig
-from odenet.data import Batches, Images, Portion, Statistics, load_data, load_test
-from odenet.evaluation import evaluate as score
-from odenet.models import manifest
-from odenet.terms import Device, Scheme
-from odenet.training import Training
+from odenet.data.batches import Batches, Statistics
+from odenet.data.config import Portion
+from odenet.data.sets import Images, load_test
+from odenet.data.subsets import load_data
+from odenet.enums import Device, Scheme
+from odenet.networks.model import manifest
+from odenet.training.checkpoint import load_checkpoint
+from odenet.training.config import RuntimeConfig
+from odenet.training.evaluation import evaluate as score
+from odenet.training.loop import Training
 from sweep.config.overrides import override
 from sweep.config.schema import AppConfig, EvaluateConfig
 from sweep.errors import InputError, WorkError

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from odenet.config import ExperimentConfig
-from odenet.data import Portion
+from odenet.data.config import Portion
 from odenet.seeding import derive
+from odenet.training.config import ExperimentConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution.list_source import Job
 from sweep.execution.segment import Segment, WorkerResult

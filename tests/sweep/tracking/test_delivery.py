@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from odenet.config import ExperimentConfig, RuntimeConfig
-from odenet.terms import Device
-from odenet.training import Training
+from odenet.enums import Device
+from odenet.training.config import ExperimentConfig, RuntimeConfig
+from odenet.training.loop import Training
 from sweep.config.overrides import override
 from sweep.errors import WorkError
 from sweep.tracking import client, delivery
@@ -31,6 +31,8 @@ OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "5"))
 LINES_A_SECOND = 20
 # Of MLflow's own making: its use of SQLAlchemy, its type hints.
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("server"),  # one worker starts the server, for all of these
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
 ]

@@ -20,10 +20,10 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from odenet.checkpoint import load_checkpoint
-from odenet.config import ExperimentConfig, RuntimeConfig
-from odenet.terms import Device
-from odenet.training import Training
+from odenet.enums import Device
+from odenet.training.checkpoint import load_checkpoint
+from odenet.training.config import ExperimentConfig, RuntimeConfig
+from odenet.training.loop import Training
 from sweep.config.overrides import override
 from sweep.errors import StorageError, WorkError
 from sweep.records.rows import METRICS
@@ -37,6 +37,7 @@ PATIENCE = 120.0
 NO_PARENT = -1  # the process id of a driver that is gone
 # Of MLflow's own making: its use of SQLAlchemy, its type hints.
 pytestmark = [
+    pytest.mark.xdist_group("outbox"),  # one worker makes the store, for all of these
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
 ]
@@ -93,6 +94,7 @@ def a_small_sweep(directory: Path) -> Callable[[Tracker], None]:
     return write
 
 
+@pytest.mark.slow
 def test_mlflow_holds_exactly_what_was_written(tmp_path, uri):
     deliver(tmp_path, uri, a_small_sweep(tmp_path))
     runs = runs_of(uri, str(tmp_path))
@@ -112,6 +114,7 @@ def test_mlflow_holds_exactly_what_was_written(tmp_path, uri):
     assert (child.info.status, child.info.end_time) == ("KILLED", written[7])
 
 
+@pytest.mark.slow
 def test_delivering_the_same_outbox_again_delivers_nothing_twice(tmp_path, uri):
     deliver(tmp_path, uri, a_small_sweep(tmp_path))
     first = runs_of(uri, str(tmp_path))
@@ -124,6 +127,7 @@ def test_delivering_the_same_outbox_again_delivers_nothing_twice(tmp_path, uri):
     assert state["runs"] == {"x": first["x"].info.run_id, "x/search-0": first["search-0"].info.run_id}
 
 
+@pytest.mark.slow
 def test_a_later_stage_goes_on_in_the_same_runs(tmp_path, uri):
     deliver(tmp_path, uri, a_small_sweep(tmp_path))
 
@@ -132,6 +136,7 @@ def test_a_later_stage_goes_on_in_the_same_runs(tmp_path, uri):
     assert child.data.metrics == {"val/accuracy": 0.3, "train/loss": pytest.approx(1 / 3), "test/accuracy": 0.25}
 
 
+@pytest.mark.slow
 def test_the_registered_champion_computes_what_the_checkpoint_does(tmp_path, uri):
     tiny = {"model.width": 2, "data.per_class": 3, "training.epochs": 1, "model.scheme": "heun"}
     training = Training(override(ExperimentConfig(), tiny), RuntimeConfig(device=Device.cpu))
@@ -154,6 +159,7 @@ def test_the_registered_champion_computes_what_the_checkpoint_does(tmp_path, uri
 # --- how long a delivery goes on --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_whole_lines_are_delivered_and_half_a_line_of_a_killed_driver_spoils_nothing(tmp_path, uri):
     def killed(tracker: Tracker) -> None:
         tracker.start(TrackedRun("x", "x"), tags={}, params={})
@@ -168,6 +174,7 @@ def test_only_whole_lines_are_delivered_and_half_a_line_of_a_killed_driver_spoil
     assert history(uri, runs_of(uri, str(tmp_path))["x"], "m") == [(1, 1.0), (2, 2.0)]
 
 
+@pytest.mark.slow
 def test_a_delivery_ends_with_its_own_tracker_and_no_other(tmp_path, uri, monkeypatch):
     """Neither the close of an earlier stage nor that of another one at work on the same study ends it."""
     earlier, mine, other = (Tracker(tmp_path / OUTBOX) for _ in range(3))
@@ -190,6 +197,7 @@ def test_while_a_line_is_delivered_no_other_process_can_deliver(tmp_path):
     assert [delivery.deliver_next(tmp_path, deliver_one) for _ in range(2)] == [True, False]
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_store_deliver_everything_once(tmp_path, uri):
     """Both deliveries are processes of their own; the second driver is done while the first one goes on."""
     with delivering(tmp_path, uri, PATIENCE) as first:
@@ -219,6 +227,7 @@ DRIVER = """
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_driver_wrote_is_delivered_completely_and_the_delivery_ends(tmp_path, uri):
     command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(tmp_path), uri]
     assert subprocess.run(command, timeout=PATIENCE, check=False).returncode == -signal.SIGKILL
@@ -267,6 +276,7 @@ def test_a_store_that_is_away_is_asked_again_which_is_said_meanwhile_and_what_it
         delivery._persistently(tmp_path, refuse)
 
 
+@pytest.mark.slow
 def test_what_was_not_delivered_is_counted_and_named_without_mlflow(tmp_path, uri):
     assert lag(tmp_path) == Lag(0, frozenset())
     deliver(tmp_path, uri, a_small_sweep(tmp_path))

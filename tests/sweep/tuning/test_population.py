@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from odenet.config import ExperimentConfig, from_plain
-from odenet.regularization import RegularizationConfig
+from odenet.training.config import ExperimentConfig, from_plain
+from odenet.training.regularization_config import RegularizationConfig
 from search_spaces import SPACES, Choice, Float, Int, Space, When, fixed
 from sweep.config.search_config import PopulationConfig, SchedulerKind, SearchConfig
 from sweep.tuning.population import (

@@ -1,0 +1,113 @@
+"""The closed choices of a configuration: a member's name is its value, as it is written there."""
+
+from enum import Enum
+from typing import TypeVar
+
+Choice = TypeVar("Choice", bound=Enum)
+
+
+class Scheme(Enum):
+    """Integrators; `integrators.schemes.SCHEMES` holds formula, order and cost of each."""
+
+    euler = "euler"
+    midpoint = "midpoint"
+    heun = "heun"
+    ralston = "ralston"
+    rk4 = "rk4"
+    rk4_38 = "rk4_38"
+    polynet = "polynet"
+    two_step_midpoint = "two_step_midpoint"  # weakly unstable where solutions decay: for imaginary spectra
+    leapfrog = "leapfrog"
+    lm = "lm"
+    verlet = "verlet"
+    dopri5 = "dopri5"
+
+
+class Start(Enum):
+    """What a two-step scheme takes for the state before the first one."""
+
+    consistent = "consistent"  # the first step is Euler's (MidPoint) or half as long (leapfrog): keeps the order
+    repeat = "repeat"  # the first state once more
+    paper = "paper"  # zero, as in Chang et al. 2018, arXiv 1709.03698
+
+
+class Gradient(Enum):
+    """How an integration is differentiated; `integrators.gradients` holds the algorithm of each."""
+
+    direct = "direct"
+    checkpointed = "checkpointed"
+    reconstructed = "reconstructed"
+
+
+class Basis(Enum):
+    """How weights depend on depth; `depth.bases.BASES` holds the mathematics of each."""
+
+    piecewise_constant = "piecewise_constant"
+    hat = "hat"
+    discontinuous_linear = "discontinuous_linear"
+    polynomial = "polynomial"
+
+
+class Network(Enum):
+    """Whole networks; `networks.table.NETWORKS` holds the row (rate, scheme, basis, wiring) of each."""
+
+    continuous = "continuous"
+    continuous_preact = "continuous_preact"
+    stateful = "stateful"
+    resnet = "resnet"
+    hamiltonian = "hamiltonian"
+    midpoint = "midpoint"
+    leapfrog = "leapfrog"
+    revnet = "revnet"
+    scaled_resnet = "scaled_resnet"
+    heunnet = "heunnet"
+    lm_resnet = "lm_resnet"
+    lm_bottleneck = "lm_bottleneck"
+    lm_resnext = "lm_resnext"
+    polynet = "polynet"
+    fractalnet = "fractalnet"
+    preact_resnet = "preact_resnet"
+    wide_resnet = "wide_resnet"
+    bottleneck_resnet = "bottleneck_resnet"
+    resnext = "resnext"
+    neural_ode = "neural_ode"
+
+
+class Initialisation(Enum):
+    """How the weights of a rate depend on depth at the start of training."""
+
+    independent = "independent"  # drawn anew for each node
+    smooth = "smooth"  # those of the first node at every node
+    zero = "zero"  # independent, but the last layer that has parameters starts at zero: the rate is zero
+
+
+class Precision(Enum):
+    """Arithmetic of the forward pass. Weights, batch-norm statistics and the optimizer are always fp32.
+
+    On a GPU torch rounds what fp32 convolutions multiply to TF32, unless `torch.backends.cudnn.conv.fp32_precision` is
+    "ieee".
+    """
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Device(Enum):
+    """Where a network runs; `auto` is CUDA where there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def member(kind: type[Choice], name: Choice | str, key: str) -> Choice:
+    """The member of a closed choice, also by its name.
+
+    Raises:
+        ValueError: there is none; says what `key` can be.
+    """
+    if isinstance(name, kind):
+        return name
+    if isinstance(name, str) and name in kind.__members__:
+        return kind[name]
+    raise ValueError(f"{key}={name!r} is not possible: {', '.join(kind.__members__)} can be.")

@@ -1,0 +1,1 @@
+"""Integrators over depth: schemes as data, how they step, and how their integrations are differentiated."""

@@ -1,0 +1,128 @@
+"""Networks, built from their row of the table.
+
+Shapes: `B` batch, `C` channels, `H W` space, `K` classes.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+
+from torch import Tensor, nn
+
+from odenet.depth.discretisation import Depth
+from odenet.enums import Scheme, member
+from odenet.integrators.scheme import whole_steps
+from odenet.networks.batch_norm import BatchNorm
+from odenet.networks.blocks import DepthStage, Perturbation, Transition
+from odenet.networks.convolutions import convolution
+from odenet.networks.heads import Head
+from odenet.networks.model_config import ModelConfig, check_model, stage_changes, stage_depths
+from odenet.networks.orders import RateOrder
+from odenet.networks.rates import Rate
+from odenet.networks.table import NETWORKS, Stem
+from odenet.networks.widths import Widths
+from odenet.seeding import global_seed
+
+
+class DepthNet(nn.Module):
+    """Images (B, C, H, W) to logits (B, K). `config` is what it was built from; each stage has its present depth."""
+
+    def __init__(
+        self, config: ModelConfig, *, channels: int, classes: int, depths: Sequence[Depth] | None = None
+    ) -> None:
+        """Raises ValueError where the network cannot be so: see `check_model`."""
+        super().__init__()
+        check_model(config)
+        wiring, changes = NETWORKS[config.network], stage_changes(config)
+        rates, transitions = [wiring.rate] * len(changes), [wiring.transition] * len(changes)
+        first = [transitions[0]] if wiring.first_transition else [None]
+        if wiring.opening is not None:  # before the first stage, at its width
+            changes, rates, first = [changes[0], *changes], [wiring.opening, *rates], [None, None]
+        depths = stage_depths(config) if depths is None else depths
+        self.stem = _stem(wiring.stem, channels, changes[0].inputs)
+        self.transitions, self.stages = nn.ModuleList(), nn.ModuleList()
+        for order, change in zip([*first, *transitions[1:]], changes, strict=True):
+            self.transitions.append(nn.Identity() if order is None else Transition(order, change))
+        for index, (order, change, depth) in enumerate(zip(rates, changes, depths, strict=True)):
+            rate = _rate(order, depth.nodes, change.widths, config)
+            self.stages.append(DepthStage(rate, depth, (index, len(depths))))
+        self.head = Head(changes[-1].outputs, classes, layers=wiring.head, pool=wiring.pool)
+        self.config = config
+
+    def forward(self, x_BCHW: Tensor, perturbation: Perturbation | None = None) -> Tensor:
+        x = self.stem(x_BCHW)
+        for transition, stage in zip(self.transitions, self.stages, strict=True):
+            x = stage(transition(x), perturbation)
+        return self.head(x)
+
+    def depth_stages(self) -> list[DepthStage]:
+        """The stages that integrate over depth, in order."""
+        return [stage for stage in self.stages if isinstance(stage, DepthStage)]
+
+    def depths(self) -> list[Depth]:
+        """The present depth of each."""
+        return [stage.depth for stage in self.depth_stages()]
+
+    @property
+    def rate_evaluations(self) -> int:
+        """Rate evaluations of one forward pass, all stages together."""
+        return sum(stage.evaluations for stage in self.depth_stages())
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _stem(stem: Stem, channels: int, width: int) -> nn.Module:
+    if stem.stride > 1:  # padding 1, as published
+        conv = convolution((channels, width), size=stem.size, stride=stem.stride)
+        conv.padding = (1, 1)
+    else:
+        conv = convolution((channels, width), size=stem.size)
+    return nn.Sequential(conv, BatchNorm(width), nn.ReLU(inplace=True)) if stem.norm else conv
+
+
+def _rate(order: RateOrder, nodes: int, widths: Widths, config: ModelConfig) -> Rate:
+    rate = Rate(order, nodes, widths, skip_init=config.skip_init)
+    rate.initialise(config.initialisation)
+    return rate
+
+
+def build_model(
+    config: ModelConfig, *, channels: int, classes: int, seed: int = 0, depths: Sequence[Depth] | None = None
+) -> DepthNet:
+    """A network with weights drawn from `seed`, on the CPU, its kernels channels_last.
+
+    Args:
+        channels: of the images.
+        classes: length of the logits.
+        depths: of its stages where they are no longer those of the config: room for the weights of a refined network.
+
+    Raises:
+        ValueError: the network cannot be so: see `check_model`.
+    """
+    with global_seed(seed, "init"):
+        return DepthNet(config, channels=channels, classes=classes, depths=depths)
+
+
+def manifest(model: DepthNet, *, scheme: Scheme | str, steps: int) -> DepthNet:
+    """The same weights (shared, not copied) under another scheme (or its name) and number of steps per stage.
+
+    Raises:
+        ValueError: `steps` is no whole number or less than 1, or the network's rate makes no sense under the scheme.
+    """
+    scheme, steps = member(Scheme, scheme, "scheme"), whole_steps(steps)
+    if steps < 1:
+        raise ValueError(f"steps={steps}: a manifestation needs at least 1 step.")
+    can = NETWORKS[model.config.network].capability
+    if scheme not in can.manifestations:
+        possible = ", ".join(choice.value for choice in can.manifestations)
+        raise ValueError(
+            f"scheme={scheme.value} with model.network={model.config.network.value}: {can.because}; {possible} can be."
+        )
+    tensors = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    other = copy.deepcopy(model, memo=tensors)
+    for stage in other.depth_stages():
+        stage.depth = replace(stage.depth, course=replace(stage.depth.course, scheme=scheme, steps=steps))
+    return other

@@ -1,0 +1,257 @@
+"""Training as an iterator that its caller pulls: one report per epoch, no hooks, no loggers, no platform."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from odenet.data.batches import Batches, Statistics
+from odenet.data.subsets import Splits, load_data
+from odenet.enums import Precision
+from odenet.integrators.gradients import Drift
+from odenet.networks.model import DepthNet, build_model
+from odenet.networks.refinement import coarsen, refine
+from odenet.training.checkpoint import Checkpoint, save_checkpoint
+from odenet.training.config import ExperimentConfig, RuntimeConfig
+from odenet.training.cost import train_gflops
+from odenet.training.evaluation import evaluate
+from odenet.training.optim import build_optimizer, learning_rate, scale_depth_gradients
+from odenet.training.optim_config import DepthMetric
+from odenet.training.regularization import roughness
+
+OBJECTIVE_EPOCHS = 5
+
+
+class Diverged(ArithmeticError):
+    """The loss is not finite; nothing of that epoch is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One epoch. Metric names carry the split; `val/...` and `objective` are absent where there is no val set."""
+
+    epoch: int  # epochs completed, from 1
+    metrics: dict[str, float]
+
+
+@dataclass(slots=True)
+class Progress:
+    """What training carries from epoch to epoch besides weights and optimizer."""
+
+    gflops: float = 0.0
+    seconds: float = 0.0
+    rate_evaluations: int = 0
+    recent: tuple[float, ...] = ()  # val/accuracy of the last `OBJECTIVE_EPOCHS` epochs
+    last: Report | None = None
+
+    @classmethod
+    def restored(cls, plain: dict[str, Any]) -> "Progress":
+        """From the values of a checkpoint; those of an older version have no `last`."""
+        last = plain.get("last")
+        return cls(**{**plain, "recent": tuple(plain["recent"]), "last": None if last is None else Report(**last)})
+
+
+class Training:
+    """`for report in Training(config): ...` trains to the end; it can be saved after any report and resumed.
+
+    Every draw comes from (seed, purpose, epoch, iteration), so resumed equals uninterrupted, bit for bit, on the same
+    device and thread count (on a GPU with runtime.deterministic).
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        runtime: RuntimeConfig | None = None,
+        *,
+        data: Splits | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        """Args:
+            data: what `load_data(config.data, runtime.data_dir)` gives, where the caller has it already.
+            checkpoint: goes on from there.
+
+        Raises:
+            ValueError: the checkpoint is of another experiment; or as `load_data` and `RuntimeConfig.torch_device`.
+        """
+        runtime = runtime or RuntimeConfig()
+        if checkpoint is not None and checkpoint.experiment != config:
+            raise ValueError("The checkpoint is of another experiment: its config differs from the one to resume.")
+        runtime.check(config.model)
+        self.config, self._runtime, self._device = config, runtime, runtime.torch_device()
+        # Asked first: the call loads the compiler.
+        if torch.are_deterministic_algorithms_enabled() != runtime.deterministic:
+            torch.use_deterministic_algorithms(runtime.deterministic)
+        data = load_data(config.data, runtime.data_dir) if data is None else data
+        self._load_batches(data)
+        self._due = config.refinement.due(config.training.epochs)
+        self._coarsens = config.refinement.coarsens(config.training.epochs)
+        self.epoch, self._drift = 0, Drift()
+        self._progress = Progress()
+        self._start(data.classes, checkpoint)
+
+    def _load_batches(self, data: Splits) -> None:
+        statistics, device = Statistics.of(data.train), self._device
+        self.train_batches = Batches(
+            data.train,
+            statistics=statistics,
+            dataset=self.config.data.dataset,
+            augment=self.config.data.augment,
+            device=device,
+        )
+        self.val_batches = None
+        if data.val is not None:
+            self.val_batches = Batches(data.val, statistics=statistics, device=device)
+
+    def _start(self, classes: int, checkpoint: Checkpoint | None) -> None:
+        config, (channels, *_) = self.config, self.train_batches.shape
+        self._classes = classes
+        if checkpoint is None:
+            model = build_model(config.model, channels=channels, classes=classes, seed=config.training.seed)
+        else:
+            model = checkpoint.build()
+        self.model = model.to(self._device)
+        self.optimizer = build_optimizer(self.model, config.optim)
+        if checkpoint is not None:
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+            self.epoch = checkpoint.epoch
+            self._progress = Progress.restored(checkpoint.progress)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What depends on the present depth."""
+        if self._runtime.check_drift:
+            for stage in self.model.depth_stages():
+                stage.drift = self._drift
+        self._gflops_per_image = train_gflops(self.model, self.train_batches.shape)
+        self._forward: Callable[..., Tensor] = self.model
+        if self._runtime.compile:
+            self._forward = torch.compile(self.model)
+
+    def __iter__(self) -> "Training":
+        return self
+
+    def __next__(self) -> Report:
+        """Trains one epoch and measures it.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        if self.epoch >= self.config.training.epochs:
+            raise StopIteration
+        started = time.perf_counter()
+        if self.epoch in self._due:
+            self._change_depth(refine)
+        if self.epoch == self._coarsens:
+            self._change_depth(coarsen)
+        metrics = {"train/loss": self._train_epoch()}
+        if self.val_batches is not None:
+            metrics |= self._validate()
+        self.epoch += 1
+        self._progress.seconds += time.perf_counter() - started
+        self._progress.last = Report(self.epoch, metrics | self._costs())
+        return self._progress.last
+
+    def _change_depth(self, change: Callable[[DepthNet, Optimizer], list[str]]) -> None:
+        reset = change(self.model, self.optimizer)
+        assert not reset, f"{reset}: the optimizers of build_optimizer keep all that they know"
+        self._prepare()
+
+    @property
+    def last(self) -> Report | None:
+        """The report of the last epoch, also of one before the checkpoint: for a caller who cannot know who got it."""
+        return self._progress.last
+
+    def iterations(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`count` batches of the present epoch and as many further ones as it takes: for a dry run with `update`."""
+        self.model.train()
+        epochs = (
+            self.train_batches.epoch(self.config.training.seed, e, self.config.optim.batch_size)
+            for e in itertools.count(self.epoch)
+        )
+        return itertools.islice(itertools.chain.from_iterable(epochs), count)
+
+    def _train_epoch(self) -> float:
+        self.model.train()
+        batch_size, total, seen = self.config.optim.batch_size, torch.zeros((), device=self._device), 0
+        batches = self.train_batches.epoch(self.config.training.seed, self.epoch, batch_size)
+        for iteration, (x_BCHW, labels_B) in enumerate(batches):
+            total += self.update(x_BCHW, labels_B, iteration) * len(labels_B)
+            seen += len(labels_B)
+            self._progress.rate_evaluations += self.model.rate_evaluations
+        self._progress.gflops += self._gflops_per_image * seen
+        loss = float(total) / seen
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss is {loss} in epoch {self.epoch + 1}")
+        return loss
+
+    def update(self, x_BCHW: Tensor, labels_B: Tensor, iteration: int) -> Tensor:
+        """One iteration of the present epoch, counted from 0.
+
+        Returns:
+            the mean cross-entropy of the batch, detached, without the regularization.
+        """
+        config, regularization = self.config, self.config.regularization
+        iterations = math.ceil(len(self.train_batches) / config.optim.batch_size)
+        progress = (self.epoch + iteration / iterations) / config.training.epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config.optim, progress)
+        self.optimizer.zero_grad()
+        perturbation = regularization.perturbation(config.training.seed, self.epoch, iteration)
+        with self._autocast():
+            loss = F.cross_entropy(self._forward(x_BCHW, perturbation).float(), labels_B)
+        objective = loss + regularization.smoothness * roughness(self.model) if regularization.smoothness else loss
+        objective.backward()
+        if config.optim.depth_metric is DepthMetric.l2:
+            scale_depth_gradients(self.model)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.config.training.precision is Precision.bf16
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _validate(self) -> dict[str, float]:
+        assert self.val_batches is not None
+        with self._autocast():
+            score = evaluate(self.model, self.val_batches)
+        if not math.isfinite(score.loss):
+            raise Diverged(f"the validation loss is {score.loss} in epoch {self.epoch + 1}")
+        recent = (*self._progress.recent, score.accuracy)[-OBJECTIVE_EPOCHS:]
+        self._progress.recent = recent
+        return {"val/loss": score.loss, "val/accuracy": score.accuracy, "objective": sum(recent) / len(recent)}
+
+    def _costs(self) -> dict[str, float]:
+        depth, drift = self.model.depths()[-1], self._drift.take()
+        return {
+            "cost/train_gflops": self._progress.gflops,
+            "cost/seconds": self._progress.seconds,
+            "cost/rate_evaluations": self._progress.rate_evaluations,
+            "depth/steps": depth.course.steps,
+            "depth/nodes": depth.nodes,
+            **({} if drift is None else {"gradient/drift": drift}),
+        }
+
+    def checkpoint(self) -> Checkpoint:
+        """The present state; its tensors are the live ones, so save it before the next epoch."""
+        return Checkpoint(
+            experiment=self.config,
+            depths=self.model.depths(),
+            channels=self.train_batches.shape[0],
+            classes=self._classes,
+            epoch=self.epoch,
+            weights=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            progress=asdict(self._progress),
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes `checkpoint()` to a file."""
+        save_checkpoint(path, self.checkpoint())

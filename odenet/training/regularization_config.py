@@ -1,0 +1,39 @@
+"""The strengths of what regularizes training, as values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from odenet.seeding import derive
+
+if TYPE_CHECKING:
+    from odenet.networks.blocks import Perturbation
+
+
+@dataclass(kw_only=True, slots=True)
+class RegularizationConfig:
+    """Beside weight decay, which is the optimizer's. 0 switches a term off."""
+
+    smoothness: float = 0.0  # strength of the weights' smoothness in depth
+    stochastic_depth: float = 0.0  # probability to leave out the last block; that of others grows linearly with depth
+    noise: float = 0.0  # diffusion of the state: noise * sqrt(step) * N(0, 1) a step
+
+    def __post_init__(self) -> None:
+        for name in ("smoothness", "noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"regularization.{name}={getattr(self, name)}: must be at least 0 and finite.")
+        if not 0 <= self.stochastic_depth < 1:
+            raise ValueError(
+                f"regularization.stochastic_depth={self.stochastic_depth}: the probability to leave out the last "
+                "block, at least 0 and less than 1."
+            )
+
+    def perturbation(self, seed: int, epoch: int, iteration: int) -> Perturbation | None:
+        """The random part of one iteration; None where there is none."""
+        if not self.stochastic_depth and not self.noise:
+            return None
+        from odenet.networks.blocks import Perturbation
+
+        return Perturbation(self.stochastic_depth, self.noise, derive(seed, "perturb", epoch, iteration))

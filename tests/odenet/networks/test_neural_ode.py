@@ -1,0 +1,76 @@
+"""The adaptive reference: how exact its adjoint equation is, in which arithmetic it integrates, how it is built."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from odenet import Basis, ExperimentConfig, Gradient, ModelConfig, Network, Scheme, build_model
+from odenet.depth.discretisation import Depth
+from odenet.integrators.scheme import Course
+from odenet.networks.blocks import DepthStage
+from odenet.networks.model_config import stage_depths
+from odenet.networks.orders import GROUP_NORM, GROUP_NORM_SMOOTH, RateOrder
+from odenet.networks.rates import Rate
+from odenet.networks.widths import Widths
+from odenet.seeding import global_seed
+from odenet.training.config import from_plain
+
+ODE = ModelConfig(network=Network.neural_ode, nodes=1, width=8)
+
+
+def gradients(order: RateOrder, gradient: Gradient, tolerance: float) -> Tensor:
+    """Of one stage, all parameters as one vector, in float64."""
+    with global_seed(0, "init"):
+        rate = Rate(order, 1, Widths(8, 8)).double()
+    course = Course(Scheme.dopri5, 1, gradient=gradient, tolerance=tolerance)
+    stage = DepthStage(rate, Depth(Basis.piecewise_constant, 1, course, 1))
+    draws = torch.Generator().manual_seed(1)
+    x_BCHW, weights_BCHW = (torch.randn(2, 8, 6, 6, dtype=torch.float64, generator=draws) for _ in range(2))
+    (stage(x_BCHW) * weights_BCHW).sum().backward()
+    return torch.cat([parameter.grad.flatten() for parameter in rate.parameters() if parameter.grad is not None])
+
+
+def adjoint_error(order: RateOrder, tolerance: float) -> float:
+    exact, adjoint = (gradients(order, how, tolerance) for how in (Gradient.direct, Gradient.reconstructed))
+    return float((adjoint - exact).norm() / exact.norm())
+
+
+def test_the_adjoint_of_a_smooth_rate_is_about_as_exact_as_the_tolerance_and_that_of_relu_is_not() -> None:
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        assert adjoint_error(GROUP_NORM_SMOOTH, tolerance) < 30 * tolerance
+    assert adjoint_error(GROUP_NORM, 1e-5) > 300e-5
+
+
+def test_under_autocast_the_adaptive_scheme_keeps_state_and_depth_in_full_precision() -> None:
+    """A state in bf16 would put the logits off by 8 %, its slopes in bf16 put them off by 1 %."""
+    x_BCHW = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for gradient in (Gradient.direct, Gradient.reconstructed):
+        model = build_model(replace(ODE, gradient=gradient), channels=3, classes=10)
+        exact = model(x_BCHW).detach()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits_BK = model(x_BCHW).float()
+        F.cross_entropy(logits_BK, torch.arange(8)).backward()
+        assert float((logits_BK.detach() - exact).norm() / exact.norm()) < 0.03
+
+
+def test_more_nodes_than_the_network_can_have_are_refused_wherever_one_comes_in() -> None:
+    wrong = ModelConfig(network=Network.neural_ode)
+    message = r"^model\.network=neural_ode with model\.nodes=2: its weights do not depend on depth; use 1\.$"
+    for enter in (
+        lambda: stage_depths(wrong),
+        lambda: build_model(wrong, channels=1, classes=2),
+        lambda: build_model(wrong, channels=1, classes=2, depths=stage_depths(ODE)),
+        lambda: ExperimentConfig(model=wrong),
+        lambda: from_plain(ExperimentConfig, {"model": {"network": "neural_ode"}}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            enter()
+
+
+def test_a_heunnet_of_one_node_is_refused_because_it_would_take_no_time() -> None:
+    with pytest.raises(ValueError, match=r"^model\.network=heunnet with model\.nodes=1: .* T is 0 then, .* at least 2"):
+        build_model(ModelConfig(network=Network.heunnet, nodes=1), channels=1, classes=2)
+    build_model(ModelConfig(network=Network.heunnet, nodes=1, depth_time=1.0), channels=1, classes=2)

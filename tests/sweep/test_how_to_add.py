@@ -1,0 +1,127 @@
+"""The recipes "how to add" of CONTRIBUTING.md, followed to their end: what they name exists, and the tables agree."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from enum import EnumType
+from pathlib import Path
+
+import pytest
+
+import search_spaces
+from odenet.data.config import DataSet
+from odenet.data.sets import SETS
+from search_spaces import SPACES
+from sweep import stages
+from sweep.cli import run_stages
+from sweep.cli.commands import STAGES
+from sweep.config.compose import groups
+from sweep.config.search_config import SamplerKind, SchedulerKind, SearchConfig
+from sweep.records.outcome import STATES, Outcome
+from sweep.tuning.samplers import sampler_for
+from sweep.tuning.schedulers import Scheduler, build_scheduler
+
+ROOT = Path(__file__).parents[2]
+OURS = ("a data set", "a search space", "a sampler", "a scheduler", "an outcome", "a stage of the command")
+BY_ITSELF = {SamplerKind.grid, SchedulerKind.pbt}  # a grid is listed, a population has a source of its own
+
+
+def recipe(what: str) -> str:
+    rows = re.findall(rf"^\| {re.escape(what)} \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert len(rows) == 1, f"CONTRIBUTING.md has {len(rows)} recipes for {what}"
+    return rows[0]
+
+
+def resolves(name: str) -> bool:
+    """Whether a name in backticks is a file, a module, or something in one, written from sweep/ or from the root."""
+    for place in (ROOT, ROOT / "sweep", ROOT / "sweep/config"):
+        if (place / name).exists():
+            return True
+    for parts in ([*prefix, *name.split(".")] for prefix in ((), ("sweep",), ("odenet",))):
+        for cut in range(len(parts), 0, -1):
+            try:
+                found = importlib.import_module(".".join(parts[:cut]))
+            except ModuleNotFoundError:
+                continue
+            if all((found := getattr(found, part, None)) is not None for part in parts[cut:]):
+                return True
+    return False
+
+
+def modules_of(package: object) -> list[object]:
+    path, name = package.__path__, package.__name__  # type: ignore[attr-defined]  # of a module
+    return [importlib.import_module(f"{name}.{one.name}") for one in pkgutil.iter_modules(path)]
+
+
+def first_cells(document: str, head: str) -> list[str]:
+    """The names in backticks that begin the rows of the table with this head."""
+    text = (ROOT / document).read_text()
+    table = text[text.index(f"| {head} |") :].split("\n\n")[0]
+    return re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+
+
+@pytest.mark.parametrize("what", OURS)
+def test_every_file_and_name_in_a_recipe_exists(what: str) -> None:
+    names = re.findall(r"`([^`]+)`", recipe(what))
+    assert names
+    for name in names:
+        if name not in {"prepare_X", "X"}:  # of a stage; the last test follows them
+            assert resolves(name), f"the recipe for {what} names {name}, which is not there"
+
+
+@pytest.mark.parametrize(("kind", "head"), [(SamplerKind, "`search.sampler`"), (SchedulerKind, "`search.scheduler`")])
+def test_every_sampler_and_scheduler_has_a_row_in_the_document(kind: EnumType, head: str) -> None:
+    assert set(first_cells("docs/search.md", head)) == set(kind.__members__)
+
+
+def test_every_sampler_is_built_but_the_grid_which_is_listed() -> None:
+    for kind in SamplerKind:
+        if kind not in BY_ITSELF:
+            assert sampler_for(SearchConfig(sampler=kind), 0) is not None, kind
+
+
+def test_every_scheduler_is_built_but_populations_and_every_rule_is_that_of_a_kind() -> None:
+    built = {type(build_scheduler(SearchConfig(scheduler=kind), 30)) for kind in SchedulerKind if kind not in BY_ITSELF}
+    assert built == set(Scheduler.__subclasses__())
+    assert len(built) == len(SchedulerKind) - 1
+
+
+def test_every_outcome_has_its_line_and_its_row() -> None:
+    assert list(STATES) == list(Outcome)
+    assert set(first_cells("docs/search.md", "outcome")) == set(Outcome.__members__)
+
+
+def test_every_outcome_is_in_the_document_as_in_the_table() -> None:
+    text = (ROOT / "docs/search.md").read_text()
+    for outcome, states in STATES.items():
+        assert f"| `{outcome.value}` | {states.ray} | {states.optuna} | {states.mlflow} |" in text
+
+
+def test_every_space_has_a_file_and_a_module_that_makes_it() -> None:
+    assert groups()["space"] == sorted(SPACES)
+    made: list[object] = []
+    for module in modules_of(search_spaces):
+        for value in vars(module).values():
+            made += value if isinstance(value, tuple) else [value]
+    assert all(any(space is one for one in made) for space in SPACES.values())
+
+
+def test_every_data_set_has_a_reader_and_a_file() -> None:
+    assert set(SETS) == set(DataSet)
+    assert groups()["data"] == sorted(DataSet.__members__)
+    for name in DataSet.__members__:
+        assert f"dataset: {name}" in (ROOT / f"sweep/config/conf/data/{name}.yaml").read_text()
+
+
+def test_every_stage_has_its_module_its_function_and_its_row() -> None:
+    functions = {name for name, _ in inspect.getmembers(run_stages, inspect.isfunction) if name.startswith("run_")}
+    assert functions == {f"run_{name}" for name in STAGES}
+    for name, stage in STAGES.items():
+        assert stage.run is getattr(run_stages, f"run_{name}")
+        assert stage.usage.startswith(f"sweep {name}")
+    modules = {one.__name__.split(".")[-1]: one for one in modules_of(stages)}  # type: ignore[attr-defined]
+    # `sweep extend` goes on with a search, `sweep report` is a package, and verify is a flag of `sweep status`.
+    assert set(modules) - {"verify"} == set(STAGES) - {"extend", "report"}
+    for name in ("search", "final", "evaluate", "study", "replay"):
+        assert callable(getattr(modules[name], name)) and callable(getattr(modules[name], f"prepare_{name}"))
