@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 
 from odenet.data.batches import Batches, Statistics
@@ -80,8 +81,6 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
     Raises:
         WorkError: a worker failed; nothing is written, so the stage can be run again.
     """
-    import ray
-
     try:
         measured = _measure_all(session, prepared)
     except ray.exceptions.RayError as error:
@@ -97,8 +96,6 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
 
 
 def _measure_all(session: Session, prepared: PreparedEvaluation) -> list[list[Measured]]:
-    import ray
-
     config, per_trial = session.config, session.per_trial
     task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=session.gpus_per_trial)(_measure_on)
     parts = (prepared.statistics, prepared.test, config.evaluate, config.runtime.for_training())
