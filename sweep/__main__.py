@@ -8,13 +8,14 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from sweep.cli.command_line import Command
+from sweep.cli.command_line import VERSION, Command
 from sweep.cli.commands import STAGES
 from sweep.cli.completion import shell_completion
 from sweep.cli.parse import help_text, parse
 from sweep.cli.run_stages import print_config
 from sweep.errors import InputError, WorkError
 
+DISTRIBUTION = "continuous-depth-sweep"  # what is installed
 PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe: no window limits it
 
 
@@ -55,6 +56,10 @@ def _say(head: str, style: str, error: BaseException, code: int) -> int:
 def _dispatch(command: Command, console: Console) -> None:
     if command.flags[:1] == ["--help"]:
         console.print(help_text(command.stage), highlight=False)
+    elif command.flags[:1] == [VERSION]:
+        from importlib.metadata import version
+
+        console.print(f"sweep {version(DISTRIBUTION)}", highlight=False)
     elif not command.stage:
         shell_completion(command.flags)
     else:

@@ -2,7 +2,7 @@
 
 import difflib
 
-from sweep.cli.command_line import VERIFY, Command
+from sweep.cli.command_line import VERIFY, VERSION, Command
 from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
@@ -13,6 +13,8 @@ def parse(argv: list[str]) -> Command:
     """Parse a command line. InputError: an unknown stage or flag, a missing or superfluous name."""
     if not argv or argv[0] in {"-h", "--help"}:
         return Command("", [], [], ["--help"])
+    if argv[0] == VERSION:
+        return Command("", [], [], [VERSION])
     if argv[0] in COMPLETION:
         return Command("", [], [], argv[1:])
     stage, *rest = argv
@@ -91,6 +93,7 @@ def help_text(stage: str) -> str:
             *lines,
             "",
             "`sweep STAGE --help` explains a stage, `sweep STAGE --cfg job` prints its configuration.",
+            "`sweep --version` prints the version.",
             'Tab completion: eval "$(sweep -sc install=bash)"',
         ]
     )

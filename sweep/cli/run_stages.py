@@ -1,7 +1,8 @@
 """Run a stage from a parsed command line, a function for each.
 
-Each function imports what it needs when it runs, so that help, refusals and completion are there at once. A stage first
-prepares, which refuses what the user got wrong before anything is started, and then works.
+Each function imports what it needs when it runs, and a stage only after the configuration was composed: stages load
+torch, Ray and Optuna, while help, completion, refusals of a word and what is about to be done are to be there at once.
+A stage first prepares, which refuses what the user got wrong before anything is started, and then works.
 """
 
 from pathlib import Path
@@ -26,25 +27,54 @@ def print_config(command: Command, console: Console) -> None:
 
 def run_plan(command: Command, console: Console) -> None:
     from sweep.config.compose import load
+
+    config = load(command.overrides)
     from sweep.stages.plan import plan
 
-    plan(load(command.overrides), console)
+    plan(config, console)
 
 
 def run_doctor(command: Command, console: Console) -> None:
     from sweep.config.compose import load
+
+    config = load(command.overrides)
     from sweep.stages.doctor import doctor
 
-    doctor(load(command.overrides), console)
+    doctor(config, console)
 
 
 def run_search(command: Command, console: Console) -> None:
     from sweep.config.compose import load
-    from sweep.stages.search import search_anew
 
     config, name = load(command.overrides), command.names[0]
+    _announce("search", name, config, console)
+    from sweep.stages.search import search_anew
+
     search_anew(config, name, console)
     _say_next(name, console)
+
+
+def _announce(stage: str, name: str, config: "AppConfig", console: Console) -> None:
+    """Print what is going to be done, before the libraries are loaded that judge the rest of it.
+
+    Raises:
+        InputError: the name is not possible, or taken.
+    """
+    from sweep.cli.existing import shown
+    from sweep.records.run_directory import check_free, run_directory
+
+    directory = run_directory(config, name)
+    check_free(directory)
+    search, draws = config.search, ", ".join(map(str, config.study.draws))
+    spaces = f"space {config.space.name}"
+    if stage == "study":
+        spaces = f"spaces {', '.join(config.study.families)} on draws {draws} of the data, each"
+    console.print(
+        f"{stage} {name}: {spaces}, {search.trials} trials of {config.training.epochs} epochs on "
+        f"{config.data.dataset.value}, sampler {search.sampler.value}, scheduler {search.scheduler.value}, in "
+        f"{shown(directory)}",
+        highlight=False,
+    )
 
 
 def _say_next(name: str, console: Console) -> None:
@@ -54,16 +84,18 @@ def _say_next(name: str, console: Console) -> None:
 def run_resume(command: Command, console: Console) -> None:
     from sweep.cli.existing import existing
     from sweep.config.compose import GOES_ON, load
-    from sweep.execution.session import open_session
     from sweep.records.run_directory import SweepFiles, run_directory
     from sweep.records.stage_record import BegunStage
-    from sweep.stages.resume import prepare_resume, stage_cut_short
-    from sweep.stages.study import members, study
 
     config, name = existing(command, GOES_ON)
     files = SweepFiles(run_directory(config, name))
+    from sweep.stages.resume import prepare_resume, stage_cut_short
+
     stage = stage_cut_short(files)
     if stage is BegunStage.study:
+        from sweep.execution.session import open_session
+        from sweep.stages.study import members, study
+
         prepared = {part: prepare_resume(member, f"{name}/{part}") for part, member in members(config).items()}
         with open_session(config, name, console) as session:
             _say_report(study(session, prepared), name, console)
@@ -112,24 +144,27 @@ def run_extend(command: Command, console: Console) -> None:
     from sweep.cli.existing import existing
     from sweep.config.compose import GOES_ON
     from sweep.records.run_directory import SweepFiles, run_directory
-    from sweep.stages.search import extended
 
     config, name = existing(command, GOES_ON)
     files = SweepFiles(run_directory(config, name))
     if files.study.exists():
         raise InputError(f"{name} is a study: extend one of its sweeps, {name}/FAMILY-dDRAW.")
+    from sweep.stages.search import extended
+
     _go_on(extended(config, files), name, console)
 
 
 def run_study(command: Command, console: Console) -> None:
     from sweep.config.compose import load
     from sweep.config.schema import save
-    from sweep.execution.session import new_session
-    from sweep.records.run_directory import STAGE, STUDY
+    from sweep.records.run_directory import STAGE, STUDY, check_study_name
     from sweep.records.stage_record import BegunStage
-    from sweep.stages.study import prepare_study, study
 
     config, name = load(command.overrides), command.names[0]
+    _announce("study", check_study_name(name), config, console)
+    from sweep.execution.session import new_session
+    from sweep.stages.study import prepare_study, study
+
     prepared = prepare_study(config, name)
     begun = {STUDY: save(config), STAGE: BegunStage.study.text}
     with new_session(config, name, console, begun) as session:
@@ -147,16 +182,17 @@ def _say_report(report: Path, name: str, console: Console) -> None:
 def run_final(command: Command, console: Console) -> None:
     from sweep.cli.existing import existing, from_best
     from sweep.config.schema import save
-    from sweep.execution.session import new_session
     from sweep.records.run_directory import BEST, CONFIG, STAGE
     from sweep.records.stage_record import BegunStage
-    from sweep.stages.final import final, prepare_retraining
 
     if not command.names[0].endswith((".yaml", ".yml")):
         _confirm(*existing(command), console)
         return
     path = Path(command.names[0])
     config, name, best = from_best(path, command.overrides)
+    from sweep.execution.session import new_session
+    from sweep.stages.final import final, prepare_retraining
+
     prepared = prepare_retraining(config, best)
     text = path.read_text(encoding="utf-8")
     begun = {CONFIG: save(config), BEST: text, STAGE: BegunStage.final.text}
@@ -167,10 +203,11 @@ def run_final(command: Command, console: Console) -> None:
 
 def run_evaluate(command: Command, console: Console) -> None:
     from sweep.cli.existing import existing
+
+    config, name = existing(command)
     from sweep.execution.session import open_session
     from sweep.stages.evaluate import evaluate, prepare_evaluate
 
-    config, name = existing(command)
     prepared = prepare_evaluate(config, name)
     with open_session(config, name, console) as session:
         evaluate(session, prepared)
@@ -181,7 +218,6 @@ def run_report(command: Command, console: Console) -> None:
     from sweep.cli.existing import shown, sweeps_of
     from sweep.config.compose import load
     from sweep.records.run_directory import run_directory
-    from sweep.report.page import write_report
 
     config = load(command.overrides)
     runs = Path(config.runtime.runs_dir).resolve()
@@ -192,6 +228,8 @@ def run_report(command: Command, console: Console) -> None:
         if len(command.names) == 1
         else runs / f"report-{'-'.join(command.names).replace('/', '.')}.html"
     )
+    from sweep.report.page import write_report
+
     report = write_report(directories, output, " and ".join(command.names))
     console.print(f"Open the report: {shown(report)}", highlight=False)
 
@@ -201,13 +239,14 @@ def run_status(command: Command, console: Console) -> None:
     from sweep.config.compose import load
     from sweep.records.run_directory import SweepFiles, check_name, run_directory, store_directory
     from sweep.stages.status import status
-    from sweep.stages.verify import Store, print_differences
 
     config = load(command.overrides)
     name = check_name(command.names[0]) if command.names else None
     runs = Path(config.runtime.runs_dir).resolve()
     status(runs, name, console)
     if name is not None and VERIFY in command.flags:
+        from sweep.stages.verify import Store, print_differences
+
         config = existing(command)[0] if SweepFiles(runs / name).config.exists() else config
         store = Store(store_directory(config, name), config.tracking.uri)
         print_differences(sweeps_of(runs, run_directory(config, name)), store, console)
@@ -215,10 +254,12 @@ def run_status(command: Command, console: Console) -> None:
 
 def run_replay(command: Command, console: Console) -> None:
     from sweep.cli.existing import existing
+    from sweep.config.compose import REPLAYED
     from sweep.records.run_directory import SweepFiles, run_directory
-    from sweep.stages.replay import POSSIBLE, prepare_replay, replay
 
-    config, name = existing(command, POSSIBLE)
+    config, name = existing(command, REPLAYED)
+    from sweep.stages.replay import prepare_replay, replay
+
     recording = prepare_replay(config, SweepFiles(run_directory(config, name)))
     replay(config, recording, name, console)
 

@@ -31,6 +31,11 @@ GOES_ON = (
     "search.timeout_minutes", "search.budget.", "search.accept_changes", "search.more",
 )  # fmt: skip
 FOLLOWS = (*GOES_ON, "final.", "evaluate.", "search.seed")
+# What of a finished search can be asked otherwise when it is replayed: how it was searched, not what.
+REPLAYED = (
+    "replay.", "runtime.runs_dir", "search.sampler", "search.scheduler", "search.seed", "search.trials",
+    "search.random_share", "search.grace", "search.reduction", "search.budget.",
+)  # fmt: skip
 
 
 def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, ...] = FOLLOWS) -> AppConfig:

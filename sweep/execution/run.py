@@ -12,9 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import ray
-from ray import tune
+from typing import TYPE_CHECKING
 
 from odenet.data.config import Portion
 from odenet.data.subsets import Splits
@@ -25,11 +23,15 @@ from sweep.execution.display import ProgressDisplay, ShownTrials
 from sweep.execution.interrupt import Interrupt, Interrupted
 from sweep.execution.mlflow_runs import TrialRuns
 from sweep.execution.observers import CheckpointCleaner
-from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch
 from sweep.execution.session import Session
-from sweep.execution.trainable import Orders, SegmentTrainable
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import TrialSource
+
+if TYPE_CHECKING:
+    from ray import tune
+
+    from sweep.execution.ray_adapter import SegmentSearcher
+    from sweep.execution.trainable import Orders
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,10 @@ class Work(ABC):
 
 
 def run_works(
-    works: Sequence[Work], title: str, directory: Path, trainable: type[tune.Trainable] = SegmentTrainable
+    works: Sequence[Work], title: str, directory: Path, trainable: "type[tune.Trainable] | None" = None
 ) -> None:
-    """Run all batches as one Ray Tune experiment, kept in `directory`, and conclude each.
+    """Run all batches as one Ray Tune experiment, kept in `directory`, and conclude each. `trainable`: another one
+    than `SegmentTrainable`.
 
     Raises:
         Interrupted: the user stopped it; the rows written say which trials were cut short.
@@ -69,6 +72,9 @@ def run_works(
     if not works:
         return
     batches = [work.batch for work in works]
+    from sweep.execution.ray_adapter import SegmentSearcher
+    from sweep.execution.trainable import SegmentTrainable
+
     shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
     with (
         ProgressDisplay(batches[0].session.console, title, sum(batch.source.total for batch in batches)) as display,
@@ -78,15 +84,21 @@ def run_works(
         for controller, batch in zip(controllers, batches, strict=True):
             shown = ShownTrials(display, batch.session.config.training.epochs)
             controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner()])
-        failure = _fit(_tuner(batches, SegmentSearcher(controllers, interrupt), directory, trainable), interrupt)
+        failure = _fit(
+            _tuner(batches, SegmentSearcher(controllers, interrupt), directory, trainable or SegmentTrainable),
+            interrupt,
+        )
         reason = interrupt.reason or "the sweep was stopped"
         waiting = sum(controller.finish(reason) for controller in controllers)
     _raise_if_cut_short(works, failure, waiting, interrupt)
     _conclude(works)
 
 
-def _fit(tuner: tune.Tuner, interrupt: Interrupt) -> BaseException | None:
+def _fit(tuner: "tune.Tuner", interrupt: Interrupt) -> BaseException | None:
     """Run Ray Tune to its end and return what went wrong, or None."""
+    import ray
+    from ray import tune
+
     try:
         tuner.fit()
     except KeyboardInterrupt as error:
@@ -131,8 +143,12 @@ def _conclude(works: Sequence[Work]) -> None:
 
 
 def _tuner(
-    batches: list[Batch], searcher: SegmentSearcher, directory: Path, trainable: type[tune.Trainable]
-) -> tune.Tuner:
+    batches: list[Batch], searcher: "SegmentSearcher", directory: Path, trainable: "type[tune.Trainable]"
+) -> "tune.Tuner":
+    from ray import tune
+
+    from sweep.execution.ray_adapter import SegmentScheduler, Watch
+
     config, per_trial = batches[0].session.config, dict(batches[0].session.per_trial)
     bound = tune.with_parameters(
         trainable,
@@ -163,7 +179,9 @@ def _tuner(
     )
 
 
-def _orders(batch: Batch) -> Orders:
+def _orders(batch: Batch) -> "Orders":
+    from sweep.execution.trainable import Orders
+
     config = batch.session.config
     minutes = config.search.timeout_minutes
     return Orders(

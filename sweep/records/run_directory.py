@@ -1,5 +1,6 @@
 """The layout of a run directory: the name and place of every file in it."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,13 @@ def check_name(name: str) -> str:
             f"The name {name!r} is not possible: letters, digits, '.', '_' and '-', beginning with a letter or digit, "
             "at most 64 of them; within a study STUDY/SWEEP."
         )
+    return name
+
+
+def check_study_name(name: str) -> str:
+    """A study's name. InputError: as `check_name`, or it is a sweep's within a study."""
+    if "/" in check_name(name):
+        raise InputError(f"The name {name!r} is a sweep's within a study; a study's own name has no '/'.")
     return name
 
 
@@ -125,6 +133,15 @@ def store_directory(config: AppConfig, name: str) -> Path:
     return run_directory(config, check_name(name).split("/")[0])
 
 
+def check_free(directory: Path) -> None:
+    """Refuse a run directory that exists: InputError."""
+    if os.path.lexists(directory):
+        raise InputError(
+            f"{directory.name} exists already in {directory.parent}: choose another name, go on with it by `sweep "
+            f"resume {directory.name}`, or remove {directory}."
+        )
+
+
 def claim_directory(directory: Path) -> None:
     """Create the run directory of a new sweep.
 
@@ -134,10 +151,8 @@ def claim_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True)
     except FileExistsError:
-        raise InputError(
-            f"{directory.name} exists already in {directory.parent}: choose another name, go on with it by `sweep "
-            f"resume {directory.name}`, or remove {directory}."
-        ) from None
+        check_free(directory)
+        raise  # another command has removed it meanwhile
     except OSError as error:
         raise InputError(
             f"The run directory {directory} cannot be made: {error.strerror}; choose another by runtime.runs_dir=DIR."

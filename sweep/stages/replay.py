@@ -22,12 +22,6 @@ from sweep.records.tables import read_rows
 from sweep.tuning.problem import build_problem
 from sweep.tuning.schedulers import refinement_epochs
 
-# What of a finished search can be asked otherwise: how it was searched, not what.
-POSSIBLE = (
-    "replay.", "runtime.runs_dir", "search.sampler", "search.scheduler", "search.seed", "search.trials",
-    "search.random_share", "search.grace", "search.reduction", "search.budget.",
-)  # fmt: skip
-
 METHOD = (
     "Each proposal gets the nearest recorded configuration that is left (Gower's distance over the space), and its "
     "sampler learns that one's objective as its own. Seconds are of training alone."

@@ -15,7 +15,7 @@ from sweep.execution.run import run_works
 from sweep.execution.session import Session
 from sweep.records.files import write_text
 from sweep.records.progress import SweepProgress
-from sweep.records.run_directory import check_name
+from sweep.records.run_directory import check_study_name
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.stages.evaluate import evaluate, prepare_evaluate
 from sweep.stages.final import Final, prepare_final
@@ -64,8 +64,7 @@ PreparedStudy = dict[str, PreparedSearch]  # by the names of its sweeps
 def prepare_study(config: AppConfig, name: str) -> PreparedStudy:
     """Prepare the search of every member, and refuse a name that cannot have members. InputError as
     `prepare_search`."""
-    if "/" in check_name(name):
-        raise InputError(f"The name {name!r} is a sweep's within a study; a study's own name has no '/'.")
+    check_study_name(name)
     return {part: prepare_search(member) for part, member in members(config).items()}
 
 

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
 
+if __name__ == "__main__":
+    os.nice(19)  # trials come first, already while MLflow is imported; a delivery that lags loses nothing
 os.environ |= MLFLOW_ENVIRONMENT
 
 import mlflow
@@ -238,5 +240,4 @@ def _persistently(directory: Path, call: Callable[[bool], Answer]) -> Answer:
 
 
 if __name__ == "__main__":
-    os.nice(19)  # trials come first; a delivery that lags loses nothing
     main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))

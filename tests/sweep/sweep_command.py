@@ -1,5 +1,6 @@
 """A command line run in this process, and what a refusal must be like."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ import ray
 import torch
 
 from sweep.__main__ import run
+
+ANNOUNCED = r"((search|study) \S+: spaces? .*\n)?"  # before the libraries that judge the rest are loaded
 
 
 class Answer(NamedTuple):
@@ -37,10 +40,14 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 
 def assert_refused(sweep: Command, argv: list[str], needles: tuple[str, ...]) -> None:
-    """Code 2, one message with all of these in it, no traceback, nothing written, Ray not started."""
+    """Code 2, one message with all of these in it, no traceback, nothing written, Ray not started.
+
+    Before it there is at most the line that says what was to be done.
+    """
     before = tree(Path.cwd())
     answer = sweep(*argv)
-    assert (answer.code, answer.out) == (2, "")
+    assert answer.code == 2
+    assert re.fullmatch(ANNOUNCED, answer.out), answer.out
     assert answer.err.startswith("sweep: ")
     assert "Traceback" not in answer.err
     assert [needle for needle in needles if needle not in answer.err] == [], answer.err
