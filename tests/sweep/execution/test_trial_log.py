@@ -144,6 +144,7 @@ def killed_at(runs: Path, kind: str, line: int) -> dict[int, str]:
     return {one.number: one.user_attrs["trial_id"] for one in trials}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SWEEPS)
 def test_a_driver_killed_at_any_line_leaves_a_sweep_that_ends_as_if_undisturbed(tmp_path, kind):
     with pytest.MonkeyPatch.context() as patch:
