@@ -6,7 +6,7 @@ ARGS ?=
 # What shares something expensive is a group (pytest.mark.xdist_group) and runs in one worker; groups come first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
 
-.PHONY: sweep test test-fast lint bench faults clean lock
+.PHONY: sweep test test-fast lint docs bench faults clean lock
 
 # The main job: both families on scikit-learn's digits, three draws, equal budgets, ending in a report.
 # On CIFAR-10: make sweep NAME=cifar ARGS="data=cifar10 data.per_class=50 runtime.data_dir=/path/to/data"
@@ -24,6 +24,10 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site of the documentation in site/, without the network; a warning is an error. The suite builds it, too.
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Against other libraries, which are installed now, at versions that leave the pinned ones alone.
 bench: .venv/ready
@@ -44,8 +48,8 @@ faults: .venv/ready
 
 # Pins what pyproject.toml asks for: names, versions and platform markers only.
 lock:
-	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --extra onnx --upgrade --no-header --no-annotate \
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --extra docs --extra onnx --upgrade --no-header --no-annotate \
 		pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,7 @@
 """Run directories as `sweep search` leaves them, written without searching, and a session on one."""
 
 from dataclasses import replace
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,15 @@ def best_of(row: TrialRow, experiment: ExperimentConfig) -> Best:
     return Best(override(experiment, row.parameters), provenance(row, SPACES["smoke"]))
 
 
+@cache
+def _tiny() -> AppConfig:
+    return load(TINY)
+
+
 def write_sweep(runs: Path, rows: list[TrialRow], name: str = "x") -> AppConfig:
     """config.yaml, trials.csv and best.yaml of a sweep below `runs`."""
-    config = load([*TINY, f"runtime.runs_dir={runs}"])
+    config = _tiny()
+    config = replace(config, runtime=replace(config.runtime, runs_dir=str(runs)))
     files = SweepFiles(runs / name)
     write_text(files.config, save(config))
     write_rows(files.trials, TrialRow, rows)

@@ -204,6 +204,7 @@ def test_one_image_per_class_can_be_learned_from_without_validation() -> None:
     assert len(load(per_class=1, portion=Portion.trainval).train) == 10
 
 
+@pytest.mark.slow
 def test_reading_the_digits_does_not_import_torchvision() -> None:
     code = "import sys, odenet; odenet.load_data(odenet.DataConfig()); assert 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parents[3])

@@ -105,6 +105,7 @@ def remembered(optimizer: Optimizer, names: set[str]) -> Iterator[Tensor]:
         yield from (value for name, value in optimizer.state.get(parameter, {}).items() if name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_every_optimizer_of_torch_steps_on_through_refinements_and_coarsening_in_every_basis(name: str) -> None:
     squares = MOMENTS - {"grad_avg"}

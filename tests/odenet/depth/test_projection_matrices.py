@@ -84,6 +84,8 @@ def test_refinement_halves_the_cells_and_leaves_theta_and_variances_where_they_w
     refined = BASES[basis].refined(nodes)
     if nodes > 1:
         assert BASES[basis].cells(refined) == 2 * BASES[basis].cells(nodes)
+    else:
+        assert refined == 2
     before = BASES[basis].values_SN(nodes, stages, positive=positive)
     after = BASES[basis].values_SN(refined, stages, positive=positive)
     matrix_MN = BASES[basis].refinement_MN(nodes, positive=positive)

@@ -240,6 +240,7 @@ LIMITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", LIMITS, ids=lambda c: f"{c.network.value}-{c.scheme.value}-{c.basis}")
 def test_every_scheme_approaches_the_same_limit_as_steps_grow(config: ModelConfig) -> None:
     model, scheme = tiny(replace(config, scheme=None)).eval(), config.scheme

@@ -76,6 +76,7 @@ def train(model: DepthNet, iterations: int) -> None:
         optimizer.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [*configs()], ids=named)
 def test_a_reconstructed_gradient_is_exact_at_initialisation_off_it_and_after_training(config: ModelConfig) -> None:
     # At initialisation channels are exactly 0 (padding, biases), and which side of 0 decides their ReLU.
@@ -98,6 +99,7 @@ def test_a_stage_of_one_step_is_differentiated_as_exactly_as_kept(network: Netwo
 
 
 # Two-step midpoint: 3e-12 at 513 steps; leapfrog, whose state is a double sum of its slopes: 5e-8.
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "bound"), [(n, 1e-9 if n is Network.leapfrog else 1e-12) for n in REVERSIBLE])
 def test_rounding_errors_of_unit_steps_grow_with_the_depth_within_bounds(network: Network, bound: float) -> None:
     assert off(build_model(ModelConfig(network=network, width=4, nodes=128), channels=3, classes=5).double()) <= bound

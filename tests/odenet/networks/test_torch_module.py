@@ -103,6 +103,7 @@ def test_synchronised_batch_norm_is_refused_before_anything_has_changed() -> Non
         repr(model)
 
 
+@pytest.mark.slow
 def test_a_network_that_never_ran_is_exported_for_any_number_of_images() -> None:
     for model in networks():
         untouched = copy.deepcopy(model).eval()
@@ -125,6 +126,7 @@ def test_an_exported_network_answers_the_same_in_onnx() -> None:
         torch.testing.assert_close(torch.from_numpy(found), model(images(7)).detach(), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_networks_run_on_fake_tensors_and_remember_none() -> None:
     for model in networks():
         with FakeTensorMode():
@@ -189,6 +191,7 @@ def test_averaged_networks_renew_their_batch_norms() -> None:
         assert all(int(norm.num_batches_tracked) == 2 for norm in plain)
 
 
+@pytest.mark.slow
 def test_compiled_networks_are_one_graph() -> None:
     for model in networks():
         mixes = model.config.basis is Basis.hat

@@ -66,6 +66,7 @@ def equal(one: object, other: object) -> bool:
     return one == other
 
 
+@pytest.mark.slow
 def test_what_is_read_is_what_was_written(training: Training, path: Path) -> None:
     written, read = training.checkpoint(), load_checkpoint(path)
     for name in Checkpoint.__slots__:

@@ -66,6 +66,7 @@ def dual(theta_N: Tensor, basis: Basis) -> Tensor:
 SINGLE_AND_MANY = [(Network.continuous, basis, nodes) for basis in Basis for nodes in (1, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "basis", "nodes"), [*((*depth, 2) for depth in EVERY_DEPTH), *SINGLE_AND_MANY])
 def test_a_step_on_a_finer_grid_projected_in_l2_is_the_step_on_the_coarse_one(
     network: Network, basis: Basis, nodes: int
@@ -83,6 +84,7 @@ def test_a_step_on_a_finer_grid_projected_in_l2_is_the_step_on_the_coarse_one(
             torch.testing.assert_close(mix_nodes(back_MN, finer.detach()), coarse.detach(), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "basis"), EVERY_DEPTH)
 @pytest.mark.parametrize("gradient", ["zero", "representable"])
 def test_steps_commute_with_refinement_where_the_coarse_grid_can_represent_the_gradient(

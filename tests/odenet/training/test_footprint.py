@@ -46,6 +46,7 @@ SAVING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", SAVING, ids=name)
 @pytest.mark.parametrize("images", [2, 17, 64])
 def test_memory_is_four_numbers_that_add_up(config: ModelConfig, images: int) -> None:

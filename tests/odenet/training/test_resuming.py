@@ -87,6 +87,7 @@ def timeless(checkpoint: Checkpoint) -> dict[str, Any]:
     return {**content, "progress": {**content["progress"], "seconds": 0.0, "last": {**last, "metrics": metrics}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRIALS)
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_trial_that_goes_on_in_a_used_process_ends_bit_for_bit_as_uninterrupted(

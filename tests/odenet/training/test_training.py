@@ -139,6 +139,7 @@ def test_the_reports_say_what_was_done(uninterrupted: Uninterrupted) -> None:
     assert reports[-1].metrics["objective"] == sum(accuracies) / 4
 
 
+@pytest.mark.slow
 def test_a_new_process_trains_the_same_network_as_this_used_one() -> None:
     training = Training(ADAMW, CPU)
     list(training)
@@ -214,6 +215,7 @@ def test_bf16_keeps_weights_and_statistics_in_fp32_and_the_loss_near() -> None:
     assert all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
+@pytest.mark.slow
 def test_compiled_training_is_one_graph_and_near_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     # Generating C++ takes a minute for the smallest network on one core; here the captured graph is run as it is.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))

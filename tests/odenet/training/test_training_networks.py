@@ -36,6 +36,7 @@ def test_coarsening_happens_at_its_epoch_and_halves_the_cost() -> None:
     assert all(torch.tensor(value).isfinite() for metrics in reports for value in metrics.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", Network)
 def test_every_network_learns_what_it_sees(network: Network) -> None:
     nodes = 1 if network is Network.neural_ode else 2

@@ -132,6 +132,7 @@ def test_the_table_of_what_can_change_is_tested_whole() -> None:
     assert set(VALUES) == set(CHANGEABLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", VALUES)
 def test_each_thing_that_can_change_makes_a_difference_in_the_next_epoch(
     key: str, sgd: Checkpoint, tmp_path: Path

@@ -66,8 +66,15 @@ def sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
     return in_empty_directory(monkeypatch, tmp_path, capsys)
 
 
+# Each change against the first stage that reads it; against the others in the whole suite only.
 CASES = [
-    pytest.param(change, line, needles, id=f"{kind}-{index}-{ascii(line)[1:40]}")
+    pytest.param(
+        change,
+        line,
+        needles,
+        id=f"{kind}-{index}-{ascii(line)[1:40]}",
+        marks=() if line == lines[0] else pytest.mark.slow,
+    )
     for kind, cases in WRONG.items()
     for index, (change, lines, needles) in enumerate(cases)
     for line in lines

@@ -231,6 +231,7 @@ def test_every_shell_gets_its_candidates_and_its_script(sweep, monkeypatch, shel
 # --- as a process of its own ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "out", "err"),
     [

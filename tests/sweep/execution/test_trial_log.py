@@ -12,13 +12,14 @@ from sweep.config.search_config import Objective
 from sweep.errors import InputError
 from sweep.execution.list_source import Ended, Job, ListSource
 from sweep.execution.mlflow_runs import curve_metrics
+from sweep.execution.observers import Observer
 from sweep.execution.segment import EpochResult, Segment
 from sweep.execution.session import Session
 from sweep.execution.trial_log import objective_value
 from sweep.records import tables
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import METRICS, CurveRow, ManifestationRow, Phase, TrialRow
-from sweep.records.run_directory import JOURNAL
+from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
 from sweep.tracking import outbox
 from sweep.tuning import optuna_study
@@ -144,6 +145,7 @@ def killed_at(runs: Path, kind: str, line: int) -> dict[int, str]:
     return {one.number: one.user_attrs["trial_id"] for one in trials}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SWEEPS)
 def test_a_driver_killed_at_any_line_leaves_a_sweep_that_ends_as_if_undisturbed(tmp_path, kind):
     with pytest.MonkeyPatch.context() as patch:
@@ -233,6 +235,49 @@ def test_what_a_network_costs_and_its_other_manifestations_are_kept_with_its_tri
     assert (row.constraints, row.feasible) == ({"memory_mib": 4.0, "latency_ms": 2.0}, False)
     tables = read_rows(sweep.log.files.manifestations, ManifestationRow)
     assert tables == [ManifestationRow(number=0, **table) for table in TABLES]
+
+
+@pytest.mark.parametrize(("limit", "feasible"), [(4.0, True), (3.9, False)])
+def test_a_trial_at_the_limit_is_within_it(tmp_path, limit, feasible):
+    sweep = begun(tmp_path, "search.trials=1", f"search.constraints.memory_mib={limit}")
+    sweep.drive()
+    assert sweep.log.rows[0].feasible is feasible
+
+
+class Reading(Observer):
+    """Looks into the files whenever it is told something."""
+
+    def __init__(self, files: SweepFiles) -> None:
+        self.files, self.told = files, list[str]()
+
+    def began(self, row: TrialRow, segment: Segment) -> None:
+        self._in_ledger("began", row)
+
+    def epoch(self, row: TrialRow, curve: CurveRow) -> None:
+        self.told.append("epoch")
+        assert read_rows(self.files.curves, CurveRow)[-1] == curve
+
+    def stands(self, row: TrialRow, segment: Segment | None) -> None:
+        self._in_ledger("stands", row)
+
+    def cut_short(self, row: TrialRow) -> None:
+        self._in_ledger("cut short", row)
+
+    def _in_ledger(self, told: str, row: TrialRow) -> None:
+        self.told.append(told)
+        last = read_rows(self.files.ledger, TrialRow)[-1]
+        assert (last.number, last.outcome, last.legs) == (row.number, row.outcome, row.legs)
+
+
+def test_observers_are_told_what_is_written_down_already(tmp_path):
+    sweep = begun(tmp_path, "search.trials=2", "search.scheduler=depth_asha", *HALVING)
+    reading = Reading(sweep.log.files)
+    sweep.log.attach([reading])
+    sweep.drive()
+    assert set(reading.told) == {"began", "epoch", "stands"}
+    sweep.log.rows[0] = replace(sweep.log.rows[0], outcome=Outcome.running)
+    sweep.log.finish("the end")
+    assert reading.told[-1] == "cut short"
 
 
 @pytest.mark.parametrize(("objective", "value"), [("accuracy", 0.5), ("gflops", 0.1), ("rate_evaluations", 1.0)])

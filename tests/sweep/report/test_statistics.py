@@ -52,6 +52,13 @@ def test_the_bootstrap_has_the_variance_of_two_levels_of_resampling():
     assert (found.high - found.low) / 2 == pytest.approx(((between + within) / 9) ** 0.5, rel=0.05)
 
 
+def test_an_interval_over_many_seeds_is_that_of_the_normal_distribution_at_95_percent():
+    seeds_S = np.random.default_rng(0).normal(size=400)
+    found = bootstrap([seeds_S], np.random.default_rng(1))
+    half = 1.96 * seeds_S.std() / 20
+    assert (found.low, found.high) == pytest.approx((seeds_S.mean() - half, seeds_S.mean() + half), abs=0.08 * half)
+
+
 def test_equal_generators_give_equal_intervals():
     draws = sample([1, 2], [3, 5, 4])
     assert bootstrap(draws, np.random.default_rng(7)) == bootstrap(draws, np.random.default_rng(7))
@@ -136,6 +143,7 @@ WIDE, SMALL = Interval(-0.04, 0.05), Interval(-0.004, 0.009)
         (SMALL, 0.9, Interval(0.6, 1.0), Verdict.better),  # meaningful stands before equivalent
         (Interval(-0.01, 0.01), 0.5, Interval(0.2, 0.8), Verdict.equivalent),
         (Interval(-0.01, 0.011), 0.5, Interval(0.2, 0.8), Verdict.inconclusive),
+        (Interval(-0.011, 0.01), 0.5, Interval(0.2, 0.8), Verdict.inconclusive),
     ],
 )
 def test_the_verdict_follows_the_fixed_rules(delta, improvement, interval, expected):
