@@ -1,4 +1,4 @@
-"""The integrators, as data of the kinds in `stepping`, and the adaptive reference."""
+"""The integrators, as data of the kinds in `scheme`, and the adaptive reference."""
 
 from __future__ import annotations
 
