@@ -7,6 +7,7 @@ Adding a data set takes a member of `DataSet`, a row of `SETS` and a reader.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,17 @@ def _images(pixels_BCHW: Any, labels_B: Any) -> Images:
 
 def _digits(_directory: Path, test: bool) -> Images:
     """Read scikit-learn's 1,797 digits, which have no official test set: every third image of each class is ours."""
-    try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-    except ImportError as error:
+    package = find_spec("sklearn")  # its file is read here, because importing it takes as long as importing torch
+    if package is None or package.origin is None:
         raise MissingData(
             "data.dataset=digits comes with scikit-learn, which is not installed here: install scikit-learn, "
             "or choose a data set that is read from files with data.dataset and runtime.data_dir=DIR."
-        ) from error
-    raw = load_digits()
-    everything = _images(np.round(raw.images[:, None] * (255 / 16)), raw.target)
+        )
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.is_file():
+        raise MissingData(f"data.dataset=digits needs {file}: this scikit-learn lacks it; install another version.")
+    table = np.loadtxt(file, delimiter=",")  # 64 shades from 0 to 16 and the label
+    everything = _images(np.round(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)), table[:, -1])
     held_out = np.zeros(len(everything), dtype=bool)
     for label in range(10):
         held_out[np.flatnonzero(everything.labels_B == label)[2::3]] = True

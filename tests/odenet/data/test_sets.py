@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from odenet.data.config import DataConfig, DataSet, Portion
 from odenet.data.sets import SETS, DamagedData, Images, MissingData, duplicate_free, load_test
@@ -43,8 +44,18 @@ def test_missing_files_are_named_with_what_brings_them(dataset: DataSet, tmp_pat
     assert f"from torchvision.datasets import {publisher}; {publisher}('{tmp_path}', download=True)" in message
 
 
+def test_the_digits_are_those_that_scikit_learn_loads() -> None:
+    read = [SETS[DataSet.digits].read(Path(), test) for test in (False, True)]
+    published = load_digits()
+    pixels_BHW = np.round(published.images * (255 / 16)).astype(np.uint8)
+    for images in read:
+        assert np.array_equal(images.pixels_BCHW[:, 0], pixels_BHW[images.indices_B])
+        assert np.array_equal(images.labels_B, published.target[images.indices_B])
+    assert sorted(np.concatenate([images.indices_B for images in read])) == list(range(1797))
+
+
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingData, match="comes with scikit-learn, which is not installed here: install scikit-learn"):
         SETS[DataSet.digits].read(Path(), False)
 
