@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 NAME ?= digits-$(shell date +%m%d-%H%M%S)
 ARGS ?=
-# What shares something expensive is a group (pytest.mark.xdist_group) and runs in one worker; groups come first.
-PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
+# A module's tests run in one worker, because they may share something expensive; tests/conftest.py puts slow ones first.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: sweep test test-fast lint docs bench faults clean lock
 

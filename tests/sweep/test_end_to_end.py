@@ -28,7 +28,6 @@ from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine takes minutes to start Ray
-of_the_study = pytest.mark.xdist_group("study")  # one worker runs the study, for all of these
 
 QUICK = ["training.epochs=3", "model.width=4", "cluster.cpus=2"]
 STUDY = [
@@ -73,7 +72,6 @@ def member(study: Path, request: pytest.FixtureRequest) -> SweepFiles:
     return SweepFiles(study / "runs" / "tiny" / request.param)
 
 
-@of_the_study
 def test_every_trial_has_one_row_one_study_trial_and_one_mlflow_run_that_agree(member: SweepFiles) -> None:
     rows = read_rows(member.trials, TrialRow)
     trials = study_trials(member.directory)
@@ -89,7 +87,6 @@ def test_every_trial_has_one_row_one_study_trial_and_one_mlflow_run_that_agree(m
         assert trial.params.items() <= row.parameters.items()
 
 
-@of_the_study
 def test_every_epoch_is_one_line_of_the_curves_and_one_step_in_mlflow(member: SweepFiles) -> None:
     curves = read_rows(member.curves, CurveRow)
     assert Counter((curve.number, curve.epoch) for curve in curves) == Counter(
@@ -102,7 +99,6 @@ def test_every_epoch_is_one_line_of_the_curves_and_one_step_in_mlflow(member: Sw
         assert [m.step for m in client.get_metric_history(run.info.run_id, "val/accuracy")] == [1, 2, 3]
 
 
-@of_the_study
 def test_trial_runs_are_children_of_their_sweeps_run_and_carry_data_and_parameters(member: SweepFiles) -> None:
     store = member.directory.parent
     parents = {run.info.run_id: run for run in mlflow_runs(store, "tags.kind = 'sweep'")}
@@ -115,7 +111,6 @@ def test_trial_runs_are_children_of_their_sweeps_run_and_carry_data_and_paramete
         assert run.data.params["optim.lr"] == str(row.parameters["optim.lr"])
 
 
-@of_the_study
 def test_best_yaml_is_the_best_trial_as_a_complete_experiment_with_its_provenance(member: SweepFiles) -> None:
     row, best = ranked(read_rows(member.trials, TrialRow))[0], read_best(member.best)
     assert identity(best.experiment) == row.config_hash
@@ -123,7 +118,6 @@ def test_best_yaml_is_the_best_trial_as_a_complete_experiment_with_its_provenanc
     assert (best.provenance["trial"], best.provenance["objective"]) == (row.number, row.objective)
 
 
-@of_the_study
 def test_confirm_retrains_the_top_trials_and_final_the_crowned_one_on_train_and_val(member: SweepFiles) -> None:
     rows = read_rows(member.final.trials, TrialRow)
     confirm = [row for row in rows if row.phase is Phase.confirm]
@@ -140,7 +134,6 @@ def test_confirm_retrains_the_top_trials_and_final_the_crowned_one_on_train_and_
         assert row.objective is None, "nothing is chosen in the final phase"
 
 
-@of_the_study
 def test_families_are_retrained_on_the_same_seeds_and_data(study: Path) -> None:
     seeds, hashes = set(), set()
     for name in ("resnet-d0", "continuous-d0"):
@@ -150,7 +143,6 @@ def test_families_are_retrained_on_the_same_seeds_and_data(study: Path) -> None:
     assert (len(seeds), len(hashes)) == (1, 1)
 
 
-@of_the_study
 def test_rows_hold_the_clean_test_and_the_manifestation_table_with_unique_keys(member: SweepFiles) -> None:
     rows = read_rows(member.rows, EvaluationRow)
     assert len({row.key for row in rows}) == len(rows)
@@ -165,7 +157,6 @@ def test_rows_hold_the_clean_test_and_the_manifestation_table_with_unique_keys(m
     assert same[0] == same[1], "the trained manifestation measured twice on the same images"
 
 
-@of_the_study
 def test_the_champion_is_the_first_final_seed_and_loads_from_the_registry(member: SweepFiles) -> None:
     import mlflow
 
@@ -175,7 +166,6 @@ def test_the_champion_is_the_first_final_seed_and_loads_from_the_registry(member
     assert all((a == b).all() for a, b in zip(model.state_dict().values(), ours.state_dict().values(), strict=True))
 
 
-@of_the_study
 def test_a_best_yaml_alone_is_retrained_elsewhere(study: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text((study / "runs/tiny/continuous-d0/best.yaml").read_text())
     result = sweep(tmp_path, "final", "mine.yaml", "final.seeds=1", "cluster.cpus=2")
@@ -185,7 +175,6 @@ def test_a_best_yaml_alone_is_retrained_elsewhere(study: Path, tmp_path: Path) -
     assert (row.phase, row.outcome, row.family) == (Phase.final, Outcome.done, "continuous")
 
 
-@of_the_study
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

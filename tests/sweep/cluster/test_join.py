@@ -21,7 +21,6 @@ from tests.sweep.ray_place import TOKEN, Place, short_place
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("cluster"),  # one worker starts the cluster, for all of these
     pytest.mark.timeout(900),  # a busy machine takes minutes to start Ray
 ]
 CHECKOUT = Path(joining.__file__).parents[2]

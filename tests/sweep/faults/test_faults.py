@@ -37,7 +37,6 @@ FINAL = ["final.top=2", "final.confirm_seeds=1", "final.seeds=2"]
 # Of MLflow's own making: its use of SQLAlchemy.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("killed"),  # one sweep is killed, for all of these
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
     pytest.mark.timeout(900),
 ]

@@ -36,8 +36,6 @@ pytestmark = [
 ]
 
 # One worker runs what several tests look at.
-of_the_outage = pytest.mark.xdist_group("outage")
-of_the_disk = pytest.mark.xdist_group("disk")
 
 
 @pytest.fixture(scope="module")
@@ -90,21 +88,18 @@ def diverging() -> None:
     SPACES["smoke"] = Space({"model.network": fixed("continuous"), "optim.lr": Choice((0.1, 1e30))})
 
 
-@of_the_outage
 def test_trials_go_on_while_mlflow_is_away_and_it_hears_all_of_it_afterwards(outage: Outage) -> None:
     assert outage.away > 0
     for name in ("deep", "wild"):
         assert differences(outage.here.run(name), outage.uri) == []
 
 
-@of_the_outage
 def test_what_diverges_is_not_tried_again(outage: Outage) -> None:
     rows = rows_of(outage.here.run("wild"))
     assert {row.outcome for row in rows} == {Outcome.done, Outcome.diverged}
     assert {row.legs for row in rows} == {1}
 
 
-@of_the_outage
 def test_a_sweep_that_refines_at_rungs_is_extended_and_its_rungs_stay_filled(outage: Outage) -> None:
     rows = outage.extended
     assert [row.number for row in rows] == list(range(9))
@@ -156,7 +151,6 @@ def fill(ballast: Path) -> None:
             file.write(b"0" * 512)
 
 
-@of_the_disk
 def test_a_full_disk_and_read_only_storage_end_the_command_at_once_with_what_to_do(stored: Stored) -> None:
     for (code, said), reason in ((stored.full, "No space left"), (stored.read_only, "Read-only file system")):
         assert code == 1, said
@@ -164,7 +158,6 @@ def test_a_full_disk_and_read_only_storage_end_the_command_at_once_with_what_to_
         assert "Traceback" not in said
 
 
-@of_the_disk
 def test_what_was_written_before_the_disk_was_full_stays_and_the_sweep_is_completed_later(stored: Stored) -> None:
     assert len(stored.kept[0]) > 0
     assert stored.kept[1][: len(stored.kept[0])] == stored.kept[0]

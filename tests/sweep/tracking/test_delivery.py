@@ -32,7 +32,6 @@ LINES_A_SECOND = 20
 # Of MLflow's own making: its use of SQLAlchemy, its type hints.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("server"),  # one worker starts the server, for all of these
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
 ]

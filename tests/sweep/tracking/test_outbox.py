@@ -37,7 +37,6 @@ PATIENCE = 120.0
 NO_PARENT = -1  # the process id of a driver that is gone
 # Of MLflow's own making: its use of SQLAlchemy, its type hints.
 pytestmark = [
-    pytest.mark.xdist_group("outbox"),  # one worker makes the store, for all of these
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
 ]
