@@ -8,6 +8,7 @@ time; parameters; tags; inputs; files); what would be made twice, runs and model
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,10 +218,13 @@ class Delivery:
 
         from odenet.training.checkpoint import load_checkpoint
 
+        path, checksum = Path(line["path"]), line.get("checksum")  # None in lines of version 0.1.0
         try:
-            model = load_checkpoint(Path(line["path"])).build().eval()
+            if checksum not in {None, zlib.crc32(path.read_bytes())}:
+                raise RefusedError(f"the checkpoint {path} is another one by now")
+            model = load_checkpoint(path).build().eval()
         except (OSError, ValueError) as error:
-            raise RefusedError(f"the checkpoint {line['path']} cannot be read: {error}") from error
+            raise RefusedError(f"the checkpoint {path} cannot be read: {error}") from error
         with mlflow.start_run(run_id=_run(line["key"], runs)):
             return mlflow.pytorch.log_model(
                 model, name="model", serialization_format="pickle", pip_requirements=["torch"], tags={ID: line["id"]}

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -75,8 +76,10 @@ class Tracker:
         self._write("dataset", key, name=name, digest=digest, context=context)
 
     def model(self, key: str, checkpoint: Path, name: str) -> None:
-        """Register a checkpoint's network under `name` with the alias champion."""
-        self._write("model", key, id=_new_id(), path=str(checkpoint), name=name)
+        """Register a checkpoint's network under `name` with the alias champion, unless the file is another one when
+        that is delivered."""
+        checksum = zlib.crc32(checkpoint.read_bytes()) if checkpoint.is_file() else None
+        self._write("model", key, id=_new_id(), path=str(checkpoint), name=name, checksum=checksum)
 
     def end(self, key: str, status: str, tags: dict[str, str] | None = None) -> None:
         """End a run with MLflow's word: FINISHED, FAILED or KILLED; SCHEDULED for a run that only waits."""

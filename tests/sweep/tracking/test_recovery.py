@@ -294,6 +294,17 @@ def test_lines_that_cannot_be_delivered_keep_back_none_that_follow_and_are_tried
     assert len(read_set_aside(sweep.directory)) == 3
 
 
+def test_a_checkpoint_that_was_replaced_is_not_registered_in_the_name_of_the_one_that_was_told(sweep):
+    (sweep.directory / "model.ckpt").write_text("the first")
+    tracker = sweep.tracker
+    tracker.start(TrackedRun("x", "x"), tags={}, params={})
+    tracker.model("x", sweep.directory / "model.ckpt", "replaced")
+    (sweep.directory / "model.ckpt").write_text("the second")
+    sweep.deliver()
+    (one,) = read_set_aside(sweep.directory)
+    assert one.reason.endswith("model.ckpt is another one by now")
+
+
 def damage(outbox: Path, append: Callable[[], None]) -> None:
     """Flips a bit of the line that is appended, so that it is no JSON any more."""
     before = outbox.stat().st_size
