@@ -249,7 +249,7 @@ def delivered(directory: Path) -> int:
 
 def deliveries(directory: Path) -> list[str]:
     """The processes that deliver this outbox."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if f"sweep.tracking.delivery {directory} " in line]
 
 
@@ -408,7 +408,7 @@ def test_a_delivery_that_is_killed_is_followed_by_another_while_the_driver_write
 
 
 def kill_delivery(directory: Path) -> int:
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout
     found = [line for line in listed.splitlines() if f"sweep.tracking.delivery {directory} " in line]
     for line in found:
         os.kill(int(line.split()[0]), signal.SIGKILL)
