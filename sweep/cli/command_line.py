@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-VERIFY, VERSION = "--verify", "--version"
+VERIFY, AGAIN, VERSION = "--verify", "--again", "--version"
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A parsed command line. `flags` are --help, --version, --cfg job, or --verify, or what follows -sc."""
+    """A parsed command line. `flags` are --help, --version, --cfg job, --verify, --again, or what follows -sc."""
 
     stage: str
     names: list[str]

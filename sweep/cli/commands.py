@@ -2,6 +2,7 @@
 
 from sweep.cli.command_line import StageCommand
 from sweep.cli.run_stages import (
+    run_deliver,
     run_doctor,
     run_evaluate,
     run_extend,
@@ -62,6 +63,14 @@ STAGES: dict[str, StageCommand] = {
         (1, 1),
         "The sampler goes on with what it knows, schedulers with the rungs that are filled.",
     ),
+    "deliver": StageCommand(
+        run_deliver,
+        "tells MLflow what it was not told, or refused",
+        "sweep deliver NAME [KEY=VALUE ...]",
+        (1, 1),
+        "Delivers the rest of outbox.jsonl and tries again what was set aside; 1 if something is left.\n"
+        "  tracking.uri=http://HOST:5000      another store, which is told everything",
+    ),
     "status": StageCommand(
         run_status,
         "table of sweeps or of one sweep's trials",
@@ -73,11 +82,12 @@ STAGES: dict[str, StageCommand] = {
     "final": StageCommand(
         run_final,
         "confirms the best trials over seeds, retrains the crowned one",
-        "sweep final NAME|path/to/best.yaml [KEY=VALUE ...]",
+        "sweep final NAME|path/to/best.yaml [--again] [KEY=VALUE ...]",
         (1, 1),
         "Retrains the top configurations on train over seeds, crowns the best mean, retrains it on train+val over\n"
         "fresh seeds, registers the first of these as champion. A best.yaml is retrained in a new run directory.\n"
-        "  final.top=3 final.confirm_seeds=3 final.seeds=10",
+        "  final.top=3 final.confirm_seeds=3 final.seeds=10\n"
+        "  --again    puts the former final training away, with what the test set said of it, and trains again",
     ),
     "evaluate": StageCommand(
         run_evaluate,

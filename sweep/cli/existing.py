@@ -10,7 +10,7 @@ from sweep.config.schema import AppConfig, SpaceConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, read_best
 from sweep.records.run_directory import SweepFiles, run_directory
-from sweep.stages.status import sweeps_below
+from sweep.stages.status import missing, sweeps_below
 
 
 def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[AppConfig, str]:
@@ -21,9 +21,7 @@ def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[App
     files = SweepFiles(run_directory(how, name))
     saved = files.study if files.study.exists() else files.config
     if not saved.exists():
-        runs = Path(how.runtime.runs_dir).resolve()
-        known = ", ".join(str(path.relative_to(runs)) for path in sweeps_below(runs)) or "none"
-        raise InputError(f"There is no sweep {name} in {runs}; there are: {known}.")
+        raise missing(Path(how.runtime.runs_dir).resolve(), name)
     return load(command.overrides, saved, possible), name
 
 
@@ -43,8 +41,7 @@ def from_best(path: Path, overrides: list[str]) -> tuple[AppConfig, str, Best]:
 def sweeps_of(runs: Path, directory: Path) -> list[Path]:
     found = sweeps_below(directory) if directory.is_dir() else []
     if not found:
-        known = ", ".join(str(path.relative_to(runs)) for path in sweeps_below(runs)) or "none"
-        raise InputError(f"There is no sweep {directory.relative_to(runs)} in {runs}; there are: {known}.")
+        raise missing(runs, str(directory.relative_to(runs)))
     return found
 
 

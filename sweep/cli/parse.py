@@ -2,11 +2,12 @@
 
 import difflib
 
-from sweep.cli.command_line import VERIFY, VERSION, Command
+from sweep.cli.command_line import AGAIN, VERIFY, VERSION, Command
 from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
+OF_STAGE = {VERIFY: "status", AGAIN: "final"}  # a flag that one stage has
 
 
 def parse(argv: list[str]) -> Command:
@@ -23,9 +24,10 @@ def parse(argv: list[str]) -> Command:
         meant = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"There is no stage {stage!r}; {meant}Stages are {', '.join(STAGES)}.")
     names, overrides, flags = _sort(rest)
-    if VERIFY in flags and stage != "status":
-        raise InputError(f"{VERIFY} belongs to `sweep status NAME`, not to `sweep {stage}`.")
-    if not flags or VERIFY in flags:
+    for flag, its in OF_STAGE.items():
+        if flag in flags and stage != its:
+            raise InputError(f"{flag} belongs to `sweep {its} NAME`, not to `sweep {stage}`.")
+    if not flags or OF_STAGE.keys() & set(flags):
         _check_names(stage, names, least=1 if VERIFY in flags else None)
         _check_more(stage, overrides)
     return Command(stage, names, overrides, flags)
@@ -46,8 +48,8 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
             flags += ["--cfg", "job"]
         elif word in {"-h", "--help"}:
             flags.append("--help")
-        elif word == VERIFY:
-            flags.append(VERIFY)
+        elif word in OF_STAGE:
+            flags.append(word)
         elif word.startswith("-"):
             raise InputError(f"There is no option {word}; --help and --cfg job are possible.")
         elif "=" in word or word.startswith(("+", "~")):

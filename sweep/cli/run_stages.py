@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweep.cli.command_line import VERIFY, Command
+from sweep.cli.command_line import AGAIN, VERIFY, Command
 from sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,10 +106,31 @@ def run_resume(command: Command, console: Console) -> None:
             config = load(command.overrides, files.final.config, GOES_ON)
         _confirm(config, name, console)
     else:
+        _deliver_rest(config, name, console)
+
+
+def _deliver_rest(config: "AppConfig", name: str, console: Console) -> None:
+    """Tell MLflow what it was not told of a sweep that is done. InputError: there is nothing of that either."""
+    from sweep.records.run_directory import store_directory
+    from sweep.stages.deliver import deliver, undelivered
+
+    if not undelivered(store_directory(config, name)):
         raise InputError(
             f"Nothing of {name} was cut short. `sweep extend {name} search.more=10` adds trials to its search, "
             f"`sweep final {name}`, `sweep evaluate {name}` and `sweep report {name}` follow it."
         )
+    console.print(f"Nothing of {name} was cut short but its delivery to MLflow.", highlight=False)
+    deliver(config, name, console)
+
+
+def run_deliver(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing
+    from sweep.config.compose import GOES_ON
+
+    config, name = existing(command, GOES_ON)
+    from sweep.stages.deliver import deliver
+
+    deliver(config, name, console)
 
 
 def _go_on(config: "AppConfig", name: str, console: Console) -> None:
@@ -125,17 +146,20 @@ def _go_on(config: "AppConfig", name: str, console: Console) -> None:
     _say_next(name, console)
 
 
-def _confirm(config: "AppConfig", name: str, console: Console) -> None:
-    """Begin final training in an existing run directory, or go on with it."""
+def _confirm(config: "AppConfig", name: str, console: Console, again: bool = False) -> None:
+    """Begin final training in an existing run directory, or go on with it, or put it away and do it again."""
 
     from sweep.execution.session import open_session
     from sweep.records.run_directory import SweepFiles, run_directory
-    from sweep.stages.final import final, prepare_final
+    from sweep.stages.final import final, prepare_final, put_away
     from sweep.stages.resume import check_records
 
-    prepared = prepare_final(config, name)
-    check_records(SweepFiles(run_directory(config, name)).final)
+    prepared, files = prepare_final(config, name, again), SweepFiles(run_directory(config, name))
+    if not again:
+        check_records(files.final)
     with open_session(config, name, console) as session:
+        if again:
+            console.print(f"The former final training is kept in {put_away(files)}", highlight=False)
         final(session, prepared)
     console.print(f"Next: sweep evaluate {name}", highlight=False)
 
@@ -186,8 +210,10 @@ def run_final(command: Command, console: Console) -> None:
     from sweep.records.stage_record import BegunStage
 
     if not command.names[0].endswith((".yaml", ".yml")):
-        _confirm(*existing(command), console)
+        _confirm(*existing(command), console, AGAIN in command.flags)
         return
+    if AGAIN in command.flags:
+        raise InputError(f"{AGAIN} is for `sweep final NAME`: a best.yaml is retrained in a new run directory.")
     path = Path(command.names[0])
     config, name, best = from_best(path, command.overrides)
     from sweep.execution.session import new_session

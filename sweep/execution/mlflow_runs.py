@@ -15,6 +15,7 @@ from sweep.execution.session import Session
 from sweep.records.files import write_text
 from sweep.records.outcome import STATES
 from sweep.records.rows import METRICS, CurveRow, TrialRow
+from sweep.tracking.lines import KnownRuns
 from sweep.tracking.outbox import TrackedRun
 
 
@@ -28,6 +29,7 @@ class SweepRun:
         """Show configuration and space of a search that begins or goes on."""
         config, files = self._session.config, self._session.files
         tags = {"family": config.space.name, "kind": "sweep", "sampler": config.search.sampler.value}
+        tags["directory"] = str(self._session.directory)  # tells sweeps of one name in one store apart
         params = {
             f"{part}.{key}": value
             for part, values in to_plain(config.experiment).items()
@@ -52,15 +54,17 @@ class SweepRun:
 
     def registers(self, row: TrialRow, checkpoint: Path) -> None:
         """Register the network of this trial as the sweep's model."""
-        self._tracker.model(trial_key(row), checkpoint, self._session.name.replace("/", "."))
+        key = self._tracker.told().attempt(trial_key(row), row.trial_id)
+        self._tracker.model(key, checkpoint, self._session.name.replace("/", "."))
 
     def evaluated(self, scores: Iterable[tuple[TrialRow, dict[str, float]]]) -> None:
         """Show what the final networks have reached on the test set, and the table with all of it."""
         told = self._tracker.told()
         for row, metrics in scores:
-            key = trial_key(row)
+            key = told.attempt(trial_key(row), row.trial_id)
             if key not in told:  # its runs were tracked elsewhere
-                self._tracker.start(TrackedRun(key, f"final-{row.number}", self._key), tags={}, params={})
+                tags = {"trial_id": row.trial_id, "phase": row.phase.value}
+                self._tracker.start(TrackedRun(key, f"final-{row.number}", self._key), tags=tags, params={})
             self._tracker.metrics(key, metrics, row.epochs)
             if key not in told:
                 self._tracker.end(key, "FINISHED")
@@ -73,20 +77,20 @@ class SweepRun:
 
 class TrialRuns(Observer):
     """An observer that keeps one MLflow run per trial. A resumed sweep adds what a killed driver had recorded and not
-    yet passed on."""
+    yet passed on; a trial that has the number of an earlier one, trained again, has a run of its own."""
 
     def __init__(self, session: Session, splits: dict[Portion, Splits]) -> None:
         self._parent, self._tracker = session.run_key, session.tracker
         self._portions = {data.hash: portion for portion, data in reversed(splits.items())}
+        self._told = KnownRuns()  # by earlier sessions
 
     def take_up(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
-        if not rows:
-            return
         told, by_number = self._tracker.told(), defaultdict(list)
+        self._told = told
         for curve in curves:
             by_number[curve.number].append(curve)
         for row in rows:
-            key = trial_key(row)
+            key = self._key(row)
             if key not in told:
                 self._start(row)
             for curve in by_number[row.number]:
@@ -99,18 +103,21 @@ class TrialRuns(Observer):
         self._start(row)
 
     def epoch(self, row: TrialRow, curve: CurveRow) -> None:
-        self._tracker.metrics(trial_key(row), curve_metrics(curve), curve.epoch)
+        self._tracker.metrics(self._key(row), curve_metrics(curve), curve.epoch)
 
     def stands(self, row: TrialRow, segment: Segment | None) -> None:  # noqa: ARG002
         self.cut_short(row)
 
     def cut_short(self, row: TrialRow) -> None:
         tags = {"outcome": row.outcome.value, "reason": row.reason}
-        self._tracker.end(trial_key(row), STATES[row.outcome].mlflow, tags)
+        self._tracker.end(self._key(row), STATES[row.outcome].mlflow, tags)
+
+    def _key(self, row: TrialRow) -> str:
+        return self._told.attempt(trial_key(row), row.trial_id)
 
     def _start(self, row: TrialRow) -> None:
-        key = trial_key(row)
-        run = TrackedRun(key=key, name=f"{row.phase.value}-{row.number}", parent=self._parent)
+        key = self._key(row)
+        run = TrackedRun(key=key, name=key.rpartition("/")[2], parent=self._parent)
         tags = {name: getattr(row, name) for name in ("trial_id", "family", "config_hash", "proposed_by")}
         params = {**row.parameters, "training.seed": row.seed}
         self._tracker.start(run, tags={**tags, "phase": row.phase.value}, params=params)
@@ -119,7 +126,7 @@ class TrialRuns(Observer):
 
 
 def trial_key(row: TrialRow) -> str:
-    """Return the outbox's key for the run of this trial."""
+    """Return the outbox's key for the run of this trial, where no other one had it before."""
     return f"{row.sweep}/{row.phase.value}-{row.number}"
 
 

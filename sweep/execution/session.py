@@ -16,6 +16,7 @@ from sweep.records.files import write_text
 from sweep.records.locks import LOCK, alone
 from sweep.records.run_directory import SweepFiles, claim_directory, run_directory, store_directory
 from sweep.tracking.outbox import Tracker, delivering
+from sweep.tracking.state import aside_sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +75,8 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
     """Lock the run directory, connect the cluster, find what a trial gets of it, and deliver to MLflow meanwhile."""
     with alone(config, name), connected(config.cluster, run_directory(config, name)):
         per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
-        with delivering(store_directory(config, name), config.tracking.uri) as tracker:
+        store = store_directory(config, name)
+        with delivering(store, config.tracking.uri) as tracker:
             yield Session(config, name, tracker, console, per_trial)
+        if refused := aside_sentence(store):
+            console.print(refused, highlight=False)

@@ -10,6 +10,7 @@ from sweep.errors import InputError
 
 CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
 STAGE, JOURNAL = "stage.json", "study.journal"
+FORMER = "final~"  # and a number; no sweep can be called so
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -106,6 +107,12 @@ class SweepFiles:
         return SweepFiles(self.directory / "final")
 
     @property
+    def former_finals(self) -> list["SweepFiles"]:
+        """The files of final training that `sweep final NAME --again` has put away, the oldest first."""
+        found = [path for path in self.directory.glob(f"{FORMER}*") if path.is_dir()]
+        return [SweepFiles(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))]
+
+    @property
     def crowned(self) -> Path:
         return self.directory / "final" / "crowned.yaml"
 
@@ -131,6 +138,11 @@ def run_directory(config: AppConfig, name: str) -> Path:
 def store_directory(config: AppConfig, name: str) -> Path:
     """Return the directory of the outbox and of MLflow's sqlite file: that of the study, or of a sweep in no study."""
     return run_directory(config, check_name(name).split("/")[0])
+
+
+def is_former(directory: Path) -> bool:
+    """Tell whether this is final training that was put away."""
+    return directory.name.startswith(FORMER)
 
 
 def check_free(directory: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import ranked
@@ -163,8 +164,8 @@ def files(study: Study) -> Table:
     rows: list[list[str | Link]] = []
     for sweep in study.sweeps:
         home = Path(os.path.relpath(sweep.directory.resolve(), study.home.resolve())).as_posix()
-        links = ["–" if name in sweep.missing else Link(name, f"{home}/{name}") for name in names]
-        rows.append([sweep.name, Link(home, home), *links])
+        links = ["–" if name in sweep.missing else Link(name, quote(f"{home}/{name}")) for name in names]
+        rows.append([sweep.name, Link(home, quote(home)), *links])
     caption = "Files of each sweep, relative to this report; the files are the source, MLflow mirrors them."
     columns = ["sweep", "directory", *names]
     return Table(caption, columns, rows, columns)

@@ -93,6 +93,13 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
     clean = [(trial, found[0].score) for trial, found in results]
     scores = [(trial, {"test/accuracy": one.accuracy, "test/loss": one.loss}) for trial, one in clean]
     SweepRun(session).evaluated(scores)
+    for former in session.files.former_finals:
+        if former.rows.exists():
+            session.console.print(
+                f"The test set was used before, for {former.directory.name}: {former.rows} has the result; say so "
+                "where you report this one.",
+                highlight=False,
+            )
 
 
 def _measure_all(session: Session, prepared: PreparedEvaluation) -> list[list[Measured]]:

@@ -6,6 +6,8 @@ the same number of epochs; nothing is chosen there. The first final seed, fixed 
 
 import shutil
 from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -23,13 +25,14 @@ from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
 from sweep.records.best import Best, read_best, read_candidates, write_best
 from sweep.records.checkpoints import checkpoint_file
-from sweep.records.files import write_text
+from sweep.records.files import storing, write_text
 from sweep.records.outcome import Outcome
 from sweep.records.progress import SweepProgress
 from sweep.records.rows import Phase, TrialRow, ranked
-from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.run_directory import FORMER, SweepFiles, run_directory, store_directory
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
+from sweep.tracking.state import lag
 from sweep.tuning.problem import build_problem
 
 
@@ -141,15 +144,20 @@ def crown(candidates: list[Candidate], jobs: list[Job], told: Ended, chance: flo
     return max(candidates, key=lambda candidate: fmean(values[candidate.number]))
 
 
-def prepare_final(config: AppConfig, name: str) -> PreparedFinal:
-    """Read what is to be confirmed, and the data.
+def prepare_final(config: AppConfig, name: str, again: bool = False) -> PreparedFinal:
+    """Read what is to be confirmed, and the data. `again`: also where that was done already.
 
     Raises:
         InputError: nothing to confirm, done already, or the data is not there; before anything is started.
     """
     files = SweepFiles(run_directory(config, name))
-    if SweepProgress.read(files.final.progress).finished:
-        raise InputError(f"{name} has final trials already; remove {files.final.directory} to train again.")
+    if again:
+        _check_again(files, name, lag(store_directory(config, name)).lines)
+    elif SweepProgress.read(files.final.progress).finished:
+        raise InputError(
+            f"{name} has final trials already; `sweep final {name} --again` puts {files.final.directory} away, with "
+            "its results, and trains again."
+        )
     try:
         found = _best_few(config, files)
         candidates = [Candidate(best.provenance.get("trial", 0), best) for best in found]
@@ -160,6 +168,31 @@ def prepare_final(config: AppConfig, name: str) -> PreparedFinal:
     if not candidates:
         raise InputError(f"{name} has no trial that ended done: there is nothing to retrain.")
     return PreparedFinal(candidates, load_splits(config))
+
+
+def _check_again(files: SweepFiles, name: str, undelivered: int) -> None:
+    if not files.final.directory.exists():
+        raise InputError(f"{name} has no final training to be done again: `sweep final {name}` begins it.")
+    if undelivered:
+        raise InputError(
+            f"MLflow was not told {undelivered} lines about {name} yet, and they name files that would be put away: "
+            f"run `sweep deliver {name}` first."
+        )
+
+
+def put_away(files: SweepFiles) -> Path:
+    """Move final training and what the test set said of it to a directory of its own; that the test set was used stays
+    known there.
+
+    Raises:
+        StorageError: the directory cannot be moved.
+    """
+    former = next(path for n in count(1) if not (path := files.directory / f"{FORMER}{n}").exists())
+    with storing(former, 0):
+        files.final.directory.rename(former)
+        if files.rows.exists():
+            files.rows.rename(SweepFiles(former).rows)
+    return former
 
 
 def prepare_retraining(config: AppConfig, best: Best) -> PreparedFinal:

@@ -14,7 +14,7 @@ from sweep.records.run_directory import SweepFiles, run_directory, store_directo
 from sweep.records.stage_record import BegunStage, read_stage
 from sweep.records.tables import read_rows
 from sweep.stages.search import PreparedSearch, prepare_search
-from sweep.tracking.outbox import lag
+from sweep.tracking.state import lag
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import damaged, open_study
 

@@ -14,9 +14,10 @@ from sweep.records.locks import is_alive
 from sweep.records.outcome import Outcome
 from sweep.records.progress import SweepProgress
 from sweep.records.rows import TrialRow, ranked
-from sweep.records.run_directory import SweepFiles
+from sweep.records.run_directory import CONFIG, SweepFiles, is_former
 from sweep.records.tables import read_rows
-from sweep.tracking.outbox import OUTBOX, lag
+from sweep.tracking.lines import OUTBOX
+from sweep.tracking.state import aside_sentence, lag
 
 
 def status(runs: Path, name: str | None, console: Console) -> None:
@@ -30,9 +31,10 @@ def status(runs: Path, name: str | None, console: Console) -> None:
         console.print(f"No sweep in {runs}.")
     elif name is None or len(found) > 1:
         console.print(_overview(runs, found))
+        for line in _delivery(runs / Path(name).parts[0]) if name else ():
+            console.print(line, highlight=False)
     elif not found:
-        known = ", ".join(str(path.relative_to(runs)) for path in sweeps_below(runs)) or "none"
-        raise InputError(f"There is no sweep {name} in {runs}; there are: {known}.")
+        raise missing(runs, name or "")
     else:
         files = SweepFiles(found[0])
         standing = list(_standing(name or "", runs, files))
@@ -57,20 +59,42 @@ def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
         )
         if not progress.finished and not is_alive(files.directory):
             yield f"Nothing is at work on it, and it is not finished: `sweep resume {name}` goes on."
-    store = runs / Path(name).parts[0]
-    behind = lag(store) if (store / OUTBOX).exists() else None
-    if behind is not None and behind.lines:
+    yield from _delivery(runs / Path(name).parts[0])
+
+
+def _delivery(store: Path) -> Iterator[str]:
+    """Say what MLflow was not told yet, and what it refused."""
+    behind = lag(store)
+    if behind.lines:
         since = "" if behind.away_since is None else f" since {datetime.fromtimestamp(behind.away_since):%H:%M:%S}"
         away = f"; the store does not answer{since}: {behind.reason}" if behind.reason else ""
-        yield f"MLflow was not told {behind.lines} lines of {store / OUTBOX} yet{away}"
+        doubt = f"; {behind.doubt}, the next delivery looks up what MLflow has" if behind.doubt else ""
+        yield f"MLflow was not told {behind.lines} lines of {store / OUTBOX} yet{away}{doubt}"
+    yield from filter(None, [aside_sentence(store)])
 
 
 def sweeps_below(directory: Path) -> list[Path]:
     """List the run directories of sweeps: this one, and those one or two levels below (a study's members)."""
     candidates = [directory, *sorted(directory.glob("*")), *sorted(directory.glob("*/*"))]
-    files = {path: SweepFiles(path) for path in candidates if path.name != "final"}
+    files = {path: SweepFiles(path) for path in candidates if path.name != "final" and not is_former(path)}
     # os.path: others' directories, which may not be looked into, hold no sweep of ours.
     return [path for path, its in files.items() if any(map(os.path.exists, (its.trials, its.final.trials)))]
+
+
+def missing(runs: Path, name: str) -> InputError:
+    """Say why nothing can be said of this sweep: it has no run directory, no configuration there, or no trial yet."""
+    files = SweepFiles(runs / name)
+    if files.config.exists() or files.study.exists():
+        return InputError(
+            f"{name} in {runs} has no trial yet; where no command is at work on it, `sweep resume {name}` goes on."
+        )
+    if files.directory.is_dir():
+        return InputError(
+            f"{files.directory} has no {CONFIG}, which a sweep or study has from its beginning: bring back a copy, or "
+            f"remove the directory and begin anew."
+        )
+    known = ", ".join(str(path.relative_to(runs)) for path in sweeps_below(runs)) or "none"
+    return InputError(f"There is no sweep {name} in {runs}; there are: {known}.")
 
 
 def _overview(runs: Path, found: list[Path]) -> Table:
@@ -90,7 +114,7 @@ def _overview(runs: Path, found: list[Path]) -> Table:
             f"{sum(row.gflops for row in rows):,.0f}",
             f"{sum(row.seconds for row in rows):,.0f}",
             _yes(files.final.trials),
-            _yes(files.rows),
+            _tested(files),
         )
     return table
 
@@ -98,6 +122,11 @@ def _overview(runs: Path, found: list[Path]) -> Table:
 def _counts(rows: list[TrialRow]) -> str:
     counts = Counter(row.outcome for row in rows)
     return ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
+
+
+def _tested(files: SweepFiles) -> str:
+    uses = sum(one.rows.exists() for one in (files, *files.former_finals))
+    return "no" if not uses else "yes" if uses == 1 else f"{uses} times"
 
 
 def _yes(path: Path) -> str:

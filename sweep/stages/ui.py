@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sweep.errors import InputError, WorkError
 from sweep.records.run_directory import JOURNAL
-from sweep.tracking.outbox import store_uri
+from sweep.tracking.outbox import check_store, store_uri
 
 HOST = "127.0.0.1"
 
@@ -20,10 +20,12 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
     """Serve until Ctrl-C. `store` is where mlflow.db is, `sweep` the run directory whose study is shown as well.
 
     Raises:
-        InputError: there is nothing to show, or a port is taken. WorkError: a server ended by itself.
+        InputError: there is nothing to show, the store is damaged, or a port is taken. WorkError: a server ended by
+        itself.
     """
     if not (store / "mlflow.db").exists():
         raise InputError(f"There is no MLflow store {store / 'mlflow.db'}: run `sweep search {store.name}` first.")
+    check_store(store_uri(store, None))
     commands = {port: _mlflow(store, port)}
     if (sweep / JOURNAL).exists():
         dashboard = str(Path(sys.executable).with_name("optuna-dashboard"))

@@ -22,7 +22,9 @@ from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import TrialRow
 from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
-from sweep.tracking.outbox import OUTBOX, lag, store_uri
+from sweep.tracking.lines import ID, OUTBOX, KnownRuns
+from sweep.tracking.outbox import store_uri
+from sweep.tracking.state import aside_sentence, lag
 
 if TYPE_CHECKING:
     from sweep.tracking.client import RecordedRun, Records
@@ -145,25 +147,28 @@ def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]
     from sweep.tracking.outbox import sqlite_file
 
     uri, behind = store_uri(store.directory, store.uri), lag(store.directory)
+    outbox, name = store.directory / OUTBOX, store.directory.name
     if behind.lines and not alive:
-        outbox = store.directory / OUTBOX
-        yield f"MLflow: lines of {outbox} that were not delivered: {behind.lines}; the next command delivers them"
+        yield f"MLflow: lines of {outbox} that were not delivered: {behind.lines}; `sweep deliver {name}` delivers them"
+    yield from filter(None, [aside_sentence(store.directory)])
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         yield f"MLflow: there is no store {file}"
         return
-    records = Records(uri, store.directory.name)
-    everything, sweep = records.runs(), rows[0].sweep
-    parents = {run.run_id for run in everything if run.tags["mlflow.runName"] == sweep and PARENT not in run.tags}
+    records, told = Records(uri, name), KnownRuns.read(outbox)
+    # Not those of another sweep of this name, from elsewhere, in the same store.
+    own = [run for run in records.runs() if not told.ids or run.tags.get(ID, "") in told.ids]
+    sweep, replaced = rows[0].sweep, told.replaced()
+    parents = {run.run_id for run in own if run.tags.get("mlflow.runName") == sweep and PARENT not in run.tags}
     if len(parents) != 1:
         yield f"MLflow has {len(parents)} runs of the sweep {sweep}, not one"
-    runs = _by_trial(run for run in everything if run.tags.get(PARENT) in parents)
+    runs = _by_trial(run for run in own if run.tags.get(PARENT) in parents)
     for row in rows:
         found = runs.pop((row.trial_id, row.phase.value), [])
-        if trial_key(row) not in behind.keys:
+        if told.attempt(trial_key(row), row.trial_id) not in behind.keys:
             yield from _in_runs(row, found, records)
     for trial_id, phase in runs:
-        if not alive:
+        if not alive and trial_id not in replaced:
             yield f"MLflow's run of {phase} trial {trial_id}: not in trials.csv"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
+from sweep.tracking.outbox import MLFLOW_ENVIRONMENT, check_store
 
 os.environ |= MLFLOW_ENVIRONMENT
 
@@ -26,10 +26,12 @@ class RecordedRun:
 
 
 class Records:
-    """A reader of an MLflow experiment. Its methods raise WorkError where the store does not answer."""
+    """A reader of an MLflow experiment. Its methods raise WorkError where the store does not answer, and InputError
+    where it is damaged."""
 
     def __init__(self, uri: str, experiment: str) -> None:
         self._uri, self._experiment = uri, experiment
+        check_store(uri)
         with self._answering():
             self._client = MlflowClient(uri)
 
@@ -58,4 +60,5 @@ class Records:
         try:
             yield
         except MlflowException as error:
+            check_store(self._uri)
             raise WorkError(f"MLflow at {self._uri} cannot be read: {str(error).strip().splitlines()[0]}") from error

@@ -1,243 +1,197 @@
 """The process that delivers an outbox: `python -m sweep.tracking.delivery DIRECTORY URI EXPERIMENT TOKEN PID`.
 
-One line of the outbox after the other, each exactly once: how far it got is in
-delivered.json, so a restart goes on there. A line whose process was killed before it could write that down, or whose
-answer was lost, is delivered again. MLflow itself takes most of them for the same (metrics by run, name, step and time;
-parameters; tags; inputs; files); what would be made twice, runs and models, carries the line's id in the tag `sweep.id`
-and is looked up first.
+One line of the outbox after the other, each exactly once: how far it got is in delivered.json, so a restart goes on
+there. A line whose process was killed before it could write that down, or whose answer was lost, is delivered again,
+which changes nothing (`calls`). Where delivered.json is lost, or is not of this outbox, all lines are gone through
+again beside what MLflow has. A line that cannot be delivered is set aside, and those that follow it are delivered.
 """
 
-import fcntl
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-
-from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
 
 if __name__ == "__main__":
     os.nice(19)  # trials come first, already while MLflow is imported; a delivery that lags loses nothing
-os.environ |= MLFLOW_ENVIRONMENT
 
-import mlflow
-from mlflow import MlflowClient, set_tracking_uri
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-
-from sweep.records.files import write_text
-from sweep.tracking.outbox import AWAY, DELIVERED, DELIVERY_LOCK, OUTBOX, delivered, sqlite_file
+from sweep.errors import InputError, WorkError
+from sweep.tracking.calls import Delivery, UnknownRunError
+from sweep.tracking.lines import OUTBOX, Line, lines_from, parse_line, standing
+from sweep.tracking.outbox import DELIVERY_LOCK, HOPELESS
+from sweep.tracking.state import (
+    DeliveryState,
+    LostStateError,
+    SetAside,
+    keep_aside,
+    read_set_aside,
+    read_state,
+    set_aside,
+)
+from sweep.tracking.store import Store, first_line, locked
 
 POLL_SECONDS = 0.2
-RETRY_SECONDS = 2.0
-MOST_PARAMS = 100  # of one request
-LONGEST_PARAM = 6000
-ID = "sweep.id"  # tag: of the line that made this
-MAKERS = {"start", "model"}  # delivered twice they would leave two of a thing
-
-Line = dict[str, Any]
-Runs = dict[str, str]
-Deliver = Callable[[Line, Runs, bool], None]
-
-
-class Delivery:
-    """The translation of outbox lines to MLflow calls. `runs` maps the outbox's keys to MLflow's run ids; new runs are
-    added to it.
-
-    A `doubtful` line may have been delivered before.
-    """
-
-    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
-        self._client, self._experiment_id = client, experiment_id
-        self._handlers: dict[str, Callable[[Line, Runs], None]] = {
-            "metrics": self._metrics,
-            "artifact": self._artifact,
-            "dataset": self._dataset,
-            "end": self._end,
-        }
-        self._makers: dict[str, Callable[[Line, Runs, bool], None]] = {"start": self._start, "model": self._model}
-
-    def __call__(self, line: Line, runs: Runs, doubtful: bool) -> None:
-        if line["op"] in MAKERS:
-            self._makers[line["op"]](line, runs, doubtful)
-        else:
-            self._handlers[line["op"]](line, runs)
-
-    def _start(self, line: Line, runs: Runs, doubtful: bool) -> None:
-        if line["key"] in runs:
-            self._client.update_run(runs[line["key"]], status="RUNNING")
-        else:
-            known = self._made_run(line) if doubtful else None
-            runs[line["key"]] = known or self._new_run(line, runs)
-        params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in line["params"].items()]
-        for first in range(0, len(params), MOST_PARAMS):
-            self._client.log_batch(runs[line["key"]], params=params[first : first + MOST_PARAMS])
-
-    def _made_run(self, line: Line) -> str | None:
-        found = self._client.search_runs([self._experiment_id], filter_string=_made_by(line))
-        return found[0].info.run_id if found else None
-
-    def _new_run(self, line: Line, runs: Runs) -> str:
-        tags = {"mlflow.runName": line["name"], ID: line["id"], **line["tags"]}
-        if line["parent"]:
-            tags["mlflow.parentRunId"] = runs[line["parent"]]
-        return self._client.create_run(self._experiment_id, start_time=line["time"], tags=tags).info.run_id
-
-    def _metrics(self, line: Line, runs: Runs) -> None:
-        metrics = [Metric(name, value, line["time"], line["step"]) for name, value in line["metrics"].items()]
-        self._client.log_batch(runs[line["key"]], metrics=metrics)
-
-    def _artifact(self, line: Line, runs: Runs) -> None:
-        self._client.log_artifact(runs[line["key"]], line["path"])
-
-    def _dataset(self, line: Line, runs: Runs) -> None:
-        source = json.dumps({"name": line["name"]})
-        dataset = Dataset(name=line["name"], digest=line["digest"], source_type="code", source=source)
-        context = InputTag("mlflow.data.context", line["context"])
-        self._client.log_inputs(runs[line["key"]], datasets=[DatasetInput(dataset, [context])])
-
-    def _model(self, line: Line, runs: Runs, doubtful: bool) -> None:
-        known = self._made_model(line) if doubtful else None
-        uri = known or self._new_model(line, runs)
-        versions = self._client.search_model_versions(f"name = '{line['name']}'") if doubtful else []
-        version = next((one.version for one in versions if one.tags.get(ID) == line["id"]), None)
-        if version is None:
-            version = mlflow.register_model(uri, line["name"], tags={ID: line["id"]}).version
-        self._client.set_registered_model_alias(line["name"], "champion", str(version))
-
-    def _made_model(self, line: Line) -> str | None:
-        """Find the whole model that the line has made; remove what it has left unfinished."""
-        found = self._client.search_logged_models([self._experiment_id], filter_string=_made_by(line))
-        uri = None
-        for model in found:
-            if model.status is not LoggedModelStatus.READY:
-                self._client.delete_logged_model(model.model_id)
-            elif uri is None:
-                uri = model.model_uri
-        return uri
-
-    def _new_model(self, line: Line, runs: Runs) -> str:
-        import mlflow.pytorch
-
-        from odenet.training.checkpoint import load_checkpoint
-
-        model = load_checkpoint(Path(line["path"])).build().eval()
-        with mlflow.start_run(run_id=runs[line["key"]]):
-            return mlflow.pytorch.log_model(
-                model, name="model", serialization_format="pickle", pip_requirements=["torch"], tags={ID: line["id"]}
-            ).model_uri
-
-    def _end(self, line: Line, runs: Runs) -> None:
-        run_id = runs[line["key"]]
-        if line["tags"]:
-            self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in line["tags"].items()])
-        if line["status"] == "SCHEDULED":
-            self._client.update_run(run_id, status=line["status"])
-        else:
-            self._client.set_terminated(run_id, line["status"], end_time=line["time"])
-
-
-def _made_by(line: Line) -> str:
-    return f"tags.`{ID}` = '{line['id']}'"
 
 
 def main(directory: Path, uri: str, experiment: str, token: str, driver: int) -> None:
     """Deliver until all is read and the tracker of this token has closed, or its process `driver`, which started this
-    one, is gone. Ask a store that is away again every two seconds."""
-    deliver = _open(directory, uri, experiment)
+    one, is gone. Ask a store that is away again every two seconds.
+
+    Raises:
+        InputError: the store is damaged. WorkError: the driver is gone, and the store was away for minutes; or the disk
+        is full.
+    """
+    store = Store(directory, uri, driver)
+    outbox = Outbox(directory, store.open(experiment), store)
     while True:
-        ended = os.getppid() != driver or token in delivered(directory)["closed"]
-        if deliver_next(directory, deliver):
+        left = store.left  # before the last look: all that the driver wrote is then there
+        if outbox.deliver_next():
             continue
-        if ended:
+        if left or outbox.closed(token):
             return
         time.sleep(POLL_SECONDS)
 
 
-def _open(directory: Path, uri: str, experiment: str) -> Delivery:
-    """Open the store under a lock: two processes that open a fresh sqlite file at once corrupt its migration."""
-    set_tracking_uri(uri)
-    file = sqlite_file(uri)
-    with _alone(directory / DELIVERY_LOCK if file is None else file.with_name(f"{file.name}.lock")):
-        client = MlflowClient(uri)
-        here = None if file is None else (directory / "mlartifacts").resolve().as_uri()  # else the server's
-        return Delivery(client, _persistently(directory, lambda _: _experiment_id(client, experiment, here)))
-
-
-def deliver_next(directory: Path, deliver: Deliver) -> bool:
-    """Deliver one line, if there is a whole one. Several processes may serve an outbox, as when two sweeps of a study
+class Outbox:
+    """The outbox of a directory as its delivery sees it. Several processes may serve it, as when two sweeps of a study
     are evaluated at once: a lock lets one do so at a time, and no line is delivered twice."""
-    with _alone(directory / DELIVERY_LOCK):
-        state = delivered(directory)
-        with (directory / OUTBOX).open("rb") as outbox:
-            outbox.seek(state["offset"])
-            text = outbox.readline()
-        if not text.endswith(b"\n"):
-            return False
-        line = json.loads(text)
-        if line["op"] == "close":
-            state["closed"].append(line["token"])
-        else:
-            _deliver(directory, deliver, line, state)
-        _write_state(directory, {**state, "offset": state["offset"] + len(text), "doubtful": False})
-        return True
 
+    def __init__(self, directory: Path, deliver: Delivery, store: Store) -> None:
+        self._directory, self._deliver, self._store = directory, deliver, store
+        self._recalled = False  # MLflow's runs were looked up by this process
+        self._checked = False  # the store is the one that was told what is delivered
+        self._durable = 0  # bytes of the outbox that a power loss leaves
 
-def _deliver(directory: Path, deliver: Deliver, line: Line, state: dict[str, Any]) -> None:
-    before = state["doubtful"]
-    if line["op"] in MAKERS and not before:
-        _write_state(directory, {**state, "doubtful": True})
-    _persistently(directory, lambda again: deliver(line, state["runs"], before or again))
+    def closed(self, token: str) -> bool:
+        """Tell whether all that this tracker wrote was delivered."""
+        with locked(self._directory / DELIVERY_LOCK):
+            return token in self._state().closed
 
-
-def _write_state(directory: Path, state: dict[str, Any]) -> None:
-    write_text(directory / DELIVERED, json.dumps(state))
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Keep other processes waiting while inside the block."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    known = client.get_experiment_by_name(name)
-    if known:
-        return known.experiment_id
-    try:
-        return client.create_experiment(name, artifact_location=artifacts)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return _experiment_id(client, name, artifacts)  # another process was faster
-
-
-Answer = TypeVar("Answer")
-
-
-def _persistently(directory: Path, call: Callable[[bool], Answer]) -> Answer:
-    """Call until the store answers, for ever; meanwhile away.json says so. `call` is told whether it is called
-    again."""
-    since, again = time.time(), False
-    while True:
-        try:
-            answer = call(again)
-        except MlflowException as error:
-            if error.error_code not in {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}:
+    def deliver_next(self) -> bool:
+        """Deliver one line, or set it aside; False if there is no whole one."""
+        with locked(self._directory / DELIVERY_LOCK):
+            state = self._state()
+            text = self._line_at(state.offset)
+            if text is None:
+                return False
+            try:
+                self._take(text, state)
+            except UnknownRunError as error:
+                if not self._recalled:  # the store may be another one
+                    self._recover(str(error), {})
+                    return True
+                self._set_aside(text, error)
+            except (InputError, WorkError):  # of the store, or of the disk
                 raise
-            reason = str(error).strip().splitlines()[0]
-            write_text(directory / AWAY, json.dumps({"away_since": since, "reason": reason}))
-            again = True
-            time.sleep(RETRY_SECONDS)
-        else:
-            (directory / AWAY).unlink(missing_ok=True)
-            return answer
+            except Exception as error:  # noqa: BLE001 - no line must keep back those that follow it
+                self._set_aside(text, error)
+            state.advance(text)
+            state.write(self._directory)
+            return True
+
+    def _state(self) -> DeliveryState:
+        try:
+            state = read_state(self._directory)
+        except LostStateError as lost:
+            return self._recover(str(lost), lost.runs)
+        if not self._checked:
+            self._checked = True
+            if self._lacks_runs(list(state.runs.values())):
+                return self._recover("the store lacks runs that were delivered", {})
+        if state.recalled and not self._recalled:
+            self._recall()
+        return state
+
+    def _lacks_runs(self, ids: list[str]) -> bool:
+        """Tell whether the store, which may be another one, lacks the first or the last run."""
+        return not self._store.ask(lambda _: all(map(self._deliver.knows, [*ids[:1], *ids[-1:]])))
+
+    def _recover(self, why: str, runs: dict[str, str]) -> DeliveryState:
+        """Go through the outbox from its beginning, knowing what MLflow has. `runs`: ids that are worth a look."""
+        self._recall()
+        self._durable = 0
+        stored = self._deliver.stored.ids
+        if stored:
+            say(f"{why}; what MLflow has was looked up: {len(stored)} runs")
+        known = {key: run_id for key, run_id in runs.items() if run_id in stored}
+        state = DeliveryState(runs=known, recalled=bool(stored))
+        state.write(self._directory)
+        return state
+
+    def _recall(self) -> None:
+        self._store.ask(lambda _: self._deliver.recall())
+        self._recalled = True
+
+    def _line_at(self, offset: int) -> bytes | None:
+        """Read the whole line at an offset once it is durable: MLflow is never ahead of the outbox."""
+        with (self._directory / OUTBOX).open("rb") as outbox:
+            outbox.seek(offset)
+            text = outbox.readline()
+            if not text.endswith(b"\n"):
+                return None
+            if offset + len(text) > self._durable:
+                size = os.fstat(outbox.fileno()).st_size
+                os.fsync(outbox.fileno())
+                self._durable = size
+        return text
+
+    def _take(self, text: bytes, state: DeliveryState) -> None:
+        line = parse_line(text)
+        if line["op"] == "close":
+            state.closed.append(line["token"])
+        elif line["op"] == "retry":
+            self._retry(state.runs)
+        elif not (state.recalled and text in {one.text for one in read_set_aside(self._directory)}):
+            self._tell(line, state)
+
+    def _tell(self, line: Line, state: DeliveryState) -> None:
+        doubtful = state.doubtful or state.recalled
+        if self._deliver.makes(line) and not doubtful:
+            state.doubtful = True
+            state.write(self._directory)
+        self._store.ask(lambda again: self._deliver(line, state.runs, doubtful or again))
+
+    def _retry(self, runs: dict[str, str]) -> None:
+        """Deliver what was set aside; what is refused again stays there."""
+        tried = read_set_aside(self._directory)
+        found = [SetAside(one.text, self._refusal(one.text, self._deliver.again, runs)) for one in tried]
+        self._settle({one.text for one in tried}, runs)
+        keep_aside(self._directory, [one for one in found if one.reason])
+
+    def _settle(self, tried: set[bytes], runs: dict[str, str]) -> None:
+        """Let the runs of lines that came out of turn end, or go on, as the last of their lines says."""
+        keys, last = {standing(text) for text in tried} - {None}, dict[str, bytes]()
+        for text in lines_from(self._directory / OUTBOX, 0):
+            if (key := standing(text)) in keys:
+                last[str(key)] = text
+        for text in set(last.values()) - tried:
+            self._refusal(text, self._deliver.stand, runs)
+
+    def _refusal(self, text: bytes, call: Callable[[Line, dict[str, str]], None], runs: dict[str, str]) -> str:
+        """Deliver a line out of turn, and return why that cannot be; empty where it was delivered."""
+        try:
+            line = parse_line(text)
+            self._store.ask(lambda _: call(line, runs))
+        except (InputError, WorkError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            return first_line(error)
+        return ""
+
+    def _set_aside(self, text: bytes, error: Exception) -> None:
+        say(f"set aside: {text[:100]!r}: {first_line(error)}")
+        set_aside(self._directory, SetAside(text, first_line(error)))
+
+
+def say(text: str) -> None:
+    """Write a line to the delivery's log."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
+    try:
+        main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
+    except (InputError, WorkError) as error:
+        say(str(error))
+        sys.exit(HOPELESS if isinstance(error, InputError) else 1)

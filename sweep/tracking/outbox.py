@@ -2,27 +2,30 @@
 
 The driver never waits for MLflow. The outbox is append-only JSON lines; `sweep.tracking.delivery` reads it, remembers
 how far it got, and ends when the driver has closed the outbox or is gone, so nothing that was written is lost with
-either.
+either. A delivery that dies is followed by another one.
 """
 
 import json
 import os
 import secrets
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import IO, Any
+from urllib.parse import unquote
 
 from sweep.errors import InputError, StorageError, WorkError
 from sweep.records.files import append_line, storing
+from sweep.tracking.lines import OUTBOX, KnownRuns
+from sweep.tracking.state import lag
 
-OUTBOX = "outbox.jsonl"
-DELIVERED = "delivered.json"
 DELIVERY_LOCK = "delivery.lock"  # held while a line is delivered
 DELIVERY_LOG = "delivery.log"
 LINE_SECONDS = 0.2  # that the delivery of a line takes on a busy machine
@@ -31,7 +34,10 @@ MLFLOW_ENVIRONMENT = {  # to be set before mlflow is imported
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a request whose answer is lost may have made a run: look it up first
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-AWAY = "away.json"  # since when the store does not answer, and why
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds, before a delivery that died is started again
+HEALTHY_SECONDS = 600.0  # after which a death counts as the first one
+HOPELESS = 2  # exit code of a delivery whose store is damaged: another one would fare no better
+SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +76,22 @@ class Tracker:
         self._write("dataset", key, name=name, digest=digest, context=context)
 
     def model(self, key: str, checkpoint: Path, name: str) -> None:
-        """Register a checkpoint's network under `name` with the alias champion."""
-        self._write("model", key, id=_new_id(), path=str(checkpoint), name=name)
+        """Register a checkpoint's network under `name` with the alias champion, unless the file is another one when
+        that is delivered."""
+        checksum = zlib.crc32(checkpoint.read_bytes()) if checkpoint.is_file() else None
+        self._write("model", key, id=_new_id(), path=str(checkpoint), name=name, checksum=checksum)
 
     def end(self, key: str, status: str, tags: dict[str, str] | None = None) -> None:
         """End a run with MLflow's word: FINISHED, FAILED or KILLED; SCHEDULED for a run that only waits."""
         self._write("end", key, status=status, tags=tags or {})
 
-    def told(self) -> "KnownRuns":
+    def told(self) -> KnownRuns:
         """Read what this and all earlier trackers of the outbox have written, delivered or not."""
-        told = KnownRuns()
-        with _reading(self._outbox):
-            for line in _lines(self._outbox, 0):
-                told.add(line)
-        return told
+        return KnownRuns.read(self._outbox)
+
+    def retry(self) -> None:
+        """Have the lines delivered that were set aside."""
+        self._write("retry", "")
 
     def close(self) -> None:
         """Say that nothing follows from here; the delivery ends once it has read this."""
@@ -99,94 +107,52 @@ def _new_id() -> str:
     return secrets.token_hex(8)
 
 
-class KnownRuns:
-    """The runs that MLflow knows, or will know, so that a resumed sweep tells it only the rest."""
-
-    def __init__(self) -> None:
-        self._status: dict[str, str] = {}
-        self._step: dict[str, int] = {}
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Take in a line of the outbox."""
-        key = line["key"]
-        if line["op"] == "metrics":
-            self._step[key] = max(line["step"], self.step(key))
-        elif line["op"] in {"start", "end"}:
-            self._status[key] = line.get("status", "RUNNING")
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._status
-
-    def step(self, key: str) -> int:
-        """Return the run's last step with metrics; 0 where there is none."""
-        return self._step.get(key, 0)
-
-    def status(self, key: str) -> str | None:
-        """Return MLflow's word for the run's state; None for a run that was never begun."""
-        return self._status.get(key)
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """The part of the outbox that MLflow was not told yet."""
-
-    lines: int
-    keys: frozenset[str]  # of the runs that they are about
-    away_since: float | None = None  # seconds since 1970; None: the store answers, or was not asked
-    reason: str = ""
-
-
-def lag(directory: Path) -> Lag:
-    """Find how far the delivery of this directory's outbox is behind, from files alone. InputError: one is damaged."""
-    offset = delivered(directory)["offset"]
-    with _reading(directory / OUTBOX):
-        waiting = [line["key"] for line in _lines(directory / OUTBOX, offset) if line["key"]]
-    try:
-        away = json.loads((directory / AWAY).read_text())
-    except FileNotFoundError:  # as it is most of the time
-        away = {}
-    return Lag(len(waiting), frozenset(waiting), **away)
-
-
-def delivered(directory: Path) -> dict[str, Any]:
-    """Read the state of the delivery: how far it is, MLflow's run ids by the outbox's keys, the trackers that have
-    closed, and whether the next line may have been delivered by a process that was killed before it could say so.
+def store_uri(directory: Path, uri: str | None) -> str:
+    """Return the configured MLflow store: `uri`, or a sqlite file in the run directory, whose path stands in the URI as
+    it is.
 
     Raises:
-        InputError: the file that says so is damaged.
+        InputError: SQLAlchemy would read the path as another one. Quoted, it would be read well, but MLflow makes the
+        directory that it finds before the last slash.
     """
-    file, state = directory / DELIVERED, {"offset": 0, "runs": {}, "closed": [], "doubtful": False}
-    if file.exists():
-        with _reading(file):
-            state |= json.loads(file.read_text())
-    return state
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InputError(f"{file} is damaged ({error!r}): bring back a copy, or choose another name.") from error
-
-
-def _lines(outbox: Path, offset: int) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines from `offset` on."""
-    if outbox.exists():
-        with outbox.open("rb") as file:
-            file.seek(offset)
-            yield from (json.loads(line) for line in file if line.endswith(b"\n"))
-
-
-def store_uri(directory: Path, uri: str | None) -> str:
-    """Return the configured MLflow store: `uri`, or a sqlite file in the run directory."""
-    return uri or f"sqlite:///{(directory / 'mlflow.db').resolve()}"
+    if uri is not None:
+        return uri
+    file = (directory / "mlflow.db").resolve()
+    if "?" in str(file) or unquote(str(file)) != str(file):
+        raise InputError(
+            f"MLflow's store cannot be {file}: its path must have no '?', and no '%' before two hexadecimal digits. "
+            "Choose another runtime.runs_dir, or the address of an MLflow server as tracking.uri."
+        )
+    return f"{SQLITE}{file}"
 
 
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of a sqlite store; None for a store of another kind."""
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)[1:]) if parts.scheme == "sqlite" else None
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def check_store(uri: str) -> None:
+    """Raise InputError where the store is a sqlite file that is damaged, or no file at all.
+
+    MLflow itself would ask it again and again.
+    """
+    file = sqlite_file(uri)
+    if file is None or not os.path.lexists(file):
+        return
+    try:
+        fault = None if file.is_file() else "it is no file"
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as store:
+            (answer,) = store.execute("PRAGMA quick_check(1)").fetchone()
+            fault = fault or (None if answer == "ok" else " ".join(answer.split()))
+    except sqlite3.OperationalError:
+        pass  # another process is writing, or it can be read later
+    except sqlite3.DatabaseError as error:
+        fault = str(error)
+    if fault:
+        raise InputError(
+            f"MLflow's store {file} is damaged ({fault}). Bring back a copy, or move it away: `sweep deliver "
+            f"{file.parent.name}` then tells a new one everything again."
+        )
 
 
 @contextmanager
@@ -196,52 +162,94 @@ def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Ite
     At the end waits up to `patience` seconds for what is left, and longer the more there is.
 
     Raises:
-        WorkError: the delivery failed; what is undelivered stays in the outbox. StorageError: nothing can be written
-        into the directory.
+        InputError: the store is a damaged file. WorkError: the delivery failed; what is undelivered stays in the
+        outbox. StorageError: nothing can be written into the directory.
     """
+    store = store_uri(directory, uri)
+    check_store(store)
     with storing(directory, 0):
         directory.mkdir(parents=True, exist_ok=True)
         log = (directory / DELIVERY_LOG).open("ab")
-    tracker = Tracker(directory / OUTBOX)
-    arguments = [str(directory), store_uri(directory, uri), directory.name, tracker.token, str(os.getpid())]
-    # -P: not what the working directory may have of that name. Its own session: Ctrl-C is for the driver.
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "sweep.tracking.delivery", *arguments],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
-    try:
-        yield tracker
-    except BaseException:
-        with suppress(WorkError):  # what went wrong inside is to be said, not what follows from it
+    with log:
+        tracker = Tracker(directory / OUTBOX)
+        arguments = [str(directory), store, directory.name, tracker.token, str(os.getpid())]
+        process = SupervisedDelivery(arguments, log)
+        try:
+            yield tracker
+        except BaseException:
+            with suppress(WorkError, InputError):  # what went wrong inside is to be said, not what follows from it
+                _end(tracker, process, directory, patience)
+            raise
+        else:
             _end(tracker, process, directory, patience)
-        raise
-    else:
-        _end(tracker, process, directory, patience)
-    finally:
-        log.close()
 
 
-def _end(tracker: Tracker, process: subprocess.Popen[bytes], directory: Path, patience: float) -> None:
-    _close(tracker, process)
-    _await(process, directory, patience + LINE_SECONDS * lag(directory).lines)
+class SupervisedDelivery:
+    """A delivery process, and a thread that starts another one when it dies: five times, with growing pauses."""
+
+    def __init__(self, arguments: list[str], log: IO[bytes]) -> None:
+        self._arguments, self._log = arguments, log
+        self._code: int | None = None
+        self._left = threading.Event()  # no other one is to follow
+        self._process = self._start()
+        self._thread = threading.Thread(target=self._supervise, name="delivery", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code of the last delivery; None where it goes on after so many seconds, then by itself."""
+        self._thread.join(seconds)
+        self._left.set()
+        return self._code
+
+    def terminate(self) -> None:
+        self._left.set()
+        self._process.terminate()
+        self._thread.join()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # -P: not what the working directory may have of that name. Its own session: Ctrl-C is for the driver.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "sweep.tracking.delivery", *self._arguments],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
+        )  # fmt: skip
+
+    def _supervise(self) -> None:
+        deaths = 0
+        while True:
+            started = time.monotonic()
+            code = self._process.wait()
+            deaths = 1 if time.monotonic() - started > HEALTHY_SECONDS else deaths + 1
+            over = code in {0, HOPELESS} or deaths > len(PAUSES)
+            if over or self._left.wait(PAUSES[deaths - 1]):
+                self._code = code
+                return
+            self._process = self._start()
+            if self._left.is_set():
+                self._process.terminate()
 
 
-def _close(tracker: Tracker, process: subprocess.Popen[bytes]) -> None:
+def _end(tracker: Tracker, process: SupervisedDelivery, directory: Path, patience: float) -> None:
     try:
         tracker.close()
     except StorageError:  # the delivery would wait for what cannot be written; the next one goes on
         process.terminate()
-        process.wait()
         raise
-
-
-def _await(process: subprocess.Popen[bytes], directory: Path, patience: float) -> None:
-    kept = f"what MLflow was not told is kept in {directory / OUTBOX}; see {directory / DELIVERY_LOG}"
-    try:
-        code = process.wait(timeout=patience)
-    except subprocess.TimeoutExpired:
+    patience += LINE_SECONDS * lag(directory).lines
+    code = process.wait(patience)
+    if code == 0:
+        return
+    kept = (
+        f"what MLflow was not told is kept in {directory / OUTBOX}, and `sweep deliver {directory.name}` delivers it; "
+        f"see {directory / DELIVERY_LOG}"
+    )
+    if code is None:
         raise WorkError(
             f"MLflow did not take everything within {patience:.0f} s; it goes on in the background; {kept}."
-        ) from None
-    if code:
-        raise WorkError(f"Delivery to MLflow ended with code {code}; {kept}.")
+        )
+    raise WorkError(f"Delivery to MLflow ended with code {code}: {_last_words(directory)}; {kept}.")
+
+
+def _last_words(directory: Path) -> str:
+    """Return the last line of the delivery's log."""
+    lines = (directory / DELIVERY_LOG).read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

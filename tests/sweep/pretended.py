@@ -27,7 +27,7 @@ from sweep.records.outcome import Outcome
 from sweep.records.rows import METRICS, CurveRow
 from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import read_rows
-from sweep.tracking.outbox import OUTBOX
+from sweep.tracking.lines import OUTBOX
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from sweep.tuning.problem import build_problem

@@ -20,7 +20,8 @@ from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import write_rows
-from sweep.tracking.outbox import OUTBOX, Tracker
+from sweep.tracking.lines import OUTBOX
+from sweep.tracking.outbox import Tracker
 
 # Networks of a few hundred parameters on 50 digits: an epoch takes milliseconds.
 TINY = [

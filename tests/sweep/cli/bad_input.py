@@ -83,6 +83,10 @@ def directory_at(file: str) -> Change:
     return change
 
 
+def directory_put(file: str) -> Change:
+    return lambda directory: (directory / file).mkdir()
+
+
 def both(first: Change, second: Change) -> Change:
     def change(directory: Path) -> None:
         first(directory)
@@ -272,8 +276,8 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
         (put("study.yaml", "a: 1"), (*GOING_ON, FINAL), ("study.yaml", "is damaged: it needs the keys model")),
         (put("final/progress.json", "{"), (*GOING_ON[:1], FINAL), ("final/progress.json", "is damaged")),
         (put("final/ledger.csv", "garbage"), (FINAL,), ("final/ledger.csv", "line 1: 'garbage' is no row")),
-        (put("outbox.jsonl", '{"key": "x"}\nno\n'), (*GOING_ON, "status x"), ("outbox.jsonl", "is damaged")),
-        (put("delivered.json", "{"), (*GOING_ON,), ("delivered.json", "is damaged")),
+        (directory_put("outbox.jsonl"), (*GOING_ON, "status x"), ("outbox.jsonl cannot be read", "s a directory")),
+        (put("mlflow.db", "no database"), ("ui x", "deliver x"), ("mlflow.db is damaged", "`sweep deliver x`")),
         (put(STAGE, "{"), (RESUME,), (STAGE, "is damaged", "NAME is one of study, search, final; or remove it")),
         (both(put("candidates.yaml", "schema: 2"), progress(finished=True)), (FINAL,), ("candidates.yaml", "the keys")),
     ],
@@ -283,7 +287,6 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
         (put(TRIALS, PICKLE), (FINAL, REPLAY, "status x", "report x", ENQUEUE_TRIALS), (TRIALS, "cannot be read")),
         (put(BEST, PICKLE), (ENQUEUE_BEST, "report x", f"final runs/x/{BEST}"), (BEST, "cannot be read as YAML")),
         (put("study.yaml", PICKLE), GOING_ON, ("study.yaml", "cannot be read")),
-        (put("outbox.jsonl", PICKLED_LINES), (*GOING_ON, "status x"), ("outbox.jsonl", "is damaged")),
         *[(put(file, TAG), (*GOING_ON, FINAL), (file, "determine a constructor")) for file in (CONFIG, "study.yaml")],
         (put(BEST, TAG), (ENQUEUE_BEST, "report x", f"final runs/x/{BEST}"), (BEST, "determine a constructor")),
     ],

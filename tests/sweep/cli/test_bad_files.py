@@ -106,7 +106,7 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "nothing done": (
         changed(TRIALS, ",done,", ",diverged,"), "final x", ("x has no trial that ended done",),
     ),
-    "final twice": (finished, "final x", ("x has final trials already; remove", "to train again")),
+    "final twice": (finished, "final x", ("x has final trials already; `sweep final x --again`", "trains again")),
     "not final yet": (searched, "evaluate x", ("x has no final network: run `sweep final x` first",)),
     "only confirmed": (with_final(Phase.confirm), "evaluate x", ("x has no final network",)),
     "tested twice": (evaluated, "evaluate x", ("test data is used once", "remove that file")),

@@ -1,6 +1,7 @@
 """Confirming and retraining: who is crowned, on which seeds and data; the legs are run here instead of by Ray."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from sweep.execution.session import Session
 from sweep.records.best import Best, read_best, write_candidates
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase
-from sweep.stages.final import Candidate, Final, crown, prepare_final
-from sweep.tracking.outbox import OUTBOX
+from sweep.stages.final import Candidate, Final, crown, prepare_final, put_away
+from sweep.tracking.lines import OUTBOX, KnownRuns
 from tests.sweep.pretended import Sweep, Worker, history_in, opened, over
 from tests.sweep.sweep_files import PARAMETERS, best_of, session_on, trial, write_sweep
 
@@ -221,5 +222,66 @@ def test_retraining_the_same_sweep_again_is_refused(tmp_path):
     work = work_on(tmp_path, confirm_seeds=1, seeds=1)
     sweep, _ = drive(work, Worker())
     sweep.controller.finish("")
-    with pytest.raises(InputError, match=r"x has final trials already; remove .*final to train again"):
+    with pytest.raises(InputError, match=r"x has final trials already; `sweep final x --again` puts .*final away"):
         final_of(work.batch.session)
+
+
+# --- once more --------------------------------------------------------------------------------------------------------
+
+
+def ended_final(path: Path) -> Final:
+    work = work_on(path, confirm_seeds=1, seeds=1)
+    sweep, _ = drive(work, Worker())
+    sweep.controller.finish("")
+    work.conclude()
+    return work
+
+
+def starts(path: Path) -> dict[str, dict[str, Any]]:
+    """The lines that began a final trial's run, by key; each key once."""
+    lines = [line for line in outbox(path) if line["op"] == "start" and line["key"].startswith("x/final-")]
+    assert len({line["key"] for line in lines}) == len(lines)
+    return {line["key"]: line for line in lines}
+
+
+def test_final_training_done_again_is_a_run_of_its_own_and_the_former_one_is_kept_with_its_test_results(tmp_path):
+    work = ended_final(tmp_path)
+    files = work.batch.session.files
+    files.rows.write_text("what the test set said")
+    former = put_away(files)
+    assert (former.name, files.final.directory.exists(), files.rows.exists()) == ("final~1", False, False)
+    assert (former / "rows.csv").read_text() == "what the test set said"
+    assert (former / "model-3.ckpt").exists()
+
+    again = final_of(work.batch.session)
+    sweep, _ = drive(again, Worker())
+    sweep.controller.finish("")
+    again.conclude()
+    first, second = starts(tmp_path).values()
+    assert (first["key"], second["key"], second["name"]) == ("x/final-3", "x/final-3#2", "final-3#2")
+    assert first["tags"]["trial_id"] != second["tags"]["trial_id"]
+    told = KnownRuns.read(tmp_path / "x" / OUTBOX)
+    assert [told.status(key) for key in starts(tmp_path)] == ["FINISHED", "FINISHED"]
+    assert first["tags"]["trial_id"] in told.replaced() and second["tags"]["trial_id"] not in told.replaced()
+    models = [line for line in outbox(tmp_path) if line["op"] == "model"]
+    assert [line["key"] for line in models] == ["x/final-3", "x/final-3#2"]
+    assert put_away(files).name == "final~2"
+    assert [one.directory.name for one in files.former_finals] == ["final~1", "final~2"]
+
+
+def test_final_training_whose_directory_was_removed_and_one_that_goes_on_have_their_own_runs(tmp_path):
+    work = ended_final(tmp_path)
+    shutil.rmtree(work.batch.session.files.final.directory)
+    again = final_of(work.batch.session)
+    opened(work.batch.session, again.batch.source, again.batch.splits).drive(Worker(), legs=4)
+    drive(final_of(work.batch.session), Worker())
+    assert list(starts(tmp_path)) == ["x/final-3", "x/final-3#2"]
+
+
+def test_again_is_refused_where_nothing_was_trained_or_mlflow_needs_its_files(tmp_path):
+    work = work_on(tmp_path)
+    with pytest.raises(InputError, match=r"MLflow was not told \d+ lines about x yet, and they name files .*deliver x"):
+        prepare_final(work.batch.session.config, "x", again=True)
+    shutil.rmtree(work.batch.session.files.final.directory)
+    with pytest.raises(InputError, match=r"x has no final training to be done again: `sweep final x` begins it"):
+        prepare_final(work.batch.session.config, "x", again=True)

@@ -15,7 +15,7 @@ from sweep.records.outcome import Outcome
 from sweep.records.rows import ranked
 from sweep.records.run_directory import SweepFiles, claim_directory
 from sweep.stages.search import Search, extended, prepare_search
-from sweep.tracking.outbox import OUTBOX
+from sweep.tracking.lines import OUTBOX
 from tests.sweep.pretended import Worker, configured, opened
 from tests.sweep.sweep_files import session_on
 

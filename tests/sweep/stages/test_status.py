@@ -1,5 +1,6 @@
 """`sweep status`: read from files only, also while a sweep runs, and as wide as it needs where no window limits it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,71 @@ def test_a_retrained_best_yaml_counts_as_a_sweep_with_its_final_trials(sweep):
     write_rows(RUNS / "x-retrained/final/trials.csv", TrialRow, [trial(0, phase=Phase.final, objective=None)])
     assert table(sweep) == [["x-retrained", "smoke", "1", "1 done", "-", "2", "2", "yes", "no"]]
     assert [row[:3] for row in table(sweep, "x-retrained")] == [["0", "final", "done"]]
+
+
+def test_former_final_training_is_no_sweep_and_its_use_of_the_test_set_counts(sweep):
+    write_sweep(RUNS, [trial(0)])
+    for folder in ("final", "final~1"):
+        write_rows(RUNS / f"x/{folder}/trials.csv", TrialRow, [trial(0, phase=Phase.final)])
+    (RUNS / "x/final~1/rows.csv").touch()
+    assert [(row[0], row[-1]) for row in table(sweep)] == [("x", "yes")]
+    (RUNS / "x/rows.csv").touch()
+    assert [(row[0], row[-1]) for row in table(sweep)] == [("x", "2 times")]
+
+
+def test_a_sweep_without_trials_or_without_its_configuration_is_not_called_absent(sweep):
+    write_sweep(RUNS, [trial(0)])
+    (RUNS / "x/trials.csv").unlink()
+    for stage in ("status", "report"):
+        assert "x in " in (err := sweep(stage, "x").err) and "has no trial yet; " in err
+    (RUNS / "x/config.yaml").unlink()
+    write_rows(RUNS / "x/trials.csv", TrialRow, [trial(0)])
+    for stage in ("resume", "final", "extend", "deliver"):
+        assert "runs/x has no config.yaml, which a sweep or study has" in sweep(stage, "x").err
+    assert "There is no sweep y in" in sweep("status", "y").err
+
+
+def told(*words: object) -> str:
+    return "".join(json.dumps(word) + "\n" for word in words)
+
+
+METRICS = {"op": "metrics", "key": "x", "time": 1, "metrics": {}, "step": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("outbox.jsonl", told(METRICS, METRICS), "MLflow was not told 2 lines of "),
+        ("outbox.jsonl", told(METRICS) + "\x00\xffno line\n", "MLflow was not told 2 lines of "),
+        ("delivered.json", "{", "delivered.json cannot be relied on (Expecting"),
+        (
+            "delivered.json",
+            '{"offset": 10000}',
+            "cannot be relied on (the outbox is another, or shorter than the 10000",
+        ),
+        ("delivered.json", '{"offset": 5}', "cannot be relied on (the outbox is another, or shorter than the 5"),
+        ("away.json", "{", "; the store does not answer: "),
+        ("away.json", '{"away_since": 1e300, "reason": "no route"}', "; the store does not answer: no route"),
+        ("away.json", '{"away_since": NaN, "reason": "no route"}', "; the store does not answer: no route"),
+        (
+            "set_aside.jsonl",
+            told({"line": "{}", "reason": "it is odd"}),
+            "Lines that could not be delivered to MLflow: 1, kept in ",
+        ),
+        (
+            "set_aside.jsonl",
+            "no line\n",
+            "(the first: this line of set_aside.jsonl is damaged); `sweep deliver x` tries",
+        ),
+    ],
+)
+def test_what_mlflow_was_not_told_is_said_although_its_files_are_damaged(sweep, file, content, said):
+    write_sweep(RUNS, [trial(0)])
+    (RUNS / "x/outbox.jsonl").write_text(told(METRICS))
+    (RUNS / f"x/{file}").write_text(content, encoding="latin-1")
+    answer = sweep("status", "x")
+    assert (answer.code, answer.err) == (0, "")
+    assert said in answer.out
 
 
 def test_a_sweep_that_has_just_begun_is_shown(sweep):

@@ -20,7 +20,8 @@ from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows, write_rows
 from sweep.stages.verify import Store, verify
 from sweep.tracking.delivery import main
-from sweep.tracking.outbox import OUTBOX, TrackedRun, Tracker, store_uri
+from sweep.tracking.lines import OUTBOX
+from sweep.tracking.outbox import TrackedRun, Tracker, store_uri
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from tests.sweep.sweep_files import trial
@@ -49,8 +50,8 @@ def write_search(directory: Path) -> list[TrialRow]:
     return rows
 
 
-def track(tracker: Tracker, row: TrialRow) -> None:
-    key = trial_key(row)
+def track(tracker: Tracker, row: TrialRow, key: str = "") -> None:
+    key = key or trial_key(row)
     tags = {"trial_id": row.trial_id, "phase": row.phase.value}
     tracker.start(TrackedRun(key, f"{row.phase.value}-{row.number}", "x"), tags=tags, params={})
     for epoch in range(1, row.epochs + 1):
@@ -264,8 +265,40 @@ def test_mlflow_is_not_asked_about_what_it_was_not_told_yet(sweep):
     Tracker(sweep / OUTBOX).metrics(f"x/search-{DONE}", {"train/loss": 1.0}, 4)
     assert differences(sweep) == []
     assert differences(sweep, alive=False)[1:] == [
-        f"MLflow: lines of {sweep / OUTBOX} that were not delivered: 1; the next command delivers them"
+        f"MLflow: lines of {sweep / OUTBOX} that were not delivered: 1; `sweep deliver x` delivers them"
     ]
+
+
+def test_a_sweep_of_the_same_name_in_the_same_store_is_another_one(tmp_path):
+    """Two directories of one name, of which each has its own trials, outbox and study."""
+    uri, found = f"sqlite:///{tmp_path}/shared.db", []
+    for number in range(2):
+        directory = tmp_path / str(number) / "x"
+        directory.mkdir(parents=True)
+        write_rows(SweepFiles(directory).trials, TrialRow, write_search(directory))
+        tracker = Tracker(directory / OUTBOX)
+        tracker.start(TrackedRun("x", "x"), tags={"kind": "sweep"}, params={"directory": number})
+        for row in read_rows(SweepFiles(directory).trials, TrialRow):
+            track(tracker, row)
+        main(directory, uri, "x", "no token", -1)
+    for number in range(2):
+        directory = tmp_path / str(number) / "x"
+        found += verify(directory, Store(directory, uri), alive=True)
+    assert found == []
+
+
+def test_the_run_of_a_trial_that_was_trained_again_need_not_have_a_row(sweep):
+    """The directory was removed, and the same number trained again, as another trial."""
+    row = read_rows(SweepFiles(sweep).final.trials, TrialRow)[1]
+    again = replace(row, trial_id="again")
+    write_rows(SweepFiles(sweep).final.trials, TrialRow, [again])
+    tracker = Tracker(sweep / OUTBOX)
+    key = tracker.told().attempt(trial_key(again), again.trial_id)
+    assert key == "x/final-1#2"
+    track(tracker, again, key)
+    deliver(sweep)
+    confirm = "MLflow's run of confirm trial confirm0: not in trials.csv"
+    assert [text for text in differences(sweep, alive=False) if "running" not in text] == [confirm]
 
 
 def test_a_directory_without_trials_cannot_be_verified(tmp_path):

@@ -22,7 +22,10 @@ from odenet.training.loop import Training
 from sweep.config.overrides import override
 from sweep.errors import WorkError
 from sweep.tracking import client, delivery
-from sweep.tracking.outbox import AWAY, OUTBOX, TrackedRun, Tracker, delivering, lag, store_uri
+from sweep.tracking import store as stores
+from sweep.tracking.lines import OUTBOX
+from sweep.tracking.outbox import TrackedRun, Tracker, delivering, store_uri
+from sweep.tracking.state import AWAY, lag, read_set_aside
 from tests.sweep.store_server import StoreServer
 
 PATIENCE = 120.0
@@ -149,7 +152,7 @@ def test_each_line_counts_once_wherever_its_delivery_dies_or_loses_the_answer(
     tracker.model("x/search-1", checkpoint, f"{tmp_path.name}-{fail.__name__}")
     tracker.end("x", "FINISHED")
     tracker.close()
-    monkeypatch.setattr(delivery, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(stores, "RETRY_SECONDS", 0.0)
     (fuse := Fuse(fail)).install(monkeypatch)
     for _ in range(100):
         try:
@@ -159,7 +162,7 @@ def test_each_line_counts_once_wherever_its_delivery_dies_or_loses_the_answer(
             continue
     monkeypatch.undo()
     assert fuse.failures >= 6
-    assert lag(tmp_path).lines == 0
+    assert (lag(tmp_path).lines, read_set_aside(tmp_path)) == (0, [])
     assert not (tmp_path / AWAY).exists()
     runs = {run.info.run_name: run for run in runs_of(uri, name)}
     assert len(runs) == len(runs_of(uri, name)) == 3
@@ -180,7 +183,7 @@ def test_each_line_counts_once_wherever_its_delivery_dies_or_loses_the_answer(
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from sweep.tracking import delivery
+    from sweep.tracking import calls, delivery
 
     def and_die(call):
         def dying(*arguments, **options):
@@ -188,7 +191,7 @@ KILLED = """
             os.kill(os.getpid(), signal.SIGKILL)
         return dying
 
-    delivery.MlflowClient.create_run = and_die(delivery.MlflowClient.create_run)
+    calls.MlflowClient.create_run = and_die(calls.MlflowClient.create_run)
     delivery.main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], "no token", 0)
 """
 

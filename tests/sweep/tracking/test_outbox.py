@@ -27,10 +27,13 @@ from odenet.training.loop import Training
 from sweep.config.overrides import override
 from sweep.errors import StorageError, WorkError
 from sweep.records.rows import METRICS
-from sweep.tracking import delivery
 from sweep.tracking import outbox as tracking
-from sweep.tracking.delivery import LONGEST_PARAM, main
-from sweep.tracking.outbox import DELIVERED, DELIVERY_LOCK, OUTBOX, Lag, TrackedRun, Tracker, delivering, lag, store_uri
+from sweep.tracking.calls import LONGEST_PARAM
+from sweep.tracking.delivery import Outbox, main
+from sweep.tracking.lines import OUTBOX
+from sweep.tracking.outbox import DELIVERY_LOCK, TrackedRun, Tracker, delivering, store_uri
+from sweep.tracking.state import DELIVERED, Lag, lag
+from sweep.tracking.store import RETRY_SECONDS, Store
 from tests.sweep.small_disk import make_read_only, mounted
 
 PATIENCE = 120.0
@@ -193,7 +196,10 @@ def test_while_a_line_is_delivered_no_other_process_can_deliver(tmp_path):
         with (tmp_path / DELIVERY_LOCK).open("w") as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    assert [delivery.deliver_next(tmp_path, deliver_one) for _ in range(2)] == [True, False]
+    deliver = Mock(side_effect=deliver_one, stored=Mock(ids=[]), makes=lambda line: False)
+    outbox = Outbox(tmp_path, deliver, Store(tmp_path, "http://nowhere", os.getppid()))
+    assert [outbox.deliver_next() for _ in range(2)] == [True, False]
+    deliver.assert_called_once()
 
 
 @pytest.mark.slow
@@ -242,7 +248,7 @@ def delivered(directory: Path) -> int:
 
 def deliveries(directory: Path) -> list[str]:
     """The processes that deliver this outbox."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if f"sweep.tracking.delivery {directory} " in line]
 
 
@@ -264,15 +270,16 @@ def test_a_store_that_is_away_is_asked_again_which_is_said_meanwhile_and_what_it
     waited = []
     monkeypatch.setattr(time, "sleep", lambda seconds: waited.append((seconds, lag(tmp_path))))
     before = time.time()
-    assert delivery._persistently(tmp_path, ask) == "there"
+    store = Store(tmp_path, "http://nowhere", os.getppid())
+    assert store.ask(ask) == "there"
     assert [told.args for told in ask.call_args_list] == [(False,), (True,), (True,), (True,)]
-    assert [seconds for seconds, _ in waited] == [delivery.RETRY_SECONDS] * 3
+    assert [seconds for seconds, _ in waited] == [RETRY_SECONDS] * 3
     (state,) = {state for _, state in waited}
     assert before <= state.away_since <= time.time()
     assert state.reason == "it is away"
     assert lag(tmp_path) == Lag(0, frozenset())
     with pytest.raises(MlflowException, match="no such parameter"):
-        delivery._persistently(tmp_path, refuse)
+        store.ask(refuse)
 
 
 @pytest.mark.slow
@@ -316,6 +323,7 @@ def test_an_outbox_on_a_full_disk_is_said_ends_the_delivery_and_keeps_its_whole_
     started = stand_in(monkeypatch, small_disk.parent, "exec sleep 1000")
     with pytest.raises(StorageError, match=r"outbox\.jsonl could not be written, .* bytes .* No space left on device"):  # noqa: SIM117
         with delivering(small_disk, None) as tracker:
+            tracker.start(TrackedRun("x", "x"), tags={}, params={})
             for step in range(10_000):
                 tracker.metrics("x", {"m": 1.0}, step)
     assert started[0].returncode == -signal.SIGTERM
@@ -352,22 +360,58 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, directory: Path, script: str) -> l
     [
         (
             "echo no such store >&2; exit 3",
-            r"Delivery to MLflow ended with code 3; what .* kept in .*outbox\.jsonl; see",
+            r"Delivery to MLflow ended with code 3: no such store; what .*outbox\.jsonl, and `sweep deliver x`",
         ),
         ("exec sleep 1", r"MLflow did not take everything within 0 s; it goes on in the background; .*outbox\.jsonl"),
     ],
 )
 def test_a_delivery_that_fails_or_lags_says_where_everything_is_kept(tmp_path, monkeypatch, script, message):
     started = stand_in(monkeypatch, tmp_path, script)
+    monkeypatch.setattr(tracking, "PAUSES", 5 * [0.01])
     directory = tmp_path / "x"
     patience = 0.0 if "sleep" in script else PATIENCE
     with pytest.raises(WorkError, match=message), delivering(directory, None, patience) as tracker:
         tracker.metrics("x", {"m": 1.0}, 1)
     assert started[0].wait(PATIENCE) in (0, 3)
     assert [json.loads(line)["op"] for line in (directory / OUTBOX).read_text().splitlines()] == ["metrics", "close"]
-    assert (directory / tracking.DELIVERY_LOG).read_text() == ("no such store\n" if "echo" in script else "")
+    assert len(started) == (6 if "echo" in script else 1)
+    assert (directory / tracking.DELIVERY_LOG).read_text() == ("no such store\n" * 6 if "echo" in script else "")
     assert started[0].args[1:4] == ["-P", "-m", "sweep.tracking.delivery"]
     assert started[0].args[4:7] == [str(directory), f"sqlite:///{directory}/mlflow.db", "x"]
+
+
+def test_a_delivery_whose_store_is_damaged_is_not_started_again(tmp_path, monkeypatch):
+    started = stand_in(monkeypatch, tmp_path, "echo it is damaged >&2; exit 2")
+    with pytest.raises(WorkError, match="ended with code 2: it is damaged; what"), delivering(tmp_path / "x", None):
+        pass
+    assert len(started) == 1
+
+
+@pytest.mark.slow
+def test_a_delivery_that_is_killed_is_followed_by_another_while_the_driver_writes_on(tmp_path, uri):
+    with delivering(tmp_path, uri, PATIENCE) as tracker:
+        tracker.start(TrackedRun("x", "x"), tags={}, params={})
+        killed = 0
+        for step in range(30):
+            tracker.metrics("x", {"m": step}, step)
+            if step % 10 == 5:
+                until(lambda: delivered(tmp_path) > 0)
+                began = time.monotonic()
+                killed += kill_delivery(tmp_path)
+                tracker.metrics("y", {"m": step}, step)  # which nobody began
+                assert time.monotonic() - began < 2.0
+        tracker.end("x", "FINISHED")
+    run = runs_of(uri, tmp_path.name)["x"]
+    assert (run.info.status, history(uri, run, "m")) == ("FINISHED", [(step, step) for step in range(30)])
+    assert killed >= 1
+
+
+def kill_delivery(directory: Path) -> int:
+    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    found = [line for line in listed.splitlines() if f"sweep.tracking.delivery {directory} " in line]
+    for line in found:
+        os.kill(int(line.split()[0]), signal.SIGKILL)
+    return len(found)
 
 
 def test_what_fails_inside_the_block_is_not_hidden_and_closes_the_outbox(tmp_path, monkeypatch):

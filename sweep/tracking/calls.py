@@ -1,0 +1,265 @@
+"""What a line of the outbox is in calls to MLflow, and what MLflow has of an experiment already.
+
+Delivered again, a line changes nothing. MLflow itself takes most of them for the same (metrics by run, name, step and
+time; parameters; tags; inputs; files); what would be made twice, runs and models, carries the line's id in the tag
+`sweep.id` and is looked up first.
+"""
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sweep.tracking.lines import ID, Line
+from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
+
+os.environ |= MLFLOW_ENVIRONMENT
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+MOST_PARAMS = 100  # of one request
+LONGEST_PARAM = 6000
+PARENT = "mlflow.parentRunId"
+TRIAL = (PARENT, "trial_id", "phase")  # tags by which a trial's run is known
+
+Runs = dict[str, str]
+
+
+class RefusedError(Exception):
+    """The line cannot be delivered, whoever tries: the message says why."""
+
+
+class UnknownRunError(Exception):
+    """MLflow has no such run, although it was made there."""
+
+
+class StoredRuns:
+    """The runs of an experiment as MLflow has them, by which a delivery that has lost its memory tells it only the
+    rest."""
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        self.ids: set[str] = set()
+        self._made: Runs = {}  # by the id of the line that began it
+        self._trials: dict[tuple[str, ...], str] = {}  # by trial id, phase and parent
+        self._latest: dict[tuple[str, str], tuple[int, int, float]] = {}  # step, time, value by run and metric
+        for run in runs:
+            if ID in run.data.tags:
+                self._add(run)
+
+    def _add(self, run: Run) -> None:
+        run_id, tags = run.info.run_id, run.data.tags
+        self.ids.add(run_id)
+        self._made.setdefault(tags[ID], run_id)
+        self._trials.setdefault(tuple(tags.get(name, "") for name in TRIAL), run_id)
+        for one in run.data._metric_objs:  # the public mapping has no steps
+            self._latest[run_id, one.key] = one.step, one.timestamp, one.value
+
+    def made_by(self, line: Line, runs: Runs) -> str | None:
+        """Find the run that a line began, or the trial's run of a line before it that the outbox has lost."""
+        tags = {PARENT: runs.get(line["parent"] or "", ""), **line["tags"]}
+        trial = tuple(tags.get(name, "") for name in TRIAL)
+        return self._made.get(line["id"]) or (self._trials.get(trial) if all(trial) else None)
+
+    def has(self, run_id: str, metric: Metric) -> bool:
+        """Tell whether a metric was told. A run is told its steps in turn; those that are told again, because the
+        outbox had lost them, have another time."""
+        if (run_id, metric.key) not in self._latest:
+            return False
+        step, time, value = self._latest[run_id, metric.key]
+        same = value == metric.value or (math.isnan(value) and math.isnan(metric.value))
+        return metric.step < step or (metric.step == step and (same or metric.timestamp == time))
+
+
+def _pages(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    page = client.search_runs([experiment_id], run_view_type=ViewType.ALL)
+    yield from page
+    while page.token:
+        page = client.search_runs([experiment_id], run_view_type=ViewType.ALL, page_token=page.token)
+        yield from page
+
+
+class Delivery:
+    """The translation of outbox lines to MLflow calls. `runs` maps the outbox's keys to MLflow's run ids; new runs are
+    added to it.
+
+    A `doubtful` line may have been delivered before.
+    """
+
+    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
+        self.client, self.experiment_id = client, experiment_id
+        self.stored = StoredRuns()
+        self._handlers: dict[str, Callable[[Line, Runs], None]] = {
+            "metrics": self._metrics,
+            "artifact": self._artifact,
+            "dataset": self._dataset,
+            "end": self._end,
+        }
+        self._makers: dict[str, Callable[[Line, Runs, bool], None]] = {"start": self._start, "model": self._model}
+
+    def __call__(self, line: Line, runs: Runs, doubtful: bool) -> None:
+        """Deliver a line.
+
+        Raises:
+            RefusedError: its file is missing or damaged, or no line has begun its run. UnknownRunError: MLflow has lost
+            its run. MlflowException, OSError: as MLflow.
+        """
+        with _knowing_runs():
+            if line["op"] in self._makers:
+                self._makers[line["op"]](line, runs, doubtful)
+            else:
+                self._handlers[line["op"]](line, runs)
+
+    def makes(self, line: Line) -> bool:
+        """Tell whether the line would leave two of a thing where it is delivered twice."""
+        return line["op"] in self._makers
+
+    def recall(self) -> None:
+        """Look up what MLflow has."""
+        self.stored = StoredRuns(_pages(self.client, self.experiment_id))
+
+    def knows(self, run_id: str) -> bool:
+        """Tell whether MLflow has this run."""
+        try:
+            with _knowing_runs():
+                self.client.get_run(run_id)
+        except UnknownRunError:
+            return False
+        return True
+
+    def again(self, line: Line, runs: Runs) -> None:
+        """Deliver a line that was set aside, after others that followed it. Raises as a call."""
+        if line["op"] != "metrics":
+            self(line, runs, True)
+            return
+        with _knowing_runs():
+            run_id = _run(line["key"], runs)
+            self._log(run_id, [one for one in _metrics(line) if one.step not in self._steps(run_id, one.key)])
+
+    def stand(self, line: Line, runs: Runs) -> None:
+        """Let a run be as the line says that began or ended it, as far as that is known."""
+        with _knowing_runs():
+            if line["op"] == "end":
+                self._end(line, runs)
+            else:
+                self.client.update_run(_run(line["key"], runs), status="RUNNING")
+
+    def _steps(self, run_id: str, metric: str) -> set[int]:
+        return {one.step for one in self.client.get_metric_history(run_id, metric)}
+
+    def _start(self, line: Line, runs: Runs, doubtful: bool) -> None:
+        if line["key"] in runs:
+            self.client.update_run(runs[line["key"]], status="RUNNING")
+        else:
+            known = self.stored.made_by(line, runs) or (self._made_run(line) if doubtful else None)
+            runs[line["key"]] = known or self._new_run(line, runs)
+        params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in line["params"].items()]
+        for first in range(0, len(params), MOST_PARAMS):
+            self.client.log_batch(runs[line["key"]], params=params[first : first + MOST_PARAMS])
+
+    def _made_run(self, line: Line) -> str | None:
+        found = self.client.search_runs([self.experiment_id], _made_by(line), ViewType.ALL)
+        return found[0].info.run_id if found else None
+
+    def _new_run(self, line: Line, runs: Runs) -> str:
+        tags = {"mlflow.runName": line["name"], ID: line["id"], **line["tags"]}
+        if line["parent"]:
+            tags[PARENT] = _run(line["parent"], runs)
+        return self.client.create_run(self.experiment_id, start_time=line["time"], tags=tags).info.run_id
+
+    def _metrics(self, line: Line, runs: Runs) -> None:
+        run_id = _run(line["key"], runs)
+        self._log(run_id, [one for one in _metrics(line) if not self.stored.has(run_id, one)])
+
+    def _log(self, run_id: str, metrics: list[Metric]) -> None:
+        if metrics:
+            self.client.log_batch(run_id, metrics=metrics)
+
+    def _artifact(self, line: Line, runs: Runs) -> None:
+        run_id, path = _run(line["key"], runs), Path(line["path"])
+        if path.is_file():
+            self.client.log_artifact(run_id, str(path))
+        elif path.name not in {file.path for file in self.client.list_artifacts(run_id)}:
+            raise RefusedError(f"the file {path} is missing")
+
+    def _dataset(self, line: Line, runs: Runs) -> None:
+        source = json.dumps({"name": line["name"]})
+        dataset = Dataset(name=line["name"], digest=line["digest"], source_type="code", source=source)
+        context = InputTag("mlflow.data.context", line["context"])
+        self.client.log_inputs(_run(line["key"], runs), datasets=[DatasetInput(dataset, [context])])
+
+    def _model(self, line: Line, runs: Runs, doubtful: bool) -> None:
+        known = self._made_model(line) if doubtful else None
+        uri = known or self._new_model(line, runs)
+        versions = self.client.search_model_versions(f"name = '{line['name']}'") if doubtful else []
+        version = next((one.version for one in versions if one.tags.get(ID) == line["id"]), None)
+        if version is None:
+            version = mlflow.register_model(uri, line["name"], tags={ID: line["id"]}).version
+        self.client.set_registered_model_alias(line["name"], "champion", str(version))
+
+    def _made_model(self, line: Line) -> str | None:
+        """Find the whole model that the line has made; remove what it has left unfinished."""
+        found = self.client.search_logged_models([self.experiment_id], filter_string=_made_by(line))
+        uri = None
+        for model in found:
+            if model.status is not LoggedModelStatus.READY:
+                self.client.delete_logged_model(model.model_id)
+            elif uri is None:
+                uri = model.model_uri
+        return uri
+
+    def _new_model(self, line: Line, runs: Runs) -> str:
+        import mlflow.pytorch
+
+        from odenet.training.checkpoint import load_checkpoint
+
+        path, checksum = Path(line["path"]), line.get("checksum")  # None in lines of version 0.1.0
+        try:
+            if checksum not in {None, zlib.crc32(path.read_bytes())}:
+                raise RefusedError(f"the checkpoint {path} is another one by now")
+            model = load_checkpoint(path).build().eval()
+        except (OSError, ValueError) as error:
+            raise RefusedError(f"the checkpoint {path} cannot be read: {error}") from error
+        with mlflow.start_run(run_id=_run(line["key"], runs)):
+            return mlflow.pytorch.log_model(
+                model, name="model", serialization_format="pickle", pip_requirements=["torch"], tags={ID: line["id"]}
+            ).model_uri
+
+    def _end(self, line: Line, runs: Runs) -> None:
+        run_id = _run(line["key"], runs)
+        if line["tags"]:
+            self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in line["tags"].items()])
+        if line["status"] == "SCHEDULED":
+            self.client.update_run(run_id, status=line["status"])
+        else:
+            self.client.set_terminated(run_id, line["status"], end_time=line["time"])
+
+
+@contextmanager
+def _knowing_runs() -> Iterator[None]:
+    """Turn MLflow's word for a run that it does not have into an UnknownRunError."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UnknownRunError(str(error)) from error
+
+
+def _metrics(line: Line) -> list[Metric]:
+    return [Metric(name, value, line["time"], line["step"]) for name, value in line["metrics"].items()]
+
+
+def _run(key: str, runs: Runs) -> str:
+    if key not in runs:
+        raise RefusedError(f"no line that can be read has begun the run {key}")
+    return runs[key]
+
+
+def _made_by(line: Line) -> str:
+    return f"tags.`{ID}` = '{line['id']}'"
