@@ -47,7 +47,7 @@ class StoredRuns:
         self.ids: set[str] = set()
         self._made: Runs = {}  # by the id of the line that began it
         self._trials: dict[tuple[str, ...], str] = {}  # by trial id, phase and parent
-        self._latest: dict[tuple[str, str], tuple[int, int, float]] = {}  # step, time, value by run and metric
+        self._latest: dict[tuple[str, str], tuple[int, float]] = {}  # step and value by run and metric
         for run in runs:
             if ID in run.data.tags:
                 self._add(run)
@@ -58,7 +58,7 @@ class StoredRuns:
         self._made.setdefault(tags[ID], run_id)
         self._trials.setdefault(tuple(tags.get(name, "") for name in TRIAL), run_id)
         for one in run.data._metric_objs:  # the public mapping has no steps
-            self._latest[run_id, one.key] = one.step, one.timestamp, one.value
+            self._latest[run_id, one.key] = one.step, one.value
 
     def made_by(self, line: Line, runs: Runs) -> str | None:
         """Find the run that a line began, or the trial's run of a line before it that the outbox has lost."""
@@ -67,13 +67,13 @@ class StoredRuns:
         return self._made.get(line["id"]) or (self._trials.get(trial) if all(trial) else None)
 
     def has(self, run_id: str, metric: Metric) -> bool:
-        """Tell whether a metric was told. A run is told its steps in turn; those that are told again, because the
-        outbox had lost them, have another time."""
+        """Tell whether a metric was told, at whatever time. A run is told its steps in turn; of several values of one
+        step the latest is known, and MLflow takes another one that it has for the same."""
         if (run_id, metric.key) not in self._latest:
             return False
-        step, time, value = self._latest[run_id, metric.key]
+        step, value = self._latest[run_id, metric.key]
         same = value == metric.value or (math.isnan(value) and math.isnan(metric.value))
-        return metric.step < step or (metric.step == step and (same or metric.timestamp == time))
+        return metric.step < step or (metric.step == step and same)
 
 
 def _pages(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
