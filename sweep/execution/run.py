@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from odenet.data.config import Portion
 from odenet.data.subsets import Splits
 from sweep.cluster.resources import slots
+from sweep.cluster.watch import RayEnded
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller
 from sweep.execution.display import ProgressDisplay, ShownTrials
@@ -105,6 +106,8 @@ def _fit(tuner: "tune.Tuner", interrupt: Interrupt) -> BaseException | None:
         return error
     except (ray.exceptions.RayError, tune.TuneError, StorageError, OSError, EOFError) as error:
         return interrupt.failure or error
+    except RayEnded as error:
+        interrupt.fail(error)
     return interrupt.failure
 
 
@@ -117,7 +120,8 @@ def _raise_if_cut_short(
         _stop(works, "FAILED")
         if isinstance(failure, StorageError):
             raise failure
-        raise WorkError(f"Ray Tune stopped: {failure}. {kept}") from failure
+        what = failure if isinstance(failure, RayEnded) else f"Ray Tune stopped: {failure}"
+        raise WorkError(f"{what}. {kept}") from failure
     if interrupt.storage:
         _stop(works, "FAILED")
         raise WorkError(f"A worker could not write its checkpoint: {interrupt.storage}. Make space. {kept}")
@@ -147,7 +151,7 @@ def _tuner(
 ) -> "tune.Tuner":
     from ray import tune
 
-    from sweep.execution.ray_adapter import SegmentScheduler, Watch
+    from sweep.execution.ray_adapter import SegmentScheduler, Watch, forward_only_allowed
 
     config, per_trial = batches[0].session.config, dict(batches[0].session.per_trial)
     bound = tune.with_parameters(
@@ -159,6 +163,7 @@ def _tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Interrupt has its own
+    forward_only_allowed()
     return tune.Tuner(
         tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),
         tune_config=tune.TuneConfig(
