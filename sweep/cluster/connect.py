@@ -9,7 +9,7 @@ from typing import Any
 from sweep.cluster.environment import FOR_WORKERS, environment, only_allowed
 from sweep.cluster.join import check_visible, join
 from sweep.cluster.session_directory import session_directory
-from sweep.cluster.watch import KEPT, RayEnded, watched
+from sweep.cluster.watch import KEPT, ended, shut_down, watched
 from sweep.config.schema import ClusterConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 
@@ -62,7 +62,7 @@ def _started(config: ClusterConfig) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:  # "local", because a RAY_ADDRESS of the user's would otherwise be joined
             directory = stack.enter_context(session_directory())
-            stack.callback(ray.shutdown)
+            stack.callback(shut_down)
             _refresh_authentication()
             with only_allowed(), _on_loopback():
                 options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "_temp_dir": str(directory), **_QUIET}
@@ -75,10 +75,25 @@ def _started(config: ClusterConfig) -> Iterator[None]:
         except Exception as error:  # a bare one is what Ray raises when its processes are slow to start
             raise WorkError(f"Ray failed to start on this machine with {asked}: {error}") from error
         try:
-            with watched():
+            with watched(), _without_reports():
                 yield
-        except RayEnded as error:
-            raise WorkError(f"{error}. {KEPT}.") from error
+        except KeyboardInterrupt as error:
+            if not ended():
+                raise
+            raise WorkError(f"{ended()}. {KEPT}.") from error
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Keep Ray from printing what its processes report, forty lines where one of them was killed: rows and logs have
+    it."""
+    from ray._private import worker
+
+    before, worker._worker_logs_enabled = worker._worker_logs_enabled, False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = before
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from odenet.data.config import Portion
 from odenet.data.subsets import Splits
 from sweep.cluster.resources import slots
-from sweep.cluster.watch import RayEnded
+from sweep.cluster.watch import ended
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller
 from sweep.execution.display import ProgressDisplay, ShownTrials
@@ -103,11 +103,11 @@ def _fit(tuner: "tune.Tuner", interrupt: Interrupt) -> BaseException | None:
     try:
         tuner.fit()
     except KeyboardInterrupt as error:
-        return error
+        if not ended():
+            return error
+        interrupt.fail(WorkError(ended()))
     except (ray.exceptions.RayError, tune.TuneError, StorageError, OSError, EOFError) as error:
         return interrupt.failure or error
-    except RayEnded as error:
-        interrupt.fail(error)
     return interrupt.failure
 
 
@@ -120,8 +120,7 @@ def _raise_if_cut_short(
         _stop(works, "FAILED")
         if isinstance(failure, StorageError):
             raise failure
-        what = failure if isinstance(failure, RayEnded) else f"Ray Tune stopped: {failure}"
-        raise WorkError(f"{what}. {kept}") from failure
+        raise WorkError(f"Ray Tune stopped: {failure}. {kept}") from failure
     if interrupt.storage:
         _stop(works, "FAILED")
         raise WorkError(f"A worker could not write its checkpoint: {interrupt.storage}. Make space. {kept}")

@@ -50,7 +50,7 @@ class Deaths:
 
     directory: Path
     ray: list[Death]
-    agents_seconds: float  # until the last process was gone after the driver's death
+    agents_seconds: float  # until the last of Ray's processes was gone after the driver's death
     marked: list[int]  # session directories after the driver's death, after the end
 
 
@@ -61,7 +61,7 @@ def deaths() -> Iterator[Deaths]:
         for name, command in (("gcs_server", ("search", "x", *TRIALS)), ("raylet", ("resume", "x"))):
             found.append(killed(here, here.start(*command), name, directory))
         driver = under_way(here.start("resume", "x"), directory)
-        family = descendants(driver.pid)
+        family = [pid for pid in descendants(driver.pid) if "sweep.tracking" not in command_of(pid)]
         driver.kill()
         began = time.monotonic()
         while any(map(command_of, family)) and time.monotonic() - began < 60:
@@ -99,7 +99,7 @@ def session_directories(here: Place) -> list[Path]:
 def test_a_driver_whose_ray_died_says_so_in_one_line_with_the_resume_command(deaths: Deaths) -> None:
     for death, name in zip(deaths.ray, ("gcs_server", "raylet"), strict=True):
         assert death.code == 1, death.said
-        assert f"sweep: Ray's process {name} ended by itself, with code -9." in death.said
+        assert f"sweep: Ray Tune stopped: Ray's process {name} ended by itself, with code -9." in death.said
         assert death.said.endswith("What is done is kept; `sweep resume x` goes on.\n")
         assert len(death.said.splitlines()) <= 3, death.said  # what was announced, the sums, and this
 
@@ -122,7 +122,7 @@ def test_nothing_is_lost_with_ray(deaths: Deaths) -> None:
     assert differences(deaths.directory) == []
 
 
-def test_after_a_killed_driver_no_process_stays_and_the_next_command_removes_its_session_directory(
+def test_after_a_killed_driver_ray_is_gone_and_the_next_command_removes_its_session_directory(
     deaths: Deaths,
 ) -> None:
     assert deaths.agents_seconds < 20
