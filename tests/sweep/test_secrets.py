@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sweep.cluster.session_directory import MARK
-from tests.sweep.faults.fault_drivers import TINY, Place, command_of, descendants, lines, place
+from tests.sweep.faults.fault_drivers import TINY, WORKERS, Place, command_of, descendants, lines, place
 from tests.sweep.store_server import StoreServer
 
 pytestmark = [
@@ -155,7 +155,7 @@ def test_no_file_has_a_secret_while_the_sweep_runs_nor_afterwards_nor_in_mlflow(
 
 
 def test_rays_processes_have_no_secret_but_rays_own(seen: Seen) -> None:
-    assert any("SegmentTrainable" in words for words in seen.environments)
+    assert any(words.startswith(WORKERS) for words in seen.environments)
     others = [secret.encode() for secret in SECRETS if secret != RAY_TOKEN]
     assert [words for words, text in seen.environments.items() if any(secret in text for secret in others)] == []
 

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.xdist_group("ray_dies"),  # one sweep loses its Ray, for all of these
     pytest.mark.timeout(900),
 ]
-TRIALS = [*SEARCH, "search.trials=3", "training.epochs=60"]
+TRIALS = [*SEARCH, "search.trials=3", "training.epochs=40"]
 
 
 @dataclass
