@@ -125,7 +125,7 @@ class Watch(Callback):
 
 
 def _forget(tune_controller: TuneController, trial: Trial) -> None:
-    """Drop what Ray Tune keeps of an ended segment for results and snapshots that nobody reads: 0.1 MiB each."""
+    """Drop what Ray Tune keeps of an ended segment for results and snapshots that nobody reads."""
     tune_controller._trials.remove(trial)
     tune_controller._trial_metadata.pop(trial.trial_id, None)
     for trials in (
