@@ -3,6 +3,7 @@
 0 done, 1 the work failed (what is kept is said), 2 the user's input is wrong (one message), 130 interrupted.
 """
 
+import os
 import sys
 
 from rich.console import Console
@@ -13,6 +14,8 @@ from sweep.cli.commands import STAGES
 from sweep.cli.completion import shell_completion
 from sweep.cli.parse import help_text, parse
 from sweep.cli.run_stages import print_config
+from sweep.config.credentials import take_from_words
+from sweep.console import PlainConsole, printable
 from sweep.errors import InputError, WorkError
 
 DISTRIBUTION = "continuous-depth-sweep"  # what is installed
@@ -20,14 +23,20 @@ PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe: no window 
 
 
 def main() -> None:
-    """Run the console command on sys.argv and exit with its code."""
+    """Run the console command on sys.argv and exit with its code. Arguments are seen by every user of the machine, so
+    that a password in them is moved to the environment first."""
+    words = take_from_words(sys.orig_argv)
+    if words != sys.orig_argv:
+        os.execv(sys.executable, words)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(argv: list[str]) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line and return its exit code. What it writes, and what its processes do, is for its user only:
+    paths, addresses and parameters are nobody else's."""
+    os.umask(0o077)
     try:
-        _dispatch(parse(argv), _console())
+        _dispatch(parse(take_from_words(argv)), _console())
     except InputError as error:
         return _say("sweep:", "red", error, code=2)
     except WorkError as error:
@@ -38,18 +47,16 @@ def run(argv: list[str]) -> int:
 
 
 def _console() -> Console:
-    """Build a console without markup, because names, paths and reasons hold brackets of their own."""
-    console = Console(soft_wrap=True, markup=False)
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
 
 
 def _say(head: str, style: str, error: BaseException, code: int) -> int:
-    """Print what went wrong, with control characters spelled out, because what the user wrote comes back in it."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(error))
-    errors.print(Text.assemble((head, style), " ", text))
+    """Print what went wrong, which may quote what the user wrote."""
+    errors = PlainConsole(stderr=True, highlight=False)
+    errors.print(Text.assemble((head, style), " ", printable(str(error))))
     return code
 
 

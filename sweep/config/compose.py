@@ -19,6 +19,7 @@ from yaml import YAMLError
 
 from odenet.training.config import to_plain
 from search_spaces import SPACES
+from sweep.config.credentials import take_credentials
 from sweep.config.overrides import leaves, suggestion
 from sweep.config.schema import AppConfig, SpaceConfig
 from sweep.errors import InputError
@@ -48,6 +49,8 @@ def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, .
     try:
         if saved is None:
             _apply_space(composed, arguments)
+        if isinstance(uri := composed.tracking.uri, str):  # of an older config.yaml, or of a notebook
+            composed.tracking.uri = take_credentials(uri, replace=False)
         config = OmegaConf.to_object(composed)
         assert isinstance(config, AppConfig)
         if saved is not None:

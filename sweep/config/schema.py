@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from odenet.enums import Device, Scheme
 from odenet.training.config import ExperimentConfig, RuntimeConfig
 from search_spaces import SPACES, Space
+from sweep.config.credentials import PASSWORD, USER, without_secrets
 from sweep.config.overrides import flat
 from sweep.config.search_config import SearchConfig, check_path
 
@@ -182,12 +183,13 @@ class ReplayConfig:
 
 
 def _is_address(uri: str) -> bool:
-    """Tell whether it is http, with a host, a possible port and no blanks or control characters."""
+    """Tell whether it is http, with a host, a possible port, nothing secret, and no blanks or control characters."""
     try:
         parts = urlsplit(uri)
         return (
             parts.scheme in ("http", "https")
             and bool(parts.hostname)
+            and not (parts.username or parts.password or parts.query or parts.fragment)
             and (parts.port is None or parts.port > 0)
             and uri.isprintable()
             and " " not in uri
@@ -206,8 +208,9 @@ class TrackingConfig:
     def __post_init__(self) -> None:
         if self.uri is not None and not _is_address(self.uri):
             raise ValueError(
-                f"tracking.uri={self.uri}: must be the address of an MLflow server, such as http://127.0.0.1:5000, or "
-                "null for a file in the run directory."
+                f"tracking.uri={without_secrets(self.uri)}: must be the address of an MLflow server, such as "
+                "http://127.0.0.1:5000, or null for a file in the run directory. A user and password are said in the "
+                f"environment, by {USER} and {PASSWORD}, a token by MLFLOW_TRACKING_TOKEN."
             )
         if not 1 <= self.port <= 65534:
             raise ValueError(f"tracking.port={self.port}: must be from 1 to 65534.")

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.console import printable
 from sweep.execution.observers import Observer
 from sweep.execution.segment import Segment
 from sweep.records.outcome import Outcome
@@ -123,6 +124,6 @@ class ProgressDisplay:
                 f"{row.sweep} {row.phase.value} trial {row.number}",
                 f"epoch {row.epochs}/{self._epochs[row.trial_id]}",
                 value,
-                Text(params, style="dim"),
+                Text(printable(params), style="dim"),
             )
         return table

@@ -5,6 +5,7 @@ from typing import Any
 
 from ray import cloudpickle, exceptions
 from ray.tune import Callback
+from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -63,6 +64,14 @@ class SegmentScheduler(FIFOScheduler):
     def __init__(self, searcher: SegmentSearcher) -> None:
         super().__init__()
         self._searcher = searcher
+        self._ended: list[Trial] = []
+
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
+        """Choose as FIFOScheduler; at this point of a step nothing of Ray Tune's looks at ended segments."""
+        for trial in self._ended:
+            _forget(self._tune, trial)
+        self._ended.clear()
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, _: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         controller, segment = self._searcher.segments[trial.trial_id]
@@ -73,7 +82,8 @@ class SegmentScheduler(FIFOScheduler):
             goes_on = False
         return self.CONTINUE if goes_on else self.STOP
 
-    def on_trial_complete(self, _: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        self._end(tune_controller, trial)
         controller, segment = self._searcher.segments.pop(trial.trial_id)
         try:
             if self._searcher.interrupt.failure is None:
@@ -83,7 +93,8 @@ class SegmentScheduler(FIFOScheduler):
         except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
             self._searcher.interrupt.fail(error)
 
-    def on_trial_error(self, _: TuneController, trial: Trial) -> None:
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
+        self._end(tune_controller, trial)
         controller, segment = self._searcher.segments.pop(trial.trial_id)
         try:
             controller.segment_failed(segment, *cause(trial))
@@ -92,6 +103,10 @@ class SegmentScheduler(FIFOScheduler):
 
     def on_trial_remove(self, _: TuneController, trial: Trial) -> None:
         """Drop a segment that never started when the run is stopped; `finish` marks its trial as interrupted."""
+
+    def _end(self, tune_controller: TuneController, trial: Trial) -> None:
+        self._tune = tune_controller  # itself; `choose_trial_to_run` gets a wrapper
+        self._ended.append(trial)
 
 
 class Watch(Callback):
@@ -106,6 +121,26 @@ class Watch(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _forget(tune_controller: TuneController, trial: Trial) -> None:
+    """Drop what Ray Tune keeps of an ended segment for results and snapshots that nobody reads."""
+    tune_controller._trials.remove(trial)
+    tune_controller._trial_metadata.pop(trial.trial_id, None)
+    for trials in (
+        tune_controller._live_trials,
+        tune_controller._stopped_trials,
+        tune_controller._failed_trials,
+        tune_controller._trials_to_cache,
+    ):
+        trials.discard(trial)
+
+
+def forward_nothing() -> None:
+    """Keep Ray Tune from sending variables of this process along with every trial: AWS keys would stand in Ray's logs,
+    and a trial with variables of its own could not run in a worker that was started beforehand."""
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()
+    class_cache.DEFAULT_ENV_VARS.clear()
 
 
 def cause(trial: Trial) -> tuple[Outcome, str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from odenet.data.config import Portion
 from odenet.data.subsets import Splits
 from sweep.cluster.resources import slots
+from sweep.cluster.watch import ended
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller
 from sweep.execution.display import ProgressDisplay, ShownTrials
@@ -102,7 +103,9 @@ def _fit(tuner: "tune.Tuner", interrupt: Interrupt) -> BaseException | None:
     try:
         tuner.fit()
     except KeyboardInterrupt as error:
-        return error
+        if not ended():
+            return error
+        interrupt.fail(WorkError(ended()))
     except (ray.exceptions.RayError, tune.TuneError, StorageError, OSError, EOFError) as error:
         return interrupt.failure or error
     return interrupt.failure
@@ -147,7 +150,7 @@ def _tuner(
 ) -> "tune.Tuner":
     from ray import tune
 
-    from sweep.execution.ray_adapter import SegmentScheduler, Watch
+    from sweep.execution.ray_adapter import SegmentScheduler, Watch, forward_nothing
 
     config, per_trial = batches[0].session.config, dict(batches[0].session.per_trial)
     bound = tune.with_parameters(
@@ -159,6 +162,7 @@ def _tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Interrupt has its own
+    forward_nothing()
     return tune.Tuner(
         tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),
         tune_config=tune.TuneConfig(

@@ -155,13 +155,13 @@ def check_free(directory: Path) -> None:
 
 
 def claim_directory(directory: Path) -> None:
-    """Create the run directory of a new sweep.
+    """Create the run directory of a new sweep, which its user alone may look into.
 
     Raises:
         InputError: it exists already, or cannot be made.
     """
     try:
-        directory.mkdir(parents=True)
+        directory.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         check_free(directory)
         raise  # another command has removed it meanwhile

@@ -17,8 +17,10 @@ from packaging.requirements import Requirement
 from rich.console import Console
 
 from odenet.data.sets import load_test
-from sweep.cluster.connect import LONGEST_TEMPORARY, connected
+from sweep.cluster.connect import connected
 from sweep.cluster.resources import slots, trial_resources
+from sweep.cluster.session_directory import LONGEST_TEMPORARY
+from sweep.config.credentials import authorization
 from sweep.config.schema import AppConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 from sweep.records.files import storing
@@ -143,7 +145,8 @@ def _tracking(config: AppConfig) -> Iterator[Finding]:
         yield _ok("MLflow's store is a sqlite file in the run directory")
         return
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=ANSWER_SECONDS) as answer:
+        request = urllib.request.Request(f"{uri.rstrip('/')}/version", headers=authorization())
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
             there = answer.read(100).decode(errors="replace").strip()
     except (urllib.error.URLError, OSError, ValueError) as error:
         yield Finding(

@@ -13,6 +13,7 @@ from odenet.data.subsets import Splits, load_data
 from odenet.training.config import ExperimentConfig
 from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SchedulerKind
+from sweep.console import PlainConsole
 from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.population_source import PopulationSource
@@ -132,7 +133,7 @@ def search_anew(config: AppConfig, name: str, console: Console | None = None) ->
     """
     prepared = prepare_search(config)
     begun = {CONFIG: save(config), STAGE: BegunStage.search.text}
-    with new_session(config, name, console or Console(markup=False), begun) as session:
+    with new_session(config, name, console or PlainConsole(), begun) as session:
         search(session, prepared)
         return session.directory
 

@@ -17,7 +17,7 @@ class StoreServer:
     """A server whose database and files are in `directory`; it keeps its port."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory, self._port = directory, free_port()
+        self.directory, self._port = directory, free_port()
         self.uri = f"http://{HOST}:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -27,11 +27,11 @@ class StoreServer:
 
     def start(self) -> None:
         """Returns when it answers."""
-        store = ["--backend-store-uri", f"sqlite:///{self._directory / 'server.db'}"]
-        files = ["--artifacts-destination", str(self._directory / "files")]
+        store = ["--backend-store-uri", f"sqlite:///{self.directory / 'server.db'}"]
+        files = ["--artifacts-destination", str(self.directory / "files")]
         address = ["--host", HOST, "--port", str(self._port), "--workers", "1"]
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self._directory / "server.log").open("ab") as log:
+        with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "mlflow", "server", *store, *files, *address],
                 env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True,
@@ -39,7 +39,7 @@ class StoreServer:
         for _ in range(int(PATIENCE / 0.2)):
             if self._answers():
                 return
-            assert self.alive, (self._directory / "server.log").read_text()
+            assert self.alive, (self.directory / "server.log").read_text()
             time.sleep(0.2)
         raise AssertionError(f"the server does not answer within {PATIENCE:.0f} s")
 

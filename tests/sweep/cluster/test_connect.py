@@ -2,15 +2,14 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from sweep.cluster import connect
 from sweep.cluster import resources as offers
 from sweep.cluster.connect import connected
+from sweep.cluster.environment import environment
 from sweep.cluster.resources import Node, slots, trial_resources
 from sweep.config.schema import ClusterConfig, ClusterKind, Resources
 from sweep.errors import InputError, WorkError
@@ -200,14 +199,11 @@ def test_ray_that_fails_to_start_is_failed_work(monkeypatch, tmp_path):
     ],
 )
 def test_the_users_choice_of_authentication_is_kept(monkeypatch, tmp_path, given, mode, fresh):
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR"):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TMPDIR", "/tmp/" + "x" * 60)
-    with connect._environment(ClusterConfig()):
+    with environment(ClusterConfig()):
         assert os.environ["RAY_AUTH_MODE"] == mode
         assert {name: os.environ[name] for name in given} == given
         assert ("RAY_AUTH_TOKEN" in os.environ) == (fresh or "RAY_AUTH_TOKEN" in given)
-        if sys.platform == "linux":
-            assert os.environ["RAY_TMPDIR"] == "/tmp"  # sockets below a long TMPDIR would have too long a path

@@ -59,7 +59,7 @@ class Driver:
 
     def workers(self) -> list[int]:
         """Find the processes that train: Ray names them after the call they answer, else after their class."""
-        return [pid for pid in descendants(self.pid) if _command(pid).startswith(WORKERS)]
+        return [pid for pid in descendants(self.pid) if command_of(pid).startswith(WORKERS)]
 
     def until(self, met: Callable[[], bool]) -> None:
         """Waits for something to happen while the command runs."""
@@ -173,7 +173,7 @@ def _parent(pid: int) -> int:
     return int(text.rpartition(")")[2].split()[1])
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except (FileNotFoundError, ProcessLookupError):

@@ -1,0 +1,79 @@
+"""The environment variables of Ray's processes: those set for Ray, and of the user's those that training needs."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from sweep.config.schema import ClusterConfig, ClusterKind
+
+FOR_WORKERS = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # else a trial without a GPU sees all of them
+}
+_FOR_THE_DRIVER = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
+_LOCAL = {
+    "RAY_preload_python_modules": "sweep.execution.trainable",  # by workers that wait for the first trials
+    "RAY_enable_metrics_collection": "false",  # its ports answer without a token
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes Ray's processes listen on loopback, on any system
+}
+# What training on this machine needs of the user's environment. Everything else stays with the driver: keys, tokens and
+# passwords of other programs, above all, of which Ray writes some into its logs.
+ALLOWED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
+    *("PYTHON*", "VIRTUAL_ENV", "CONDA_PREFIX"),
+    *("RAY_*", "TUNE_*", "GRPC_*"),
+    *("CUDA_*", "NVIDIA_*", "NCCL_*", "CUBLAS_*", "CUDNN_*", "HIP_*", "HSA_*", "ROCR_*"),  # with MPS: CUDA_MPS_*
+    *("TORCH*", "PYTORCH_*", "TRITON_*"),
+    *("LD_*", "DYLD_*", "MALLOC_*", "GLIBC_TUNABLES"),  # the dynamic loader, the allocator
+    *("OMP_*", "GOMP_*", "KMP_*", "MKL_*", "OPENBLAS_*", "NUMEXPR_*", "VECLIB_*"),  # threads
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
+
+
+def is_allowed(name: str) -> bool:
+    """Tell whether Ray's processes get this variable of the user's."""
+    return any(fnmatchcase(name, pattern) for pattern in ALLOWED)
+
+
+@contextmanager
+def only_allowed() -> Iterator[None]:
+    """Hide from processes that are started inside the block what they do not need."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if not is_allowed(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@contextmanager
+def environment(config: ClusterConfig) -> Iterator[None]:
+    """Set what Ray is to find: quiet, authentication. What the user had set is never touched."""
+    wanted = FOR_WORKERS | _FOR_THE_DRIVER | _authentication(config)
+    if config.kind is ClusterKind.local:
+        wanted |= _LOCAL
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _authentication(config: ClusterConfig) -> dict[str, str]:
+    """Say the token authentication explicitly, because Ray's own default differs between starting and joining."""
+    token_given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if config.kind is ClusterKind.address:
+        token_given = token_given or (Path.home() / ".ray" / "auth_token").exists()
+        return {"RAY_AUTH_MODE": "token" if token_given else "disabled"}
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or token_given:
+        return {"RAY_AUTH_MODE": "token"}
+    # Only this process and Ray's below it ever know the token; Ray itself would write a file that all can read.
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -1,0 +1,53 @@
+"""What is printed does not steer the terminal, whoever wrote it."""
+
+import io
+
+import pytest
+from rich.table import Table
+
+from sweep.__main__ import run
+from sweep.console import PlainConsole, printable
+from sweep.execution.display import ProgressDisplay
+from sweep.records.outcome import Outcome
+from sweep.stages.status import status
+from tests.sweep.sweep_files import trial, write_sweep
+
+STEERING = "\x1b[2J\x1b]0;title\x07\x9b31m\r\b\u202e"
+
+
+def test_control_characters_are_spelled_out():
+    assert printable(f"a{STEERING}\nb [red]é") == ("a\\x1b[2J\\x1b]0;title\\x07\\x9b31m\\r\\x08\\u202e\nb [red]é")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_whatever_is_printed_is_plain(terminal):
+    console = PlainConsole(file=(file := io.StringIO()), force_terminal=terminal, color_system=None, width=300)
+    table = Table(title=f"title {STEERING}")
+    table.add_column(f"column {STEERING}")
+    table.add_row(f"cell {STEERING}")
+    for thing in (f"line {STEERING}", table):
+        console.print(thing, highlight=False)
+    written = file.getvalue()
+    assert not [char for char in written if not char.isprintable() and char != "\n"]
+    assert written.count("\\x1b[2J") == 4
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_reason_reaches_neither_the_display_nor_the_table_of_trials_as_it_is(tmp_path, terminal):
+    """Live, the terminal is steered by the display alone: it moves the cursor up and clears lines."""
+    console = PlainConsole(file=(file := io.StringIO()), force_terminal=terminal, color_system=None, width=300)
+    row = trial(0, outcome=Outcome.code, reason="KeyError: \x1b[2J\x07")
+    with ProgressDisplay(console, "search x", 1) as display:
+        display.update(row, epochs=2)
+        display.say(f"trial 0: {STEERING}")
+    write_sweep(tmp_path / "runs", [row])
+    status(tmp_path / "runs", "x", console)
+    written = file.getvalue()
+    assert "\x1b[2J" not in written
+    assert "\x07" not in written
+    assert written.count("\\x1b[2J") >= 2
+
+
+def test_a_refusal_is_plain(capsys):
+    assert run(["search", STEERING]) == 2
+    assert "\x1b" not in capsys.readouterr().err
