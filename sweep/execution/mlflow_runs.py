@@ -15,7 +15,7 @@ from sweep.execution.session import Session
 from sweep.records.files import write_text
 from sweep.records.outcome import STATES
 from sweep.records.rows import METRICS, CurveRow, TrialRow
-from sweep.tracking.outbox import TrackedRun
+from sweep.tracking.outbox import KnownRuns, TrackedRun
 
 
 class SweepRun:
@@ -78,11 +78,11 @@ class TrialRuns(Observer):
     def __init__(self, session: Session, splits: dict[Portion, Splits]) -> None:
         self._parent, self._tracker = session.run_key, session.tracker
         self._portions = {data.hash: portion for portion, data in reversed(splits.items())}
+        self._told = KnownRuns()  # by former sessions
 
     def take_up(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
-        if not rows:
-            return
         told, by_number = self._tracker.told(), defaultdict(list)
+        self._told = told
         for curve in curves:
             by_number[curve.number].append(curve)
         for row in rows:
@@ -99,7 +99,9 @@ class TrialRuns(Observer):
         self._start(row)
 
     def epoch(self, row: TrialRow, curve: CurveRow) -> None:
-        self._tracker.metrics(trial_key(row), curve_metrics(curve), curve.epoch)
+        key = trial_key(row)
+        if curve.epoch > self._told.step(key):  # else a loss of power took it from the curves, not from the outbox
+            self._tracker.metrics(key, curve_metrics(curve), curve.epoch)
 
     def stands(self, row: TrialRow, segment: Segment | None) -> None:  # noqa: ARG002
         self.cut_short(row)

@@ -118,10 +118,10 @@ def _load(directory: Path) -> Sweep | None:
         task=Task(first.dataset, first.per_class),
         draw=first.draw,
         trials=sorted(trials, key=lambda row: row.number),
-        curves=_rows(directory / "curves.csv", CurveRow),
+        curves=_rows(directory / "curves.csv", CurveRow, growing=True),
         best=_best(directory / "best.yaml"),
         final_trials=final_trials,
-        final_curves=_rows(directory / "final/curves.csv", CurveRow),
+        final_curves=_rows(directory / "final/curves.csv", CurveRow, growing=True),
         crowned=_best(directory / "final/crowned.yaml"),
         evaluations=evaluations,
         manifestations=_manifestations(directory / "manifestations.csv"),
@@ -143,7 +143,7 @@ def _check_one_cell(directory: Path, rows: Sequence[TrialRow | EvaluationRow]) -
 
 def _manifestations(path: Path) -> list[ManifestationRow]:
     """Read each manifestation once: a trial whose end was lost with its driver is measured again."""
-    rows = {(row.number, row.scheme, row.steps): row for row in _rows(path, ManifestationRow)}
+    rows = {(row.number, row.scheme, row.steps): row for row in _rows(path, ManifestationRow, growing=True)}
     return list(rows.values())
 
 
@@ -184,8 +184,9 @@ def _search(path: Path) -> SearchConfig | None:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def _rows(path: Path, row_type: type[RowT]) -> list[RowT]:
-    return read_rows(path, row_type) if path.is_file() else []
+def _rows(path: Path, row_type: type[RowT], *, growing: bool = False) -> list[RowT]:
+    """Read a table; `growing`: one that a search may be writing now, or that a loss of power cut off."""
+    return read_rows(path, row_type, growing=growing) if path.is_file() else []
 
 
 def _best(path: Path) -> Best | None:
