@@ -19,6 +19,7 @@ from sweep.config.compose import GOES_ON, REPLAYED, load
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError
 from sweep.records.best import write_candidates
+from sweep.records.provenance import check_origin, origin
 from sweep.records.run_directory import SweepFiles
 from sweep.records.stage_record import BegunStage
 from sweep.report.load import load_sweeps
@@ -27,10 +28,12 @@ from sweep.stages.evaluate import prepare_evaluate
 from sweep.stages.final import prepare_final
 from sweep.stages.replay import prepare_replay
 from sweep.stages.resume import check_records, prepare_resume, stage_cut_short
+from sweep.stages.search import prepare_search
 from sweep.stages.status import status
 from tests.sweep.records.test_kept_run import ARCHIVE
 
 FLIPS = 20  # of each file
+QUOTED = ("config.yaml", "origin.json")  # a message may say what stands in it and not where
 UNFINISHED = '{"seconds": 1.0, "finished": false}'
 
 
@@ -44,7 +47,7 @@ def shows(name: str) -> None:
 
 def goes_on(name: str) -> None:
     files = SweepFiles(Path("runs") / name)
-    config = load(["search.accept_changes=true"], files.config, GOES_ON)
+    config = loaded(name)
     if stage_cut_short(files) is BegunStage.search:
         prepare_resume(config, name)
 
@@ -64,6 +67,12 @@ def replays(name: str) -> None:
 
 def reads_for_a_report(name: str) -> None:
     load_sweeps([Path("runs") / name])
+
+
+def began_with_this_code(name: str) -> None:
+    config, file = loaded(name), SweepFiles(Path("runs") / name).origin
+    prepared = prepare_search(config)
+    check_origin(file, origin(prepared.problem.space, prepared.splits), accept=True)
 
 
 Reader = Callable[[str], None]
@@ -99,6 +108,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (place / "runs/untested/rows.csv").unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        began_with_this_code("cut")
         shutil.rmtree(place / "runs/retrained/final")
         candidates = [one.best for one in prepare_final(loaded("retrained"), "retrained").candidates]
     write_candidates(place / "runs/retrained/candidates.yaml", candidates)
@@ -140,7 +150,7 @@ def test_every_reader_of_a_damaged_file_answers_or_refuses_by_one_message(runs, 
                 except InputError as error:
                     refused += 1
                     assert "Traceback" not in str(error)
-                    assert Path(file).name in str(error) or file == "config.yaml", str(error)
+                    assert Path(file).name in str(error) or file in QUOTED, str(error)
     finally:
         path.write_bytes(whole)
     assert refused > 0
