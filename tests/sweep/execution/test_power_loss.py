@@ -7,19 +7,21 @@ Real images of a file system that was stopped are in tests/sweep/faults/test_cra
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from sweep.execution.segment import Segment
 from sweep.records import files
+from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, TrialRow
 from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import read_rows
 from sweep.tracking.outbox import OUTBOX
 from tests.sweep.execution.test_trial_log import SWEEPS, names, optuna_of, taken_up, what_came_of_it
-from tests.sweep.pretended import Killed, Sweep, begun, curves_of, outcomes
+from tests.sweep.pretended import Killed, Sweep, begun, configured, curves_of, opened, outcomes, reported
+from tests.sweep.sweep_files import session_on
 
 Loss = Callable[[bytes], bytes]  # of what was written since the last sync
 LOSSES: dict[str, Loss] = {
@@ -150,6 +152,25 @@ def test_the_ledger_goes_back_to_what_the_curves_know_and_says_so(tmp_path):
     assert "x: curves.csv lacks epochs of trial 0 that ledger.csv knows: what has not" in said(again)
     again.drive()
     assert curves_of(again)[1] == [1, 2]
+
+
+def test_a_trial_that_has_not_ended_goes_back_to_the_epochs_that_the_curves_know_with_what_they_cost(tmp_path):
+    def with_a_gpu() -> Sweep:
+        return opened(replace(session_on(configured("search.trials=1", runs=tmp_path)), per_trial={"GPU": 1.0}))
+
+    sweep = with_a_gpu()
+    segment = sweep.controller.next_segment()
+    assert isinstance(segment, Segment)
+    for epoch in (1, 2):
+        sweep.controller.result(segment, reported(epoch, 0.5))
+    sweep.controller.finish("stopped")
+    curves = tmp_path / "x" / "curves.csv"
+    curves.write_text("".join(curves.read_text().splitlines(keepends=True)[:-1]))
+    (row,) = with_a_gpu().log.in_order()
+    assert (row.outcome, row.epochs, row.seconds, row.gpu_seconds) == (Outcome.interrupted, 1, 1.0, 1.0)
+    curves.unlink()
+    (row,) = with_a_gpu().log.in_order()
+    assert (row.objective, row.epochs, row.gflops, row.gpu_seconds) == (None, 0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("left", [0.0, 0.5, 1.0], ids=["empty", "half", "whole and zeros"])
