@@ -2,11 +2,12 @@
 
 import fcntl
 import os
+import signal
 import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +44,11 @@ class CrashDisk:
             os.close(descriptor)
 
     def recover(self) -> None:
-        """As a machine that boots again; what held files open has just been killed."""
-        for _ in range(100):
+        """As a machine that boots again: no process that used the disk is left."""
+        for _ in range(200):
+            for pid in _holders(self.place):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             if subprocess.run(["umount", str(self.place)], capture_output=True, check=False).returncode == 0:
                 break
             time.sleep(0.1)
@@ -54,6 +58,22 @@ class CrashDisk:
 
     def end(self) -> None:
         subprocess.run(["umount", "--lazy", str(self.place)], capture_output=True, check=False)
+
+
+def _holders(place: Path) -> list[int]:
+    """Find the processes that have a file of this disk open, or are in one of its directories."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if any(_is_below(link, place) for link in (process / "cwd", *(process / "fd").iterdir())):
+                found.append(int(process.name))
+    return found
+
+
+def _is_below(link: Path, place: Path) -> bool:
+    with suppress(OSError):
+        return link.readlink().is_relative_to(place)
+    return False
 
 
 def _call(*command: str) -> None:
