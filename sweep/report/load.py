@@ -1,7 +1,7 @@
 """Read run directories. All but one table of trials may be absent; what is absent is named, with what makes it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def _load(directory: Path) -> Sweep | None:
     first = next(iter([*trials, *final_trials]), None)
     if first is None:
         return None
-    _check_one_cell(directory, [*trials, *final_trials, *evaluations])
+    _check_one_cell(directory, {"trials.csv": trials, "final/trials.csv": final_trials, "rows.csv": evaluations})
     for row in trials:
         _check_cells(directory / "trials.csv", row)
     return Sweep(
@@ -130,12 +130,18 @@ def _load(directory: Path) -> Sweep | None:
     )
 
 
-def _check_one_cell(directory: Path, rows: Sequence[TrialRow | EvaluationRow]) -> None:
-    cells = {(row.family, row.dataset, str(row.per_class), row.draw) for row in rows}
+def _check_one_cell(directory: Path, tables: Mapping[str, Sequence[TrialRow | EvaluationRow]]) -> None:
+    cells: dict[tuple[str, str, str, int], dict[str, None]] = {}  # with the files that have rows of it
+    for file, rows in tables.items():
+        for row in rows:
+            cells.setdefault((row.family, row.dataset, str(row.per_class), row.draw), {})[file] = None
     if len(cells) > 1:
-        found = "; ".join(f"{family} on {data}, per_class={n}, draw {draw}" for family, data, n, draw in sorted(cells))
+        found = "; ".join(
+            f"{family} on {data}, per_class={n}, draw {draw} ({', '.join(files)})"
+            for (family, data, n, draw), files in sorted(cells.items())
+        )
         raise InputError(f"{directory} mixes what a sweep keeps apart: {found}. One directory holds one of them.")
-    dataset = rows[0].dataset
+    ((_, dataset, _, _),) = cells
     if dataset not in DataSet.__members__:
         possible = ", ".join(DataSet.__members__)
         raise InputError(f"{directory}: dataset {dataset!r} is unknown here; this version knows {possible}.")

@@ -85,7 +85,8 @@ READ: dict[str, dict[str, tuple[Reader, ...]]] = {
         "manifestations.csv": (goes_on,), "stage.json": (goes_on,),
     },
     "kept": {
-        **dict.fromkeys(TABLES, (reads_for_a_report, replays)), "config.yaml": (reads_for_a_report, replays),
+        **dict.fromkeys(TABLES[:2], (reads_for_a_report, replays)), TABLES[2]: (reads_for_a_report,),
+        "config.yaml": (reads_for_a_report, replays),
         **dict.fromkeys([f"final/{name}" for name in TABLES[:2]], (reads_for_a_report,)),
         "best.yaml": (reads_for_a_report,), "final/crowned.yaml": (reads_for_a_report,),
         "rows.csv": (reads_for_a_report,), "progress.json": (shows, replays), "final/progress.json": (shows,),
