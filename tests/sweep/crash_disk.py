@@ -1,6 +1,7 @@
 """A disk whose power can be cut: ext4 in a file, stopped without writing its log, checked and mounted again."""
 
 import fcntl
+import gc
 import os
 import signal
 import struct
@@ -44,7 +45,8 @@ class CrashDisk:
             os.close(descriptor)
 
     def recover(self) -> None:
-        """As a machine that boots again: no process that used the disk is left."""
+        """As a machine that boots again: no process that used the disk is left, and this one has closed its files."""
+        gc.collect()  # a journal that was half read
         for _ in range(200):
             for pid in _holders(self.place):
                 with suppress(ProcessLookupError):
@@ -61,11 +63,13 @@ class CrashDisk:
 
 
 def _holders(place: Path) -> list[int]:
-    """Find the processes that have a file of this disk open, or are in one of its directories."""
+    """Find the other processes that have a file of this disk open, or are in one of its directories."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
-            if any(_is_below(link, place) for link in (process / "cwd", *(process / "fd").iterdir())):
+            if int(process.name) != os.getpid() and any(
+                _is_below(link, place) for link in (process / "cwd", *(process / "fd").iterdir())
+            ):
                 found.append(int(process.name))
     return found
 
