@@ -44,8 +44,9 @@ TESTS = {
     "schedulers": ["tests/sweep/tuning/test_schedulers.py"],
     "stopping": ["tests/sweep/tuning/test_stopping.py"],
     "statistics": ["tests/sweep/report/test_statistics.py"],
-    "trial_log": ["tests/sweep/execution/test_trial_log.py", "tests/sweep/execution/test_controller.py"],
+    "trial_log": [f"tests/sweep/execution/test_{name}.py" for name in ("trial_log", "controller", "power_loss")],
 }
+TELLS = "        for observer in self._observers:\n            observer.stands(row, segment)\n"  # of the trial log
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,14 @@ MUTANTS = [
     Mutant(
         "trial_log",
         "a killed driver's GPUs are free",
-        "cost_seconds - row.seconds) * gpus",
-        "cost_seconds - row.seconds)",
+        "seconds * gpus",
+        "seconds",
     ),
     Mutant(
         "trial_log",
         "a lost trial runs for ever",
-        "if row.outcome is Outcome.running:\n            rows",
-        "if False:\n            rows",
+        "if row.outcome is Outcome.running:\n                lost",
+        "if False:\n                lost",
     ),
     Mutant(
         "trial_log",
@@ -183,11 +184,19 @@ MUTANTS = [
     Mutant(
         "trial_log",
         "told before it is written",
-        "self._note(row)\n        for observer in self._observers:\n            observer.stands(row, segment)",
-        "for observer in self._observers:\n            observer.stands(row, segment)\n        self._note(row)",
+        f"self._note(row)\n        self._sync()\n{TELLS}",
+        f"{TELLS.lstrip()}        self._note(row)\n        self._sync()\n",
     ),
     Mutant("trial_log", "told before the epoch is written", "        append_row(self.files.curves, curve)\n", ""),
-    Mutant("trial_log", "half a row is read", "    cut_half_row(file)\n", ""),
+    Mutant("trial_log", "half a row is read", "removed = cut_half_row(file)", "removed = 0"),
+    Mutant(
+        "trial_log",
+        "an ending is not synced",
+        f"self._note(row)\n        self._sync()\n{TELLS}",
+        f"self._note(row)\n{TELLS}",
+    ),
+    Mutant("trial_log", "the ledger is believed before the curves", "or not row.outcome.ended:", "or False:"),
+    Mutant("trial_log", "an id is not synced", "if row.legs == 1:", "if False:"),
 ]
 
 

@@ -43,6 +43,9 @@ def run(argv: list[str]) -> int:
         return _say("sweep:", "red", error, code=1)
     except KeyboardInterrupt as error:
         return _say("sweep: interrupted.", "yellow", error, code=130)
+    except OSError as error:  # of a file that nothing above has an answer for
+        what = error.strerror or error
+        return _say("sweep:", "red", f"{error.filename}: {what}." if error.filename else f"{what}.", code=1)
     return 0
 
 
@@ -53,7 +56,7 @@ def _console() -> Console:
     return console
 
 
-def _say(head: str, style: str, error: BaseException, code: int) -> int:
+def _say(head: str, style: str, error: BaseException | str, code: int) -> int:
     """Print what went wrong, which may quote what the user wrote."""
     errors = PlainConsole(stderr=True, highlight=False)
     errors.print(Text.assemble((head, style), " ", printable(str(error))))

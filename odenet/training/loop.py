@@ -51,12 +51,21 @@ class Progress:
     rate_evaluations: int = 0
     recent: tuple[float, ...] = ()  # val/accuracy of the last `OBJECTIVE_EPOCHS` epochs
     last: Report | None = None
+    earlier: tuple[Report, ...] = ()  # all reports before that: whoever keeps them may have lost some
 
     @classmethod
     def restored(cls, plain: dict[str, Any]) -> "Progress":
-        """Restore the progress from a checkpoint's values; those of an older version have no `last`."""
+        """Restore the progress from a checkpoint's values; those of older versions have no `last`, or no `earlier`."""
         last = plain.get("last")
-        return cls(**{**plain, "recent": tuple(plain["recent"]), "last": None if last is None else Report(**last)})
+        lists = {"recent": tuple(plain["recent"]), "earlier": tuple(Report(**one) for one in plain.get("earlier", ()))}
+        return cls(**{**plain, **lists, "last": None if last is None else Report(**last)})
+
+    def add(self, report: Report) -> None:
+        self.earlier, self.last = self.reports, report
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        return self.earlier if self.last is None else (*self.earlier, self.last)
 
 
 class Training:
@@ -165,8 +174,9 @@ class Training:
             metrics |= self._validate()
         self.epoch += 1
         self._progress.seconds += time.perf_counter() - started
-        self._progress.last = Report(self.epoch, metrics | self._costs())
-        return self._progress.last
+        report = Report(self.epoch, metrics | self._costs())
+        self._progress.add(report)
+        return report
 
     def _change_depth(self, change: Callable[[DepthNet, Optimizer], list[str]]) -> None:
         reset = change(self.model, self.optimizer)
@@ -177,6 +187,11 @@ class Training:
     def last(self) -> Report | None:
         """Return the report of the last epoch, also of one before the checkpoint: a caller may not know who got it."""
         return self._progress.last
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """Return the reports of all epochs, as far as the checkpoint that this goes on from has them."""
+        return self._progress.reports
 
     def iterations(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return `count` batches of this epoch and as many further ones as it takes: for a dry run with `update`."""

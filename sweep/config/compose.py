@@ -38,6 +38,12 @@ REPLAYED = (
     "search.random_share", "search.grace", "search.reduction", "search.budget.",
 )  # fmt: skip
 
+# Of config.yaml in version 0.1.0. A section that came later has its defaults where a directory does not have it.
+FIRST_SECTIONS = (
+    "model", "data", "optim", "refinement", "regularization", "training", "runtime", "space", "search", "final",
+    "evaluate", "study", "replay", "cluster", "tracking",
+)  # fmt: skip
+
 
 def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, ...] = FOLLOWS) -> AppConfig:
     """Build the typed configuration from overrides, or from a saved config.yaml and overrides of what is `possible`.
@@ -116,8 +122,13 @@ def _with_saved(arguments: list[str], saved: Path, possible: tuple[str, ...]) ->
     schema = OmegaConf.structured(AppConfig)
     try:
         content = OmegaConf.load(saved)
-        if not isinstance(content, DictConfig) or set(content) != set(schema):
-            raise InputError(f"{saved} is damaged: it needs the keys {', '.join(schema)}.")
+        if not isinstance(content, DictConfig) or not set(FIRST_SECTIONS) <= set(content):
+            raise InputError(f"{saved} is damaged: it needs the keys {', '.join(FIRST_SECTIONS)}.")
+        newer = set(content) - set(schema)
+        if newer:
+            raise InputError(
+                f"{saved}: {min(newer)} is unknown to this version, a newer one wrote it: update this one."
+            )
         merged = OmegaConf.merge(schema, content)
         for parsed in overrides:
             OmegaConf.update(merged, parsed.key_or_group, parsed.value())

@@ -1,6 +1,7 @@
 """One sweep while it runs: hand out segments, hear what became of them, decide what goes on, keep to the budget."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sweep.execution.interrupt import Interrupt
 from sweep.execution.observers import Observer
@@ -24,6 +25,8 @@ class Controller:
 
     def take_up(self, observers: Sequence[Observer]) -> None:
         """Begin where the record ends, and tell these observers what happens from now on."""
+        for notice in self._log.notices:
+            self._tell_user(f"{self._log.session.name}: {notice}")
         self._source.restore(self._log.in_order(), self._log.curves)
         self._log.attach(observers)
 
@@ -37,7 +40,7 @@ class Controller:
         found = self._source.next(may_begin=not self.spent)
         if isinstance(found, Segment):
             self._under_way.add(found.number)
-            self._log.begin(found)
+            found = replace(found, heard=self._log.begin(found).epochs)
         elif found is FINISHED:
             self._end()
         return found
@@ -97,5 +100,4 @@ class Controller:
 
     def finish(self, reason: str) -> int:
         """End the session, and return how many trials wait to be taken up again."""
-        self._log.progress.finished = self._finished and not self._interrupt.stopping
         return self._log.finish(reason)

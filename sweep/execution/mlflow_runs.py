@@ -103,7 +103,9 @@ class TrialRuns(Observer):
         self._start(row)
 
     def epoch(self, row: TrialRow, curve: CurveRow) -> None:
-        self._tracker.metrics(self._key(row), curve_metrics(curve), curve.epoch)
+        key = self._key(row)
+        if curve.epoch > self._told.step(key):  # else a loss of power took it from the curves, not from the outbox
+            self._tracker.metrics(key, curve_metrics(curve), curve.epoch)
 
     def stands(self, row: TrialRow, segment: Segment | None) -> None:  # noqa: ARG002
         self.cut_short(row)

@@ -1,6 +1,5 @@
 """The source of a population's segments: each generation is one segment of every member."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from search_spaces import Space
 from sweep.execution.segment import Segment
 from sweep.execution.trial_source import FINISHED, Next, Trials, TrialSource
 from sweep.records.checkpoints import checkpoint_file, inherited_file
+from sweep.records.files import copy_file
 from sweep.records.rows import CurveRow, TrialRow
 from sweep.tuning.population import exchange, generations
 
@@ -31,12 +31,13 @@ class PopulationSource(TrialSource):
 
     def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
         trials = self._trials
+        for curve in curves:
+            if curve.objective is not None:
+                trials.proposals.report(curve.number, curve.epoch, curve.objective)
+                self._scores[curve.number, curve.epoch] = curve.objective
         trials.restore(rows, curves)
         while len(trials.proposals) < self.total:
             trials.proposals.ask()
-        for curve in curves:
-            if curve.objective is not None:
-                self._scores[curve.number, curve.epoch] = curve.objective
         self._out = {row.number for row in rows if row.outcome.ended}
         self._schedules = {row.number: list(row.schedule) for row in rows if row.schedule}
         for proposal in trials.proposals.asked:
@@ -97,8 +98,7 @@ class PopulationSource(TrialSource):
         folder, source = self._trials.folder, checkpoint_file(self._trials.folder / f"{donor:06d}", epoch)
         target = inherited_file(folder / f"{number:06d}", epoch)
         if source.exists() and not target.exists():
-            shutil.copyfile(source, target.with_suffix(".part"))
-            target.with_suffix(".part").replace(target)
+            copy_file(source, target)
 
     def result(self, number: int, epoch: int, objective: float | None) -> bool:
         self._trials.epochs[number] = max(epoch, self._trials.epochs.get(number, 0))

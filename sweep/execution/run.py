@@ -139,8 +139,11 @@ def _conclude(works: Sequence[Work]) -> None:
     for work in works:
         try:
             work.conclude()
+        except StorageError:
+            raise  # it is concluded by `sweep resume`
         except WorkError as error:
             failures.append(str(error))
+        work.batch.log.mark_finished()
     if failures:
         raise WorkError(" ".join(failures))
 

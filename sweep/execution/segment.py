@@ -31,6 +31,7 @@ class Segment:
     folder: str  # of the trial's checkpoints
     start: str = ""  # a checkpoint of another trial or experiment to begin from, where the folder has none of this one
     schedule: list[dict[str, Any]] = field(default_factory=list)  # of a population's member
+    heard: int = 0  # epochs that are on record; the worker reports those of its checkpoint that are not
 
     def to_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in self.__slots__}

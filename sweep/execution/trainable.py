@@ -18,7 +18,7 @@ from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_check
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import manifestations
 from odenet.training.footprint import footprint
-from odenet.training.loop import Diverged, Report, Training
+from odenet.training.loop import Diverged, Progress, Report, Training
 from odenet.training.optim_config import OptimizerKind
 from odenet.training.transfer import transfer
 from sweep.config.schema import EvaluateConfig
@@ -51,7 +51,7 @@ class SegmentTrainable(tune.Trainable):
     """Train a segment: `config` holds the segment, and in `batch` the index of the orders that it is under.
 
     Processes are reused, so nothing is kept between segments. A step's result is a `WorkerResult`. After a checkpoint
-    was loaded the report of its epoch comes first: whoever asked for the segment may not have heard of it.
+    was loaded the reports of its epochs that nobody has on record come first, the last one in any case.
     """
 
     def setup(  # type: ignore[override]  # Tune binds the further arguments
@@ -67,6 +67,7 @@ class SegmentTrainable(tune.Trainable):
         self._segment, self._orders = Segment.from_dict(new_config["segment"]), self._all_orders[new_config["batch"]]
         self._experiment = self._segment.experiment
         self._training: Training | None = None
+        self._unheard: list[Report] = []
         self._failed, self._notice = "", ""
         return True
 
@@ -94,21 +95,22 @@ class SegmentTrainable(tune.Trainable):
         return TrialEnded(outcome=Outcome.code, reason=f"{type(error).__name__}: {error}")
 
     def _advance(self) -> WorkerResult:
-        report = None
         if self._training is None:
             data = self._orders.splits[self._experiment.data.portion]
-            self._training = Training(self._experiment, self._runtime, data=data, checkpoint=self._found())
-            report = self._training.last
-        if report is None:
-            report = next(self._training)
-        self._keep(report.epoch)
+            checkpoint, known = self._found()
+            self._training = Training(self._experiment, self._runtime, data=data, checkpoint=checkpoint)
+            reports = self._training.reports
+            self._unheard = [report for report in reports if report.epoch > known] or list(reports[-1:])
+        report = self._unheard.pop(0) if self._unheard else next(self._training)
+        if report.epoch == self._training.epoch:
+            self._keep(report.epoch)
         return self._result(self._training, report)
 
     def _result(self, training: Training, report: Report) -> WorkerResult:
         ended = None
         if report.epoch == self._segment.epochs:
             ended = self._measured(training)
-        elif self._stop.exists():
+        elif self._stop.exists() and not self._unheard:
             ended = TrialEnded(outcome=Outcome.interrupted, reason="the sweep was stopped")
         notice, self._notice = self._notice, ""
         epoch = EpochResult(
@@ -134,24 +136,31 @@ class SegmentTrainable(tune.Trainable):
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
-    def _found(self) -> Checkpoint | None:
-        """Load the newest whole checkpoint of this experiment, else the one that the segment goes on from."""
-        whole, damaged = [], []
-        for file in checkpoint_files(Path(self._segment.folder)):
-            try:
-                whole.append(load_checkpoint(file))
-            except DamagedCheckpoint as error:
-                damaged.append(str(error))
+    def _found(self) -> tuple[Checkpoint | None, int]:
+        """Load the newest whole checkpoint of this experiment, else the one that the segment goes on from. With it goes
+        the epoch after which its reports are of this trial and on no record."""
         start = load_checkpoint(Path(self._segment.start)) if self._segment.start else None
         since = start.epoch if start else 0  # its own from before are of weights that it has given up
+        known = max(since, self._segment.heard)
+        whole, refused = [], []
+        for file in checkpoint_files(Path(self._segment.folder)):
+            try:
+                checkpoint = load_checkpoint(file)
+            except DamagedCheckpoint as error:
+                refused.append(str(error))
+                continue
+            if _first_report(checkpoint) <= known + 1:
+                whole.append(checkpoint)
+            else:
+                refused.append(f"{file} is ahead of the record, which ends at epoch {known}, and has no older reports.")
         own = next((one for one in whole if one.experiment == self._experiment and one.epoch > since), None)
         found = own or start or next(iter(whole), None)
-        if damaged:
+        if refused:
             where = f"epoch {found.epoch}" if found else "the beginning"
-            self._notice = f"{' '.join(damaged)} Going on from {where}."
+            self._notice = f"{' '.join(refused)} Going on from {where}."
         if found is None or found.experiment == self._experiment:
-            return found
-        return transfer(found, self._experiment)
+            return found, known
+        return transfer(found, self._experiment), known
 
     def _keep(self, epoch: int) -> None:
         """Save this epoch where it is due, and delete checkpoints older than the one before."""
@@ -187,6 +196,12 @@ class SegmentTrainable(tune.Trainable):
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, before)
+
+
+def _first_report(checkpoint: Checkpoint) -> int:
+    """Return the first epoch of which a checkpoint has the report; one of version 0.1.0 has the last at most."""
+    reports = Progress.restored(checkpoint.progress).reports
+    return reports[0].epoch if reports else checkpoint.epoch + 1
 
 
 def _out_of_time(_number: int, _frame: FrameType | None) -> None:

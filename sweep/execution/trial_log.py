@@ -2,6 +2,10 @@
 
 ledger.csv and curves.csv are append-only: a line whenever a trial begins, waits or ends, and one for every epoch. They
 are the truth; trials.csv follows, and so do the observers, which are told after it was written down.
+
+After a loss of power one file may be ahead of another. Curves are believed before the ledger: a trial that has not
+ended goes on from the last epoch that they know, and its worker reports again what its checkpoint has beyond that. An
+ending is on the disk, and the curves before it, before anybody is told of it or a checkpoint is deleted.
 """
 
 import time
@@ -16,11 +20,12 @@ from sweep.config.search_config import Objective, SearchConfig
 from sweep.execution.observers import Observer
 from sweep.execution.segment import EpochResult, Segment, TrialEnded
 from sweep.execution.session import Session
+from sweep.records.files import cut_sentence, sync
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.progress import SweepProgress
 from sweep.records.rows import METRICS, CurveRow, ManifestationRow, RowT, TrialRow
 from sweep.records.run_directory import SweepFiles
-from sweep.records.tables import append_row, cut_half_row, read_rows, write_rows
+from sweep.records.tables import append_row, cut_half_row, take_up_rows, write_rows
 
 WRITE_SECONDS = 2.0  # trials.csv is rewritten at most so often while trials run
 
@@ -31,10 +36,13 @@ class TrialLog:
     def __init__(self, session: Session, files: SweepFiles, splits: dict[Portion, Splits]) -> None:
         """Read what an earlier session has recorded. InputError: one of its files is damaged."""
         self.session, self.files, self._splits = session, files, splits
+        self.notices: list[str] = []  # what was cut off, and what goes back
         self.progress = SweepProgress.read(files.progress)
-        self.curves = recorded(files.curves, CurveRow)
-        self.rows = _standing(recorded(files.ledger, TrialRow), self.curves, session.gpus_per_trial)
-        tables = recorded(files.manifestations, ManifestationRow)
+        self.curves = self._recorded(files.curves, CurveRow)
+        self._newest = {curve.number: curve for curve in sorted(self.curves, key=lambda curve: curve.epoch)}
+        self.rows = {row.number: row for row in self._recorded(files.ledger, TrialRow)}
+        self._believe_curves()
+        tables = self._recorded(files.manifestations, ManifestationRow)
         self._tables = {(table.number, table.scheme, table.steps) for table in tables}
         self._observers: list[Observer] = []
         self._written = 0.0
@@ -45,19 +53,50 @@ class TrialLog:
             observer.take_up(self.in_order(), self.curves)
             self._observers.append(observer)
 
+    def _recorded(self, file: Path, row_type: type[RowT]) -> list[RowT]:
+        """Read the whole rows of a table that grows; none where there is no file. InputError: it is damaged."""
+        removed = cut_half_row(file)
+        if removed:
+            self.notices.append(cut_sentence(file, removed))
+        return take_up_rows(file, row_type) if file.exists() else []
+
+    def _believe_curves(self) -> None:
+        """Find how each trial stood when the last session ended; one that has ended keeps its result."""
+        behind = []
+        for number, row in self.rows.items():
+            curve = self._newest.get(number)
+            known = curve.epoch if curve else 0
+            behind += [number] if known < row.epochs else []
+            if known > row.epochs or not row.outcome.ended:
+                self.rows[number] = as_curves_know(row, curve, self.session.gpus_per_trial)
+            if row.outcome is Outcome.running:
+                lost, ray = Outcome.interrupted, STATES[Outcome.interrupted].ray
+                self.rows[number] = replace(self.rows[number], outcome=lost, reason="its driver was lost", ray=ray)
+        if behind:
+            which = f"trial {behind[0]}" + (f" and {len(behind) - 1} others" if len(behind) > 1 else "")
+            self.notices.append(
+                f"{self.files.curves.name} lacks epochs of {which} that {self.files.ledger.name} knows: "
+                "what has not ended goes on from there, and is not trained again as far as its checkpoint goes."
+            )
+
     # --- what happens -------------------------------------------------------------------------------------------------
 
-    def begin(self, segment: Segment) -> None:
+    def begin(self, segment: Segment) -> TrialRow:
         """Record that a segment is about to run, its trial's first or another."""
-        known = self.rows.get(segment.number)
-        data_hash = self._splits[segment.experiment.data.portion].hash
-        row = first_row(self.session, segment, data_hash) if known is None else known
+        row = self.rows.get(segment.number)
+        if row is None:
+            data_hash = self._splits[segment.experiment.data.portion].hash
+            first, curve = first_row(self.session, segment, data_hash), self._newest.get(segment.number)
+            row = as_curves_know(first, curve, self.session.gpus_per_trial)
         row = replace(
             row, outcome=Outcome.running, reason="", ray="RUNNING", legs=row.legs + 1, schedule=segment.schedule
         )
         self._note(row)
+        if row.legs == 1:
+            sync(self.files.ledger)  # its id
         for observer in self._observers:
             observer.began(row, segment)
+        return row
 
     def epoch(self, segment: Segment, result: EpochResult) -> bool:
         """Record an epoch; False where a worker that was lost had reported it before."""
@@ -65,6 +104,7 @@ class TrialLog:
         if result.weights != row.model_parameters:  # its first epoch, or it was refined
             row = self.rows[segment.number] = replace(row, model_parameters=result.weights)
             append_row(self.files.ledger, row)
+            sync(self.files.ledger)  # a trial that waits at its rung has no other segment that would say it again
         if result.epoch <= row.epochs:
             return False
         curve = curve_row(segment.number, result)
@@ -81,6 +121,7 @@ class TrialLog:
         """Record how a trial stands now that its segment has ended."""
         row = replace(self.rows[segment.number], outcome=outcome, reason=reason, ray=ray)
         self._note(row)
+        self._sync()
         for observer in self._observers:
             observer.stands(row, segment)
         return row
@@ -103,20 +144,28 @@ class TrialLog:
         """Record that a waiting trial will not go on."""
         row = replace(self.rows[number], outcome=Outcome.pruned, reason=reason)
         self._note(row)
+        self._sync()
         for observer in self._observers:
             observer.stands(row, None)
         return row
 
     def finish(self, reason: str) -> int:
         """Write the last state; trials that still run were cut short. Returns how many wait to be taken up."""
+        self.progress.finished = False
         for row in self._running():
             cut = replace(row, outcome=Outcome.interrupted, reason=reason, ray=STATES[Outcome.interrupted].ray)
             append_row(self.files.ledger, cut)
             self.rows[row.number] = cut
             for observer in self._observers:
                 observer.cut_short(cut)
+        self._sync()
         self.write()
         return sum(row.outcome is Outcome.interrupted for row in self.rows.values())
+
+    def mark_finished(self) -> None:
+        """Record that nothing is left to do, which ends what `sweep resume` goes on with."""
+        self.progress.finished = True
+        self.progress.write(self.files.progress)
 
     def write(self) -> None:
         write_rows(self.files.trials, TrialRow, self.in_order())
@@ -129,6 +178,9 @@ class TrialLog:
     def _running(self) -> list[TrialRow]:
         return [row for row in self.rows.values() if row.outcome is Outcome.running]
 
+    def _sync(self) -> None:
+        sync(self.files.curves, self.files.manifestations, self.files.ledger)
+
     def _note(self, row: TrialRow) -> None:
         append_row(self.files.ledger, row)
         self.rows[row.number] = row
@@ -139,30 +191,15 @@ class TrialLog:
             self.write()
 
 
-def recorded(file: Path, row_type: type[RowT]) -> list[RowT]:
-    """Read the whole rows of a table that grows; none where there is no file. InputError: it is damaged."""
-    if not file.exists():
-        return []
-    cut_half_row(file)
-    return read_rows(file, row_type)
-
-
-def _standing(ledger: list[TrialRow], curves: list[CurveRow], gpus: float) -> dict[int, TrialRow]:
-    """Find how each trial stood when the last session ended, by number.
-
-    Epochs that a killed driver left out of the ledger are in the curves; their seconds count as GPU time, too.
-    """
-    rows = {row.number: row for row in ledger}
-    for curve in curves:
-        row = rows.get(curve.number)
-        if row is not None and curve.epoch > row.epochs:
-            gpu_seconds = max(0.0, curve.cost_seconds - row.seconds) * gpus
-            rows[curve.number] = replace(with_curve(row, curve), gpu_seconds=row.gpu_seconds + gpu_seconds)
-    lost, ray = Outcome.interrupted, STATES[Outcome.interrupted].ray
-    for number, row in rows.items():
-        if row.outcome is Outcome.running:
-            rows[number] = replace(row, outcome=lost, reason="its driver was lost", ray=ray)
-    return rows
+def as_curves_know(row: TrialRow, curve: CurveRow | None, gpus: float) -> TrialRow:
+    """Set what a row says of its trial's epochs to the last one in the curves, None where they have none of it. The
+    seconds between count as GPU time, which a killed driver left out of the ledger, or a loss of power out of the
+    curves."""
+    known = _BEFORE_ALL if curve is None else curve
+    seconds = known.cost_seconds - row.seconds
+    if known.epoch >= row.epochs:
+        seconds = max(0.0, seconds)
+    return replace(with_curve(row, known), gpu_seconds=max(0.0, row.gpu_seconds + seconds * gpus))
 
 
 def first_row(session: Session, segment: Segment, data_hash: str) -> TrialRow:
@@ -203,6 +240,12 @@ def with_curve(row: TrialRow, curve: CurveRow) -> TrialRow:
         seconds=curve.cost_seconds,
         rate_evaluations=curve.cost_rate_evaluations,
     )
+
+
+_BEFORE_ALL = CurveRow(
+    number=0, epoch=0, train_loss=0.0, val_loss=None, val_accuracy=None, objective=None, cost_train_gflops=0.0,
+    cost_seconds=0.0, cost_rate_evaluations=0, depth_steps=0, depth_nodes=0,
+)  # fmt: skip
 
 
 def curve_row(number: int, result: EpochResult) -> CurveRow:

@@ -1,12 +1,22 @@
-"""Files that a full disk, read-only storage or a kill leave whole: replaced at once, or grown by whole lines."""
+"""Files that a full disk, read-only storage, a kill or a loss of power leave whole: replaced at once, or grown by whole
+lines.
+
+A line is synced at once, or with the next one where the file was synced less than `SYNC_SECONDS` ago, and in any case
+when `sync` returns. A loss of power takes what was not: the file is then shorter, or ends in half a line or in zeros,
+and is true up to there. Which file is believed where two of them differ is written in docs/files.md.
+"""
 
 import fcntl
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sweep.errors import StorageError
+
+SYNC_SECONDS = 1.0  # a sync costs milliseconds, and an epoch may take less
 
 
 @contextmanager
@@ -22,24 +32,62 @@ def storing(path: Path, wanted: int) -> Iterator[None]:
         ) from error
 
 
+# --- replaced at once -------------------------------------------------------------------------------------------------
+
+
 def write_text(path: Path, text: str) -> None:
-    """Replace a file atomically: a reader sees either the old content or the new one.
+    """Replace a file atomically: a reader sees either the old content or the new one, also after a loss of power.
 
     Raises:
         StorageError: it could not be written; the old one is as it was.
     """
     content = text.encode()
+    with storing(path, len(content)), _replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file so that the target is whole or not there. StorageError as `write_text`."""
+    with storing(target, 0), _replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield the file to be written, which replaces `path` after the block unless that raises."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with storing(path, len(content)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    make_directory(path.parent)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_entry(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory, and those above it, where there is none. FileExistsError: a file has its name."""
+    if not directory.is_dir():
+        make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        sync_entry(directory)
+
+
+def sync_entry(path: Path) -> None:
+    """Bring the name of a new file or directory to the disk: syncing the file itself does not."""
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- grown by whole lines ---------------------------------------------------------------------------------------------
+
+_synced: dict[Path, float] = {}  # when this process has last synced a file that it appends to
+_behind: set[Path] = set()  # to which of them it has appended since
 
 
 def append_line(path: Path, line: str, header: str = "") -> None:
@@ -59,9 +107,20 @@ def append_line(path: Path, line: str, header: str = "") -> None:
             file.truncate(length)
         try:
             _write(file.fileno(), (line if length else header + line).encode())
+            _behind.add(path)
+            if not length or time.monotonic() - _synced.get(path, 0.0) > SYNC_SECONDS:
+                _sync(file.fileno(), path, is_new=not length)
         except OSError:
             file.truncate(length)
             raise
+
+
+def sync(*paths: Path) -> None:
+    """Return when all that this process has appended to these files is on the disk. StorageError: it cannot be."""
+    for path in paths:
+        if path in _behind:
+            with storing(path, 0), path.open("rb") as file:
+                _sync(file.fileno(), path)
 
 
 def _write(descriptor: int, content: bytes) -> None:
@@ -69,9 +128,20 @@ def _write(descriptor: int, content: bytes) -> None:
         content = content[os.write(descriptor, content) :]
 
 
+def _sync(descriptor: int, path: Path, is_new: bool = False) -> None:
+    os.fsync(descriptor)
+    if is_new:
+        sync_entry(path)
+    _synced[path] = time.monotonic()
+    _behind.discard(path)
+
+
+# --- read after a kill or a loss of power -----------------------------------------------------------------------------
+
+
 def cut_half_line(path: Path, whole: Callable[[bytes], int]) -> int:
-    """Cut off the unfinished end that a killed process left, so that the file can be read, and return its size in
-    bytes.
+    """Cut off the unfinished end that a kill or a loss of power left, so that the file can be read, and return its size
+    in bytes. Whole lines behind zeros, which no kill leaves, are kept in a copy of the file.
 
     `whole` finds the length of the part that is whole: `whole_lines` or `whole_rows`.
     """
@@ -81,18 +151,29 @@ def cut_half_line(path: Path, whole: Callable[[bytes], int]) -> int:
         fcntl.flock(file, fcntl.LOCK_EX)  # not while another process appends
         content = file.read()
         length = whole(content)
-        if length < len(content):
-            with storing(path, 0):
+        with storing(path, 0):
+            if b"\n" in content[length:] and b"\0" in content[length:]:
+                copy_file(path, path.with_name(f"{path.name}.torn"))
+            if length < len(content):
                 os.truncate(path, length)
+            os.fsync(file.fileno())  # what follows depends on what is read now
     return len(content) - length
 
 
+def cut_sentence(path: Path, removed: int) -> str:
+    return (
+        f"{path.name} ended in {removed:,} bytes that a kill or a loss of power had left unfinished; they were cut off."
+    )
+
+
 def whole_lines(content: bytes) -> int:
-    return content.rfind(b"\n") + 1
+    """Return the length of the part that holds whole lines; a zero byte, which no line has, ends it."""
+    return _before_zeros(content).rfind(b"\n") + 1
 
 
 def whole_rows(content: bytes) -> int:
     """Return the length of the part of a CSV file that holds whole rows; a quoted cell may contain line ends."""
+    content = _before_zeros(content)
     end = len(content)
     pieces = content.split(b'"')
     for place in reversed(range(len(pieces))):
@@ -102,3 +183,7 @@ def whole_rows(content: bytes) -> int:
             return start + found + 1
         end = start - 1
     return 0
+
+
+def _before_zeros(content: bytes) -> bytes:
+    return content.partition(b"\0")[0]

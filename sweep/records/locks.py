@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError
+from sweep.records.files import make_directory, storing
 from sweep.records.run_directory import run_directory, store_directory
 
 LOCK = "driver.lock"
@@ -18,13 +19,14 @@ def alone(config: AppConfig, name: str) -> Iterator[None]:
     frees the lock however the process dies.
 
     Raises:
-        InputError: another one does.
+        InputError: another one does. StorageError: the lock cannot be made, as on a read-only disk.
     """
     directory, store = run_directory(config, name), store_directory(config, name)
     with ExitStack() as held:
         for place in dict.fromkeys((store, directory)):
-            place.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context((place / LOCK).open("a"))
+            with storing(place / LOCK, 0):
+                make_directory(place)
+                lock = held.enter_context((place / LOCK).open("a+"))  # NFS locks only what could be read
             shared = place == store and store != directory  # sweeps of one study may be worked on side by side
             if not _locked(lock.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
                 raise InputError(f"Another command is at work on {place.name}; wait for it, or stop it first.")
@@ -32,13 +34,19 @@ def alone(config: AppConfig, name: str) -> Iterator[None]:
 
 
 def is_alive(directory: Path) -> bool:
-    """Tell whether a command is at work on the sweep or study in this run directory."""
-    for place in (directory, directory.parent):
-        if (place / LOCK).exists():
-            with (place / LOCK).open("a") as lock:
-                if not _locked(lock.fileno(), fcntl.LOCK_SH):
-                    return True
-    return False
+    """Tell whether a command is at work on the sweep or study in this run directory, or may be: that of another user is
+    not for us to know."""
+    return any(_is_held(place / LOCK) for place in (directory, directory.parent))
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with lock.open() as file:  # for reading: the disk may be read-only
+            return not _locked(file.fileno(), fcntl.LOCK_SH)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def _locked(descriptor: int, kind: int) -> bool:

@@ -1,7 +1,13 @@
-"""origin.json: the space, code and data that a sweep began with. Going on under others would mix two experiments."""
+"""origin.json: the space, code and data that a sweep began with, and its id. Going on under others would mix two
+experiments.
+
+The id is drawn when the sweep begins and never changes, whatever its directory is called. A directory of version 0.1.0
+has none; it is given one when it is next gone on with.
+"""
 
 import hashlib
 import json
+import uuid
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +48,16 @@ def check_origin(file: Path, now: dict[str, Any], accept: bool) -> None:
         InputError: something differs and `accept` is False; names it. Or the file is damaged.
     """
     compare_origin(file, now, accept)
-    write_text(file, json.dumps(now, indent=2) + "\n")
+    write_text(file, json.dumps({"id": sweep_id(file) or uuid.uuid4().hex, **now}, indent=2) + "\n")
+
+
+def sweep_id(file: Path) -> str:
+    """Read the id of a sweep from its origin.json; empty where there is none, or the file is damaged."""
+    try:
+        found = _read(file).get("id") if file.exists() else None
+    except InputError:
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 def compare_origin(file: Path, now: dict[str, Any], accept: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError
+from sweep.records.files import sync_entry
 
 CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
 STAGE, JOURNAL = "stage.json", "study.journal"
@@ -131,8 +132,16 @@ class SweepFiles:
 
 
 def run_directory(config: AppConfig, name: str) -> Path:
-    """Return the run directory of a sweep, as an absolute path because workers run elsewhere."""
-    return (Path(config.runtime.runs_dir) / check_name(name)).resolve()
+    """Return the run directory of a sweep, as an absolute path because workers run elsewhere.
+
+    Raises:
+        InputError: the name is not possible, or leads in a circle of links.
+    """
+    directory = Path(config.runtime.runs_dir) / check_name(name)
+    try:
+        return directory.resolve()
+    except (OSError, RuntimeError) as error:  # before Python 3.13 a circle of links is a RuntimeError
+        raise InputError(f"{directory} cannot be followed: {error}.") from error
 
 
 def store_directory(config: AppConfig, name: str) -> Path:
@@ -162,6 +171,7 @@ def claim_directory(directory: Path) -> None:
     """
     try:
         directory.mkdir(mode=0o700, parents=True)
+        sync_entry(directory)
     except FileExistsError:
         check_free(directory)
         raise  # another command has removed it meanwhile

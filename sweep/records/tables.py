@@ -1,22 +1,25 @@
 """Tables of typed rows as CSV files: trials.csv, curves.csv, rows.csv. MLflow mirrors them.
 
-Every row carries the schema version, and reading checks it together with columns and types. Writing is atomic: a reader
-sees the old file or the new one.
+Every row carries the schema version, and reading checks it together with columns and types. Columns are found by their
+names: one that an older version did not write has the default of its field, one that this version does not know was
+written by a newer one, which is refused.
 """
 
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, Field, asdict, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from sweep.errors import InputError
-from sweep.records.files import append_line, cut_half_line, whole_rows, write_text
+from sweep.records.files import append_line, copy_file, cut_half_line, whole_rows, write_text
 from sweep.records.rows import SCHEMA, AnyRow, RowT
 
+UNBOUNDED = {"loss", "value", "gradient_drift"}  # of a network under a scheme that it was not trained with, say
 LONGEST_SHOWN = 100  # characters of a cell that cannot be read
 
 
@@ -35,8 +38,8 @@ def append_row(path: Path, row: AnyRow) -> None:
 
 
 def cut_half_row(path: Path) -> int:
-    """Cut off the last row where a killed process or a full disk left it unfinished, and remove a table without even a
-    header. Return how many bytes were cut off."""
+    """Cut off the last row where a kill, a loss of power or a full disk left it unfinished, and remove a table without
+    even a header. Return how many bytes were cut off."""
     removed = cut_half_line(path, whole_rows)
     if path.exists() and not path.stat().st_size:
         path.unlink()
@@ -48,29 +51,58 @@ def read_rows(path: Path, row_type: type[RowT], *, growing: bool = False) -> lis
 
     `growing`: one that is appended to, whose last row may be unfinished and is then left out.
     """
-    expected = _header(row_type)
     try:
         content = path.read_bytes()
         if growing:
-            content = _whole(path, content, _line(expected).encode())
+            content = _whole(path, content)
             if not content:
                 return []
         lines = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
-    if not lines or lines[0] != expected:
-        found = ", ".join(lines[0]) if lines else "nothing"
-        raise InputError(f"{path}: the columns must be {', '.join(expected)}; the file has {found}.")
+    columns = _columns(path, lines[0] if lines else [], row_type)
     hints = get_type_hints(row_type)
-    parsers = {f.name: _PARSERS.get(hints[f.name], hints[f.name]) for f in fields(row_type)}
+    parsers = {name: _parser(name, hints[name]) for name in columns}
     return [_parse(path, number, line, row_type, parsers) for number, line in enumerate(lines[1:], start=2)]
 
 
-def _whole(path: Path, content: bytes, header: bytes) -> bytes:
-    """Drop the last row where a killed process did not finish it. InputError: the rest is no beginning of a row."""
+def take_up_rows(path: Path, row_type: type[RowT]) -> list[RowT]:
+    """Read a table to which rows of this version will be appended; one with the columns of an older version is written
+    anew, and kept as it was in a copy. InputError as `read_rows`."""
+    rows = read_rows(path, row_type)
+    with path.open(encoding="utf-8", newline="") as file:
+        if next(csv.reader(file)) != _header(row_type):
+            copy_file(path, path.with_name(f"{path.name}.older"))
+            write_rows(path, row_type, rows)
+    return rows
+
+
+def _columns(path: Path, found: list[str], row_type: type) -> list[str]:
+    """Check the names of the columns and return them without the first, which is the schema."""
+    known = {field.name: field for field in fields(row_type)}
+    needed = [name for name, field in known.items() if _has_no_default(field)]
+    if found[:1] != ["schema"] or len(set(found)) < len(found) or not set(needed) <= set(found):
+        shown = ", ".join(found) if found else "nothing"
+        raise InputError(f"{path}: the columns must be {', '.join(_header(row_type))}; the file has {shown}.")
+    newer = [name for name in found[1:] if name not in known]
+    if newer:
+        raise InputError(
+            f"{path}: column {newer[0]!r} is unknown to this version: a newer one has written the file (update this "
+            "one), or its first line is damaged."
+        )
+    return found[1:]
+
+
+def _has_no_default(field: Field) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _whole(path: Path, content: bytes) -> bytes:
+    """Drop the last row where a kill or a loss of power left it unfinished. InputError: the rest is no beginning of a
+    row."""
     length = whole_rows(content)
-    rest, first = content[length:], f"{SCHEMA},".encode()
-    begin = first if length else header
+    rest, first = content[length:].partition(b"\0")[0], f"{SCHEMA},".encode()
+    begin = first if length else b"schema,"
     if rest[: len(begin)] != begin[: len(rest)] or b"\n" + first in rest:  # rows after a quote that is one too many
         line, shown = content[:length].count(b"\n") + 1, _short(rest.decode(errors="replace"))
         raise InputError(f"{path}, line {line}: {shown} is no row, nor the beginning of one.")
@@ -96,14 +128,17 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, Enum):
         return str(value.value)
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else str(value)
+    text = json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else str(value)
+    return text.replace("\0", "\\0")  # a zero byte ends a file that a loss of power has torn
 
 
 def _parse(path: Path, number: int, line: list[str], row_type: type[RowT], parsers: dict[str, Callable]) -> RowT:
     if len(line) != len(parsers) + 1:
         raise InputError(f"{path}, line {number}: {len(line)} cells where {len(parsers) + 1} are needed.")
     if line[0] != str(SCHEMA):
-        raise InputError(f"{path}, line {number}: schema {line[0]!r}; this version reads schema {SCHEMA}.")
+        newer = line[0].isdecimal() and int(line[0]) > SCHEMA
+        hint = " A newer version has written it: update this one." if newer else ""
+        raise InputError(f"{path}, line {number}: schema {line[0]!r}; this version reads schema {SCHEMA}.{hint}")
     values = {}
     for (name, parse), cell in zip(parsers.items(), line[1:], strict=True):
         try:
@@ -116,6 +151,19 @@ def _parse(path: Path, number: int, line: list[str], row_type: type[RowT], parse
 
 def _short(cell: str) -> str:
     return repr(cell) if len(cell) <= LONGEST_SHOWN else f"{cell[:LONGEST_SHOWN]!r}..."
+
+
+def _parser(name: str, hint: Any) -> Callable[[str], Any]:
+    if name in UNBOUNDED:
+        return _optional(float) if hint == float | None else float
+    return _PARSERS.get(hint, hint)
+
+
+def _finite(cell: str) -> float:
+    value = float(cell)
+    if not math.isfinite(value):
+        raise ValueError("a finite number is needed")
+    return value
 
 
 def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -142,9 +190,10 @@ def _truth(cell: str) -> bool:
     return cell == "True"
 
 
-# What is not its own parser; int, float, str and the enumerations are.
+# What is not its own parser; int, str and the enumerations are.
 _PARSERS: dict[Any, Callable[[str], Any]] = {
-    float | None: _optional(float),
+    float: _finite,
+    float | None: _optional(_finite),
     int | None: _optional(int),
     dict[str, Any]: _mapping,
     list[Any]: _listing,

@@ -1,7 +1,7 @@
 """Read run directories. All but one table of trials may be absent; what is absent is named, with what makes it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def _load(directory: Path) -> Sweep | None:
     first = next(iter([*trials, *final_trials]), None)
     if first is None:
         return None
-    _check_one_cell(directory, [*trials, *final_trials, *evaluations])
+    _check_one_cell(directory, {"trials.csv": trials, "final/trials.csv": final_trials, "rows.csv": evaluations})
     for row in trials:
         _check_cells(directory / "trials.csv", row)
     return Sweep(
@@ -118,10 +118,10 @@ def _load(directory: Path) -> Sweep | None:
         task=Task(first.dataset, first.per_class),
         draw=first.draw,
         trials=sorted(trials, key=lambda row: row.number),
-        curves=_rows(directory / "curves.csv", CurveRow),
+        curves=_rows(directory / "curves.csv", CurveRow, growing=True),
         best=_best(directory / "best.yaml"),
         final_trials=final_trials,
-        final_curves=_rows(directory / "final/curves.csv", CurveRow),
+        final_curves=_rows(directory / "final/curves.csv", CurveRow, growing=True),
         crowned=_best(directory / "final/crowned.yaml"),
         evaluations=evaluations,
         manifestations=_manifestations(directory / "manifestations.csv"),
@@ -130,12 +130,18 @@ def _load(directory: Path) -> Sweep | None:
     )
 
 
-def _check_one_cell(directory: Path, rows: Sequence[TrialRow | EvaluationRow]) -> None:
-    cells = {(row.family, row.dataset, str(row.per_class), row.draw) for row in rows}
+def _check_one_cell(directory: Path, tables: Mapping[str, Sequence[TrialRow | EvaluationRow]]) -> None:
+    cells: dict[tuple[str, str, str, int], dict[str, None]] = {}  # with the files that have rows of it
+    for file, rows in tables.items():
+        for row in rows:
+            cells.setdefault((row.family, row.dataset, str(row.per_class), row.draw), {})[file] = None
     if len(cells) > 1:
-        found = "; ".join(f"{family} on {data}, per_class={n}, draw {draw}" for family, data, n, draw in sorted(cells))
+        found = "; ".join(
+            f"{family} on {data}, per_class={n}, draw {draw} ({', '.join(files)})"
+            for (family, data, n, draw), files in sorted(cells.items())
+        )
         raise InputError(f"{directory} mixes what a sweep keeps apart: {found}. One directory holds one of them.")
-    dataset = rows[0].dataset
+    ((_, dataset, _, _),) = cells
     if dataset not in DataSet.__members__:
         possible = ", ".join(DataSet.__members__)
         raise InputError(f"{directory}: dataset {dataset!r} is unknown here; this version knows {possible}.")
@@ -143,7 +149,7 @@ def _check_one_cell(directory: Path, rows: Sequence[TrialRow | EvaluationRow]) -
 
 def _manifestations(path: Path) -> list[ManifestationRow]:
     """Read each manifestation once: a trial whose end was lost with its driver is measured again."""
-    rows = {(row.number, row.scheme, row.steps): row for row in _rows(path, ManifestationRow)}
+    rows = {(row.number, row.scheme, row.steps): row for row in _rows(path, ManifestationRow, growing=True)}
     return list(rows.values())
 
 
@@ -184,8 +190,9 @@ def _search(path: Path) -> SearchConfig | None:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def _rows(path: Path, row_type: type[RowT]) -> list[RowT]:
-    return read_rows(path, row_type) if path.is_file() else []
+def _rows(path: Path, row_type: type[RowT], *, growing: bool = False) -> list[RowT]:
+    """Read a table; `growing`: one that a search may be writing now, or that a loss of power cut off."""
+    return read_rows(path, row_type, growing=growing) if path.is_file() else []
 
 
 def _best(path: Path) -> Best | None:

@@ -25,7 +25,7 @@ from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
 from sweep.records.best import Best, read_best, read_candidates, write_best
 from sweep.records.checkpoints import checkpoint_file
-from sweep.records.files import storing, write_text
+from sweep.records.files import copy_file, storing, write_text
 from sweep.records.outcome import Outcome
 from sweep.records.progress import SweepProgress
 from sweep.records.rows import Phase, TrialRow, ranked
@@ -116,10 +116,12 @@ class Final(Work):
             reasons = "; ".join(sorted({f"{row.outcome.value}: {row.reason}" for row in rows}))
             raise WorkError(f"No final seed of {session.name} ended done ({reasons}); {files.final.trials} lists them.")
         for row in done:
-            shutil.copyfile(checkpoint_file(folder / f"{row.number:06d}", row.epochs), files.checkpoint(row.number))
-        first = min(done, key=lambda row: row.number)
-        self._run.registers(first, files.checkpoint(first.number))
-        shutil.rmtree(folder)
+            if not files.checkpoint(row.number).exists():  # by a session that was killed here
+                copy_file(checkpoint_file(folder / f"{row.number:06d}", row.epochs), files.checkpoint(row.number))
+        if folder.exists():
+            first = min(done, key=lambda row: row.number)
+            self._run.registers(first, files.checkpoint(first.number))
+            shutil.rmtree(folder)
 
 
 def final(session: Session, prepared: PreparedFinal) -> None:

@@ -16,7 +16,8 @@ from sweep.records.tables import read_rows
 from sweep.stages.search import PreparedSearch, prepare_search
 from sweep.tracking.state import lag
 from sweep.tuning.ask_and_tell import Proposals
-from sweep.tuning.optuna_study import damaged, open_study
+from sweep.tuning.optuna_study import UNREADABLE, damaged, open_study
+from sweep.tuning.reconcile import reconciled
 
 
 def stage_cut_short(files: SweepFiles) -> BegunStage | None:
@@ -63,35 +64,23 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
 def check_records(files: SweepFiles) -> list[TrialRow]:
     """Read the ledger. InputError: what a search, or its final phases, wrote down cannot be read."""
     SweepProgress.read(files.progress)
-    rows = read_rows(files.ledger, TrialRow, growing=True) if files.ledger.exists() else []
-    curves = read_rows(files.curves, CurveRow, growing=True) if files.curves.exists() else []
+    if files.curves.exists():
+        read_rows(files.curves, CurveRow, growing=True)
     if files.manifestations.exists():
         read_rows(files.manifestations, ManifestationRow, growing=True)
-    lost = {curve.number for curve in curves} - {row.number for row in rows}
-    if lost:
-        raise InputError(
-            f"{files.ledger} is damaged: it lacks trial {min(lost)}, of which {files.curves} has epochs. Bring back a "
-            "copy, or give the sweep another name."
-        )
-    return rows
+    return read_rows(files.ledger, TrialRow, growing=True) if files.ledger.exists() else []
 
 
 def _check_study(journal: Path, config: AppConfig, name: str, space: Space, rows: list[TrialRow]) -> None:
-    """Check a copy of the journal: opening cuts off what a killed driver was writing, and no driver may be at work."""
+    """Check a copy of the journal: opening mends what a kill or a loss of power left, and no driver may be at work."""
     with TemporaryDirectory() as place:
         copy = Path(place) / journal.name
         try:
             if journal.exists():
                 shutil.copyfile(journal, copy)
             study = open_study(copy, name, config.search.objectives)
-            asked = {(one.number, one.trial_id) for one in Proposals(space, config.search, study, 0.0).asked}
+            Proposals(space, config.search, reconciled(study, rows, space), 0.0)
         except InputError as error:
             raise InputError(str(error).replace(str(copy), str(journal))) from error
-        except (OSError, KeyError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise damaged(journal, error) from error
-    for row in rows:
-        if (row.number, row.trial_id) not in asked:
-            raise InputError(
-                f"{journal} is damaged: it lacks trial {row.number} ({row.trial_id}) of the ledger. Bring back a copy, "
-                "or give the sweep another name."
-            )

@@ -30,6 +30,7 @@ from sweep.records.stage_record import BegunStage, record_stage
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from sweep.tuning.problem import Problem, build_problem, check_objectives, enqueued
+from sweep.tuning.reconcile import reconciled
 from sweep.tuning.schedulers import build_scheduler
 
 FEWEST_CANDIDATES = 10  # written for `sweep final`, whose final.top may be more than was thought of when searching
@@ -78,12 +79,15 @@ class Search(Work):
         write_text(files.config, save(config))
         self._run.searches(self._problem.space)
         data = {config.data.portion: splits}
-        self.batch = Batch(session, self._source(session, prepared), TrialLog(session, files, data), data)
+        log = TrialLog(session, files, data)
+        self.batch = Batch(session, self._source(prepared, log), log, data)
 
-    def _source(self, session: Session, prepared: PreparedSearch) -> TrialSource:
-        config, files, problem = session.config, session.files, prepared.problem
-        study = open_study(files.journal, session.name, config.search.objectives)
-        chance = 1 / prepared.splits.classes
+    def _source(self, prepared: PreparedSearch, log: TrialLog) -> TrialSource:
+        session, files, problem, chance = log.session, log.files, prepared.problem, 1 / prepared.splits.classes
+        config = session.config
+        opened = open_study(files.journal, session.name, config.search.objectives)
+        study = reconciled(opened, log.in_order(), problem.space)
+        log.notices += study.notices
         proposals = Proposals(problem.space, config.search, study, chance, prepared.enqueued)
         trials = Trials(proposals, problem.experiment, config.search, files.checkpoints)
         if config.search.scheduler is SchedulerKind.pbt:

@@ -92,11 +92,11 @@ class Proposals:
         """
         number = len(self)
         chosen, proposed_by = self._choice(number)
-        trial = self._sample(number, chosen) if chosen is None or self._learns else _written_out(self._space, chosen)
+        trial = self._sample(number, chosen) if chosen is None or self._learns else written_out(self._space, chosen)
         parameters = self._space.complete(trial.params)
         proposal = Proposal(number, uuid4().hex[:8], parameters, proposed_by)
         memory, self._memory = self._memory, None  # forgotten where the line cannot be written
-        self._journal.add(_recorded(proposal, trial))
+        self._journal.add(recorded(proposal, trial))
         self._memory = memory
         self._asked.append(proposal)
         return proposal
@@ -204,7 +204,7 @@ def _proposals(study: OptunaStudy) -> list[Proposal]:
         raise damaged(study.path or Path(), error) from error
 
 
-def _recorded(proposal: Proposal, trial: FrozenTrial) -> FrozenTrial:
+def recorded(proposal: Proposal, trial: FrozenTrial) -> FrozenTrial:
     """Build the journal's record of a proposal, `trial` being how Optuna sees it."""
     own = {"trial_id": proposal.trial_id, "proposed_by": proposal.proposed_by, "parameters": proposal.parameters}
     return create_trial(
@@ -216,7 +216,7 @@ def _recorded(proposal: Proposal, trial: FrozenTrial) -> FrozenTrial:
     )
 
 
-def _written_out(space: Space, parameters: Mapping[str, Any]) -> FrozenTrial:
+def written_out(space: Space, parameters: Mapping[str, Any]) -> FrozenTrial:
     """Build the trial in which these parameters were sampled from the space."""
     trial = FixedTrial(dict(parameters))
     space.suggest(trial)
@@ -229,7 +229,7 @@ def _learnable(trial: FrozenTrial, proposal: Proposal, space: Space, config: Sea
     if not space.contains(proposal.parameters):
         return create_trial(state=TrialState.FAIL)
     lesson = _lesson(Standing(Outcome.running, trial.state, trial.values, trial.constraints), config)
-    written = _written_out(space, proposal.parameters)
+    written = written_out(space, proposal.parameters)
     return create_trial(
         state=lesson.state,
         values=lesson.values,

@@ -1,7 +1,7 @@
-"""Keep an Optuna study by trial numbers, in memory or in a file that a kill or a full disk leaves readable."""
+"""Keep an Optuna study by trial numbers, in memory or in a file that a kill, a full disk or a loss of power leaves
+readable."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweep.config.search_config import Objective
 from sweep.errors import InputError
-from sweep.records.files import append_line, cut_half_line, storing, whole_lines
+from sweep.records.files import append_line, copy_file, cut_half_line, cut_sentence, storing, sync, whole_lines
 from sweep.records.outcome import Outcome
 
 
@@ -48,10 +48,17 @@ class OptunaStudy:
             directions = [_direction(objective) for objective in objectives]
             self.optuna = optuna.create_study(storage=storage, study_name=name, directions=directions)
         self._storage, self._id, self.path = storage, storage.get_study_id_from_name(name), path
+        self.objectives = objectives
+        self.notices: list[str] = []  # what was cut off or written again, to be said
 
     @classmethod
     def in_memory(cls, objectives: Sequence[Objective]) -> "OptunaStudy":
         return cls(InMemoryStorage(), "memory", objectives)
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return "" if self.path is None else self.path.name
 
     def trial(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._key(number))
@@ -67,8 +74,7 @@ class OptunaStudy:
         """
         self.optuna.add_trial(trial)
         if self.path is not None:
-            with storing(self.path, 0), self.path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(self.path)
 
     def report(self, number: int, step: int, value: float) -> None:
         self._storage.set_trial_intermediate_value(self._key(number), step, value)
@@ -89,14 +95,15 @@ class OptunaStudy:
 
 
 def open_study(path: Path, name: str, objectives: Sequence[Objective]) -> OptunaStudy:
-    """Open the study of this name in its file, and cut off what a killed driver was writing.
+    """Open the study of this name in its file, and cut off what a kill or a loss of power left unfinished.
 
     Raises:
         InputError: the file is damaged, or holds another study.
         StorageError: it cannot be written.
     """
     with storing(path, 0):
-        cut_half_line(path, whole_lines)
+        _check_end(path)
+        removed = cut_half_line(path, whole_lines)
         backend = _Backend(path)
     try:
         _check_last_line(path)
@@ -105,7 +112,7 @@ def open_study(path: Path, name: str, objectives: Sequence[Objective]) -> Optuna
         if names not in ([], [name]):
             raise InputError(f"{path} holds the study of {', '.join(names)}, not of {name}: choose another directory.")
         study = OptunaStudy(storage, name, objectives, path)
-    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise damaged(path, error) from error
     directions = study.optuna.directions
     if directions != [_direction(objective) for objective in objectives]:
@@ -113,12 +120,53 @@ def open_study(path: Path, name: str, objectives: Sequence[Objective]) -> Optuna
             f"{path} holds a study to {', '.join(direction.name.lower() for direction in directions)}, which is not "
             f"search.objectives={[objective.value for objective in objectives]}: give the sweep another name."
         )
+    if removed:
+        study.notices.append(cut_sentence(path, removed))
     return study
+
+
+def rewritten(study: OptunaStudy, trials: Sequence[FrozenTrial]) -> OptunaStudy:
+    """Write the file of a study anew with these trials, keep a copy of what it was, and open it. StorageError: it
+    cannot be written."""
+    assert study.path is not None
+    path, name = study.path, study.optuna.study_name
+    fresh = path.with_name(f".{path.name}.anew")
+    fresh.unlink(missing_ok=True)
+    begun = OptunaStudy(JournalStorage(_Backend(fresh)), name, study.objectives, fresh)
+    for trial in trials:
+        begun.optuna.add_trial(trial)
+    copy_file(path, path.with_name(f"{path.name}.older"))
+    copy_file(fresh, path)
+    fresh.unlink()
+    opened = open_study(path, name, study.objectives)
+    opened.notices = study.notices
+    return opened
+
+
+# What Optuna raises, and what `OptunaStudy` does, where a journal says what no sweep wrote.
+UNREADABLE = (
+    *(AssertionError, AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError),
+    optuna.exceptions.OptunaError,
+)
 
 
 def damaged(path: Path, error: Exception) -> InputError:
     """Build the error for a journal that says what no sweep wrote."""
-    return InputError(f"{path} is damaged ({error!r}): bring back a copy, or give the sweep another name.")
+    return InputError(
+        f"{path} is damaged ({error!r}){_first_damage(path)}: bring back a copy; or move it away, and `sweep resume` "
+        "writes the study anew from the ledger."
+    )
+
+
+def _first_damage(path: Path) -> str:
+    """Name the first line that holds no JSON, where there is one."""
+    content = path.read_bytes() if path.is_file() else b""
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            json.loads(line)
+        except (ValueError, RecursionError):
+            return f" in line {number}"
+    return ""
 
 
 def _names(storage: BaseStorage) -> list[str]:
@@ -139,6 +187,14 @@ class _Backend(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         append_line(self.path, "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs))
+
+
+def _check_end(path: Path) -> None:
+    """Raise InputError where what would be cut off is no beginning of a line: the file is not ours."""
+    content = path.read_bytes() if path.is_file() else b""
+    rest = content[whole_lines(content) :].strip(b"\0")
+    if rest[:1] not in (b"", b"{"):
+        raise damaged(path, ValueError(f"{rest[:20]!r} begins no line"))
 
 
 def _check_last_line(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Sweeps without Ray and without training: a pretended worker runs the legs that a controller hands out, one by one."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,13 +24,14 @@ from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import FINISHED, SearchSource, Trials, TrialSource
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
-from sweep.records.rows import METRICS, CurveRow
+from sweep.records.rows import METRICS, CurveRow, TrialRow
 from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import read_rows
 from sweep.tracking.lines import OUTBOX
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from sweep.tuning.problem import build_problem
+from sweep.tuning.reconcile import reconciled
 from sweep.tuning.schedulers import build_scheduler
 from tests.sweep.sweep_files import TINY, session_on, trial
 
@@ -77,23 +78,22 @@ def rising(segment: Segment, epoch: int) -> float:
 
 @dataclass
 class Worker:
-    """Begins where the trial's newest checkpoint was written, and repeats the report of that epoch. A checkpoint holds
-    the numbers of the trials that trained its epochs."""
+    """Begins where the trial's newest checkpoint was written, and repeats the reports that are not on record, at least
+    that of this epoch. A checkpoint holds the numbers of the trials that trained its epochs."""
 
     rule: Callable[[Segment, int], float] = rising
 
     def results(self, segment: Segment) -> Iterator[WorkerResult]:
-        history = self._begun(segment)
-        for epoch in range(max(1, len(history)), segment.until + 1):
-            history = [*history, segment.number][:epoch]
-            self._save(segment, epoch, history)
-            report = ended if epoch == segment.epochs else reported
-            yield replace(report(epoch, self.rule(segment, epoch)), done=epoch == segment.until)
-
-    def _begun(self, segment: Segment) -> list[int]:
         start = history_in(Path(segment.start)) if segment.start else []
         own = [history_in(file) for file in checkpoint_files(Path(segment.folder))]
-        return next((one for one in own if len(one) > len(start)), start)
+        history = next((one for one in own if len(one) > len(start)), start)
+        unheard = max(len(start), segment.heard) + 1
+        for epoch in range(max(1, min(len(history), unheard)), segment.until + 1):
+            if epoch >= len(history):
+                history = [*history, segment.number][:epoch]
+                self._save(segment, epoch, history)
+            report = ended if epoch == segment.epochs else reported
+            yield replace(report(epoch, self.rule(segment, epoch)), done=epoch == segment.until)
 
     def _save(self, segment: Segment, epoch: int, history: list[int]) -> None:
         folder = Path(segment.folder)
@@ -128,11 +128,12 @@ def configured(*words: str, runs: Path = Path("runs")) -> AppConfig:
     return replace(config, runtime=replace(config.runtime, runs_dir=str(runs)))
 
 
-def searching(session: Session) -> TrialSource:
+def searching(session: Session, rows: Sequence[TrialRow] = ()) -> TrialSource:
     """As `sweep.stages.search.Search` puts it together."""
     config, files = session.config, session.files
     problem = build_problem(config)
     study = open_study(session.directory / JOURNAL, session.name, config.search.objectives)
+    study = reconciled(study, rows, problem.space)
     proposals = Proposals(problem.space, config.search, study, 0.1)
     trials = Trials(proposals, problem.experiment, config.search, files.checkpoints)
     if config.search.scheduler is SchedulerKind.pbt:
@@ -176,10 +177,11 @@ class Sweep:
 
 def opened(session: Session, source: TrialSource | None = None, splits: dict[Portion, Splits] | None = None) -> Sweep:
     """A sweep begun in the session's directory, or taken up there; a search where no other source is given."""
-    source = source or searching(session)
-    files = session.files if isinstance(source, SearchSource | PopulationSource) else session.files.final
+    searches = source is None or isinstance(source, SearchSource | PopulationSource)
+    files = session.files if searches else session.files.final
     files.directory.mkdir(parents=True, exist_ok=True)
     log = TrialLog(session, files, splits or data())
+    source = source or searching(session, log.in_order())
     display = ProgressDisplay(session.console, "sweep", source.total)
     interrupt = Interrupt(session.directory / "stop", display.say)
     controller = Controller(source, log, interrupt, display.say)

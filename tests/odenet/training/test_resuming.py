@@ -82,9 +82,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def timeless(checkpoint: Checkpoint) -> dict[str, Any]:
     """All of its content but the wall clock."""
     content: dict[str, Any] = {name: getattr(checkpoint, name) for name in Checkpoint.__slots__}
-    last = content["progress"]["last"]
-    metrics = {key: value for key, value in last["metrics"].items() if key != "cost/seconds"}
-    return {**content, "progress": {**content["progress"], "seconds": 0.0, "last": {**last, "metrics": metrics}}}
+    progress = content["progress"]
+    last, *earlier = (_timeless_report(report) for report in (progress["last"], *progress["earlier"]))
+    return {**content, "progress": {**progress, "seconds": 0.0, "last": last, "earlier": earlier}}
+
+
+def _timeless_report(report: dict[str, Any]) -> dict[str, Any]:
+    metrics = {key: value for key, value in report["metrics"].items() if key != "cost/seconds"}
+    return {**report, "metrics": metrics}
 
 
 @pytest.mark.slow

@@ -129,6 +129,16 @@ def test_the_last_report_is_kept_and_comes_back_from_a_checkpoint_as_it_was(tmp_
     assert [comparable(one) for one in resumed] == [comparable(one) for one in training]
 
 
+def test_a_checkpoint_carries_the_reports_of_all_epochs_so_that_a_lost_curve_can_be_written_again(
+    uninterrupted: Uninterrupted,
+) -> None:
+    for epoch, file in enumerate(uninterrupted.checkpoints):
+        resumed = Training(uninterrupted.config, CPU, checkpoint=load_checkpoint(file))
+        assert [comparable(report) for report in resumed.reports] == uninterrupted.reports[:epoch]
+        assert len(list(resumed)) == len(uninterrupted.reports) - epoch
+        assert [comparable(report) for report in resumed.reports] == uninterrupted.reports
+
+
 def test_the_reports_say_what_was_done(uninterrupted: Uninterrupted) -> None:
     reports = uninterrupted.reports
     expected = {"train/loss", "val/loss", "val/accuracy", "objective", "cost/train_gflops", "cost/rate_evaluations"}

@@ -22,8 +22,8 @@ from sweep.records.tables import write_rows
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from sweep.tuning.problem import build_problem
-from tests.sweep.cli.bad_input import CURVES, EXTEND, FINAL, LEDGER, PICKLE, RESUME, WRONG
-from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory
+from tests.sweep.cli.bad_input import EXTEND, FINAL, MENDED, PICKLE, RESUME, WRONG
+from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory, tree
 from tests.sweep.sweep_files import trial, write_sweep
 
 
@@ -105,12 +105,18 @@ def test_the_run_directory_that_the_cases_change_is_taken_as_it_is(left, sweep, 
     assert "Ray was started" in sweep(*line.split(" ")).err
 
 
-def test_a_last_row_that_a_kill_left_unfinished_is_no_damage(left, sweep):
+@pytest.mark.parametrize("change", MENDED.values(), ids=MENDED)
+def test_what_a_kill_or_a_loss_of_power_leaves_is_no_damage_and_is_not_touched_before_the_sweep_goes_on(
+    left, sweep, change
+):
     shutil.copytree(left[False] / "runs", "runs")
-    for file in (LEDGER, CURVES):
-        with Path("runs/x", file).open("a") as table:
-            table.write("2,1")
-    assert "Ray was started" in sweep(*RESUME.split(" ")).err
+    change(Path("runs/x"))
+    before = tree(Path("runs/x"))
+    answer = sweep(*RESUME.split(" "))
+    assert "Ray was started" in answer.err, answer.err
+    assert {
+        name: content for name, content in tree(Path("runs/x")).items() if Path(name).name != "driver.lock"
+    } == before
 
 
 def test_an_unpickled_hack_would_be_seen(sweep):

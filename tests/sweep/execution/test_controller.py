@@ -122,6 +122,8 @@ def test_a_finished_sweep_says_so_on_disk_and_has_nothing_left(tmp_path):
     sweep.drive()
     assert sweep.controller.next_segment() is FINISHED
     assert sweep.controller.finish("") == 0
+    assert not begun(tmp_path, TRIALS).log.progress.finished, "it is concluded first"
+    sweep.log.mark_finished()
     again = begun(tmp_path, TRIALS)
     assert again.log.progress.finished
     assert again.controller.next_segment() is FINISHED
@@ -142,7 +144,7 @@ def test_when_the_budget_is_spent_no_further_trial_begins_and_it_says_why(tmp_pa
     assert len(sweep.drive()) == begins
     assert sweep.controller.spent.startswith(reason)
     assert sweep.controller.finish("") == 0
-    assert sweep.log.progress.finished
+    assert sweep.controller.next_segment() is FINISHED
 
 
 def test_what_was_spent_in_an_earlier_session_counts(tmp_path):

@@ -98,13 +98,13 @@ def test_a_leg_that_ends_before_the_trial_says_nothing_of_an_outcome(tmp_path):
 
 
 def test_the_next_leg_repeats_the_last_report_and_goes_on_as_if_undisturbed(tmp_path, undisturbed):
-    first, second = run(segment(tmp_path / "0", until=2)), run(segment(tmp_path / "0"))
+    first, second = run(segment(tmp_path / "0", until=2)), run(segment(tmp_path / "0", heard=2))
     assert learned(second)[0] == learned(first)[-1]
     assert learned(first) + learned(second)[1:] == undisturbed
 
 
 def test_a_trial_that_is_complete_says_so_at_once(tmp_path):
-    last, (again,) = run(segment(tmp_path / "0"))[-1], run(segment(tmp_path / "0"))
+    last, (again,) = run(segment(tmp_path / "0"))[-1], run(segment(tmp_path / "0", heard=4))
     assert again["outcome"] == "done"
     assert learned([again]) == learned([last])
     assert again["footprint/parameters"] == last["footprint/parameters"]
@@ -147,6 +147,46 @@ def test_where_every_checkpoint_is_damaged_it_begins_again_and_says_so(tmp_path,
     assert results[0]["notice"].endswith("Going on from the beginning.")
 
 
+@pytest.mark.parametrize("heard", [0, 1, 2, 3])
+def test_epochs_that_a_loss_of_power_took_from_the_record_are_reported_again_and_not_trained(
+    tmp_path, monkeypatch, heard
+):
+    whole = learned(run(segment(tmp_path / "0", until=3)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "__next__", lambda _: pytest.fail("an epoch was trained"))
+        again = run(segment(tmp_path / "0", until=3, heard=heard))
+    assert learned(again) == whole[min(heard, 2) :]
+
+
+def test_a_rung_among_the_epochs_that_are_reported_again_ends_the_leg(tmp_path):
+    whole = learned(run(segment(tmp_path / "0", until=3)))
+    again = run(segment(tmp_path / "0", until=2))
+    assert (learned(again), again[-1]["done"]) == (whole[:2], True)
+
+
+def without_history(file: Path) -> None:
+    """As version 0.1.0 wrote it."""
+    checkpoint = load_checkpoint(file)
+    del checkpoint.progress["earlier"]
+    save_checkpoint(file, checkpoint)
+
+
+def test_from_an_old_checkpoint_that_is_ahead_of_the_record_it_goes_back_to_one_that_is_not(tmp_path, undisturbed):
+    run(segment(tmp_path / "0", until=3))
+    for file in checkpoint_files(tmp_path / "0"):
+        without_history(file)
+    results = run(segment(tmp_path / "0", heard=1))
+    assert learned(results) == undisturbed[1:]
+    assert "epoch-000003.ckpt is ahead of the record, which ends at epoch 1" in results[0]["notice"]
+    assert results[0]["notice"].endswith("Going on from epoch 2.")
+    run(segment(tmp_path / "1", until=3))
+    for file in checkpoint_files(tmp_path / "1"):
+        without_history(file)
+    results = run(segment(tmp_path / "1"))
+    assert learned(results) == undisturbed
+    assert results[0]["notice"].endswith("Going on from the beginning.")
+
+
 # --- weights of another trial -----------------------------------------------------------------------------------------
 
 
@@ -177,7 +217,7 @@ def test_a_member_that_was_cut_short_after_it_inherited_goes_on_where_it_was(tmp
     for file in checkpoint_files(tmp_path / "0"):
         file.unlink()
     cut = run(segment(tmp_path / "0", until=3, experiment=experiment, start=start))
-    rest = run(segment(tmp_path / "0", experiment=experiment, start=start))
+    rest = run(segment(tmp_path / "0", experiment=experiment, start=start, heard=3))
     assert learned(cut) + learned(rest)[1:] == learned(whole)
     assert rest[0]["epoch"] == 3
 
@@ -185,7 +225,7 @@ def test_a_member_that_was_cut_short_after_it_inherited_goes_on_where_it_was(tmp
 def test_a_schedule_changes_the_experiment_between_two_legs(tmp_path):
     run(segment(tmp_path / "0", until=2))
     later = override(EXPERIMENT, {"optim.lr": 0.2, "model.scheme": "midpoint"})
-    results = run(segment(tmp_path / "0", experiment=later))
+    results = run(segment(tmp_path / "0", experiment=later, heard=2))
     assert [result["epoch"] for result in results] == [2, 3, 4]
     assert load_checkpoint(checkpoint_file(tmp_path / "0", 4)).experiment == later
 
@@ -202,7 +242,7 @@ def test_when_the_sweep_is_stopped_the_present_epoch_is_kept_and_the_trial_inter
         2, "interrupted", "the sweep was stopped", True,
     )  # fmt: skip
     (tmp_path / "stop").unlink()
-    assert learned(run(segment(tmp_path / "0"), orders)) == undisturbed[1:]
+    assert learned(run(segment(tmp_path / "0", heard=2), orders)) == undisturbed[1:]
 
 
 def test_a_trial_that_is_at_its_end_when_the_sweep_is_stopped_is_done(tmp_path):

@@ -10,7 +10,7 @@ from odenet.data.config import Portion
 from search_spaces import SPACES, Choice
 from sweep.errors import InputError
 from sweep.records import provenance as module
-from sweep.records.provenance import check_origin, origin
+from sweep.records.provenance import check_origin, origin, sweep_id
 from tests.sweep.pretended import data
 
 NOW = origin(SPACES["smoke"], data()[Portion.train])
@@ -53,8 +53,22 @@ def test_the_first_session_writes_it_and_the_next_agrees(tmp_path):
     check_origin(file, NOW, accept=False)
     before = file.read_text()
     check_origin(file, NOW, accept=False)
-    assert json.loads(before) == NOW
+    assert json.loads(before) == {"id": sweep_id(file), **NOW}
     assert file.read_text() == before
+
+
+def test_a_sweep_keeps_its_id_whatever_its_directory_is_called_and_an_older_one_is_given_one(tmp_path):
+    file = changed(tmp_path)  # as version 0.1.0 wrote it
+    assert sweep_id(file) == ""
+    check_origin(file, NOW, accept=False)
+    known = sweep_id(file)
+    assert len(known) == 32
+    file.parent.rename(tmp_path / "y")
+    check_origin(tmp_path / "y" / "origin.json", NOW, accept=True)
+    assert sweep_id(tmp_path / "y" / "origin.json") == known
+    other = tmp_path / "z" / "origin.json"
+    check_origin(other, NOW, accept=False)
+    assert sweep_id(other) != known
 
 
 OTHER = SPACES["smoke"].fix({"optim.lr": 0.1}).to_dict()
@@ -95,4 +109,4 @@ def test_a_damaged_origin_is_refused_and_written_anew_when_asked_for(tmp_path, t
     with pytest.raises(InputError, match=r"origin\.json is damaged: .*search\.accept_changes=true writes it anew"):
         check_origin(file, NOW, accept=False)
     check_origin(file, NOW, accept=True)
-    assert json.loads(file.read_text()) == NOW
+    assert json.loads(file.read_text()) == {"id": sweep_id(file), **NOW}

@@ -424,7 +424,7 @@ def headless(root):
             twice,
             "both hold family resnet on digits, 20 images per class, draw 0.*counted twice. Write a report of each",
         ),
-        (mixed, "mixes what a sweep keeps apart: .*draw 0; .*draw 1. One directory holds one"),
+        (mixed, "mixes what a sweep keeps apart: .*draw 0 .*draw 1 .*One directory holds one"),
         (unknown_data, "dataset 'imagenet' is unknown here; this version knows digits, cifar10"),
         (headless, "provenance.trial='five': must be the number of the trial"),
     ],

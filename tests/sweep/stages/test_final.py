@@ -175,6 +175,18 @@ def test_crowned_yaml_and_one_checkpoint_per_seed_are_kept_and_the_first_seed_is
     assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end" and line["key"] == "x"] == ["FINISHED"]
 
 
+def test_a_command_that_was_killed_before_it_had_kept_its_networks_keeps_them_when_it_is_resumed(tmp_path):
+    work = work_on(tmp_path, confirm_seeds=1, seeds=2)
+    sweep, _ = drive(work, prefer(2))
+    sweep.controller.finish("")  # killed here
+    for _ in range(2):  # and here once more, when all was written but that it is finished
+        work = final_of(work.batch.session)
+        assert drive(work, prefer(2))[1] == []
+        work.conclude()
+        assert [history_in(tmp_path / "x" / "final" / f"model-{n}.ckpt") for n in (3, 4)] == [[3, 3], [4, 4]]
+    assert len([line for line in outbox(tmp_path) if line["op"] == "model"]) == 1
+
+
 def test_a_schedule_is_followed_in_every_seed_and_crowned_with_its_parameters(tmp_path):
     schedule = [{"epoch": epoch, "parameters": with_lr(9 * epoch), "parent": 0} for epoch in (0, 1)]
     config = write_sweep(tmp_path, [trial(0, schedule=schedule)])
@@ -222,6 +234,7 @@ def test_retraining_the_same_sweep_again_is_refused(tmp_path):
     work = work_on(tmp_path, confirm_seeds=1, seeds=1)
     sweep, _ = drive(work, Worker())
     sweep.controller.finish("")
+    sweep.log.mark_finished()
     with pytest.raises(InputError, match=r"x has final trials already; `sweep final x --again` puts .*final away"):
         final_of(work.batch.session)
 
