@@ -115,8 +115,8 @@ def _header(row_type: type) -> list[str]:
 
 def _line(cells: list[str]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)  # a cell that holds either is quoted
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cells(row: AnyRow) -> list[str]:
