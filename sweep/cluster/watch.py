@@ -91,7 +91,8 @@ for pid in sys.argv[1:]:
 def _reaper(agents: list[int]) -> subprocess.Popen[bytes]:
     """Start a process that ends Ray's agents when this one was killed; they would stay for a minute."""
     command = [sys.executable, "-I", "-S", "-c", _REAPER, *map(str, agents)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    loader = {name: value for name, value in os.environ.items() if name.startswith(("LD_", "DYLD_"))}  # and no secret
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=loader, start_new_session=True)
 
 
 class _Watch(threading.Thread):
