@@ -33,6 +33,7 @@ from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import OptunaStudy
 from sweep.tuning.problem import build_problem
 
+STAGES = ["sweep.stages.study", "sweep.stages.resume", "sweep.execution.ray_adapter", "sweep.execution.trainable"]
 PATIENCE = 240.0
 WORKERS = ("ray::ResourceTrainable", "ray::SegmentTrainable")  # within a call, and between two
 # Networks of a few hundred parameters on 50 digits: an epoch takes a hundredth of a second.
@@ -110,7 +111,7 @@ class Place:
         """`before` is called in the command's process, first of all."""
         log = self.path / f"driver{len(self.drivers)}.log"
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["sweep.cli.commands"])
+        context.set_forkserver_preload(["sweep.cli.commands", *STAGES])
         arguments = (list(argv), self.path, self.environment | environment, log, before)
         process = context.Process(target=_drive, args=arguments)
         process.start()

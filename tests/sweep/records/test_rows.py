@@ -33,7 +33,7 @@ REASONS = [
     "",
     " ",
     'quoted "word", comma',
-    'a bar that\rreturns',
+    "a bar that\rreturns",
     "two\nlines",
     "carriage\r\nreturn\r",
     "tab\tπ ∂h/∂t 🦆",
