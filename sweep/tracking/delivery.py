@@ -28,7 +28,7 @@ from sweep.tracking.state import (
     read_state,
     set_aside,
 )
-from sweep.tracking.store import Store, first_line, locked
+from sweep.tracking.store import PatientStore, first_line, locked
 
 POLL_SECONDS = 0.2
 
@@ -41,7 +41,7 @@ def main(directory: Path, uri: str, experiment: str, token: str, driver: int) ->
         InputError: the store is damaged. WorkError: the driver is gone, and the store was away for minutes; or the disk
         is full.
     """
-    store = Store(directory, uri, driver)
+    store = PatientStore(directory, uri, driver)
     outbox = Outbox(directory, store.open(experiment), store)
     while True:
         left = store.left  # before the last look: all that the driver wrote is then there
@@ -56,7 +56,7 @@ class Outbox:
     """The outbox of a directory as its delivery sees it. Several processes may serve it, as when two sweeps of a study
     are evaluated at once: a lock lets one do so at a time, and no line is delivered twice."""
 
-    def __init__(self, directory: Path, deliver: Delivery, store: Store) -> None:
+    def __init__(self, directory: Path, deliver: Delivery, store: PatientStore) -> None:
         self._directory, self._deliver, self._store = directory, deliver, store
         self._recalled = False  # MLflow's runs were looked up by this process
         self._checked = False  # the store is the one that was told what is delivered

@@ -38,7 +38,7 @@ def locked(lock: Path) -> Iterator[None]:
         yield
 
 
-class Store:
+class PatientStore:
     """An MLflow store that is asked until it answers; meanwhile away.json says since when it does not.
 
     `driver`: process id of the driver that started this process; -1 for one that is gone.

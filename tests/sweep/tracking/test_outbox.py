@@ -33,7 +33,7 @@ from sweep.tracking.delivery import Outbox, main
 from sweep.tracking.lines import OUTBOX
 from sweep.tracking.outbox import DELIVERY_LOCK, TrackedRun, Tracker, delivering, store_uri
 from sweep.tracking.state import DELIVERED, Lag, lag
-from sweep.tracking.store import RETRY_SECONDS, Store
+from sweep.tracking.store import RETRY_SECONDS, PatientStore
 from tests.sweep.small_disk import make_read_only, mounted
 
 PATIENCE = 120.0
@@ -197,7 +197,7 @@ def test_while_a_line_is_delivered_no_other_process_can_deliver(tmp_path):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     deliver = Mock(side_effect=deliver_one, stored=Mock(ids=[]), makes=lambda line: False)
-    outbox = Outbox(tmp_path, deliver, Store(tmp_path, "http://nowhere", os.getppid()))
+    outbox = Outbox(tmp_path, deliver, PatientStore(tmp_path, "http://nowhere", os.getppid()))
     assert [outbox.deliver_next() for _ in range(2)] == [True, False]
     deliver.assert_called_once()
 
@@ -270,7 +270,7 @@ def test_a_store_that_is_away_is_asked_again_which_is_said_meanwhile_and_what_it
     waited = []
     monkeypatch.setattr(time, "sleep", lambda seconds: waited.append((seconds, lag(tmp_path))))
     before = time.time()
-    store = Store(tmp_path, "http://nowhere", os.getppid())
+    store = PatientStore(tmp_path, "http://nowhere", os.getppid())
     assert store.ask(ask) == "there"
     assert [told.args for told in ask.call_args_list] == [(False,), (True,), (True,), (True,)]
     assert [seconds for seconds, _ in waited] == [RETRY_SECONDS] * 3

@@ -21,7 +21,7 @@ from sweep.tracking.delivery import Outbox, main
 from sweep.tracking.lines import OUTBOX, lines_from
 from sweep.tracking.outbox import TrackedRun, Tracker, check_store, delivering, store_uri
 from sweep.tracking.state import DELIVERED, SET_ASIDE, Lag, aside_sentence, lag, read_set_aside
-from sweep.tracking.store import Store
+from sweep.tracking.store import PatientStore
 
 GONE = -1  # the process id of a driver that is gone
 EPOCHS = 2
@@ -59,7 +59,7 @@ class Sweep:
 
     def deliver_lines(self, count: int) -> None:
         """So many, after which the process is killed."""
-        store = Store(self.directory, self.uri, GONE)
+        store = PatientStore(self.directory, self.uri, GONE)
         outbox = Outbox(self.directory, store.open(str(self.directory)), store)
         assert [outbox.deliver_next() for _ in range(count)] == count * [True]
 
