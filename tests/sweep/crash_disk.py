@@ -54,6 +54,10 @@ class CrashDisk:
             if subprocess.run(["umount", str(self.place)], capture_output=True, check=False).returncode == 0:
                 break
             time.sleep(0.1)
+        else:
+            raise AssertionError(
+                f"{self.place} cannot be unmounted; in use by this process: {_used(Path('/proc/self'), self.place)}"
+            )
         done = subprocess.run(["e2fsck", "-fy", str(self.image)], capture_output=True, text=True, check=False)
         assert done.returncode in FIXED, done.stdout + done.stderr
         self.mount()
@@ -67,11 +71,15 @@ def _holders(place: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
-            if int(process.name) != os.getpid() and any(
-                _is_below(link, place) for link in (process / "cwd", *(process / "fd").iterdir())
-            ):
+            if int(process.name) != os.getpid() and _used(process, place):
                 found.append(int(process.name))
     return found
+
+
+def _used(process: Path, place: Path) -> list[Path]:
+    """List what a process has open of this disk, and its working directory if it is there."""
+    links = (process / "cwd", *(process / "fd").iterdir(), *(process / "map_files").iterdir())
+    return [link for link in links if _is_below(link, place)]
 
 
 def _is_below(link: Path, place: Path) -> bool:
