@@ -172,7 +172,7 @@ def padded(values: Iterable[float | None]) -> list[float]:
 def log_axis(values: Iterable[float]) -> dict[str, Any]:
     """Describe a logarithmic axis with few, plain ticks: 1, 2 and 5 of a decade, or only every decade where it has
     many."""
-    known = [value for value in values if value > 0]
+    known = [value for value in values if 0 < value < np.inf] or [1.0]
     low, high = np.log10(min(known)), np.log10(max(known))
     mantissas = (1, 2, 5) if high - low < 1.2 else (1,)
     powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)

@@ -82,7 +82,7 @@ def _networks(sweep: Sweep) -> list[dict[Cell, float]]:
     for own in by_seed.values():
         trained = next((row.value for row in own if is_trained(row)), None)
         if trained is not None:
-            found.append({(row.scheme, row.steps / row.trained_steps): row.value - trained for row in own})
+            found.append({(row.scheme, row.steps / max(1, row.trained_steps)): row.value - trained for row in own})
     return found
 
 
@@ -93,7 +93,10 @@ def heat_maps(results: TaskResults, name: str) -> Figure | None:
     if not found:
         return None
     seen = {cell for table in found.values() for cell in table}
-    schemes = [one.value for one in Scheme if one.value in {scheme for scheme, _ in seen}]
+    known = [one.value for one in Scheme]
+    schemes = sorted(
+        {scheme for scheme, _ in seen}, key=lambda one: (known.index(one) if one in known else len(known), one)
+    )
     ratios = sorted({ratio for _, ratio in seen})
     means = {name: {cell: 100 * float(np.mean(c)) for cell, c in table.items()} for name, table in found.items()}
     largest = max((abs(value) for table in means.values() for value in table.values()), default=0.0) or 1.0

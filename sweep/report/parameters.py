@@ -215,7 +215,7 @@ def _symbol(row: TrialRow) -> str:
 
 def is_choice(values: Sequence[Any]) -> bool:
     """Tell whether a parameter's values are names rather than numbers."""
-    return any(isinstance(value, str | bool | list) for value in values)
+    return any(isinstance(value, bool) or not isinstance(value, int | float) for value in values)
 
 
 def is_logarithmic(values: Sequence[float]) -> bool:
