@@ -40,9 +40,10 @@ ONLY_IN = {
     "plotly": {"sweep.report"},
     "ray": {"sweep.cluster", "sweep.worker", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
     "scipy": {"sweep.report.statistics"},
+    "sqlalchemy": {"sweep.tracking.store"},
 }
 ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "grpc"}
-COMES_WITH = {"grpc": ["ray"]}  # Ray's own channel is what is looked into
+COMES_WITH = {"grpc": ["ray"], "sqlalchemy": ["mlflow"]}  # whose own channel and database are looked into
 
 
 @dataclass(frozen=True)
