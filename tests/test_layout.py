@@ -22,7 +22,19 @@ MAY_IMPORT = {
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
-        *("grpc", "hydra", "jinja2", "mlflow", "omegaconf", "optuna", "packaging", "plotly", "ray", "scipy"),
+        *(
+            "grpc",
+            "hydra",
+            "jinja2",
+            "mlflow",
+            "omegaconf",
+            "optuna",
+            "packaging",
+            "plotly",
+            "ray",
+            "scipy",
+            "sqlalchemy",
+        ),
     },
 }
 # Behind which modules a dependency sits. MLflow's server and Optuna's dashboard are started by `ui` as processes.
