@@ -4,18 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle, exceptions
-from ray.tune import Callback
+from ray.air._internal import usage
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweep.execution.controller import Controller
 from sweep.execution.interrupt import Interrupt
-from sweep.execution.segment import Segment, WorkerResult
 from sweep.execution.trial_source import FINISHED
 from sweep.records.outcome import Outcome
+from sweep.worker.segment import Segment, WorkerResult
 
 
 class SegmentSearcher(Searcher):
@@ -109,11 +110,20 @@ class SegmentScheduler(FIFOScheduler):
         self._ended.append(trial)
 
 
-class Watch(Callback):
-    """A callback that raises, between two of Ray's steps, what went wrong inside one."""
+class Watch(TrialProgressCallback):
+    """A callback that raises, between two of Ray's steps, what went wrong inside one.
+
+    It stands in the place of the one that Ray Tune would add, which keeps every trial to print its progress.
+    """
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
+
+    def on_trial_result(self, *_: Any, **__: Any) -> None: ...
+
+    def on_trial_error(self, *_: Any, **__: Any) -> None: ...
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None: ...
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
         if self._interrupt.failure is not None:
@@ -134,13 +144,19 @@ def _forget(tune_controller: TuneController, trial: Trial) -> None:
         tune_controller._trials_to_cache,
     ):
         trials.discard(trial)
+    manager = tune_controller._actor_manager  # keeps the tasks of workers that were asked for, and then not needed
+    waiting = manager._pending_actors_to_enqueued_actor_tasks
+    for actor in waiting.keys() - manager._pending_actors_to_attrs.keys():
+        del waiting[actor]
 
 
-def forward_nothing() -> None:
+def unburden() -> None:
     """Keep Ray Tune from sending variables of this process along with every trial: AWS keys would stand in Ray's logs,
-    and a trial with variables of its own could not run in a worker that was started beforehand."""
+    and a trial with variables of its own could not run in a worker that was started beforehand. And from counting
+    callbacks for its makers, for which it would load MLflow, which takes this process 2 s."""
     class_cache.ENV_VARS_TO_PROPAGATE.clear()
     class_cache.DEFAULT_ENV_VARS.clear()
+    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - the name is Ray's
 
 
 def cause(trial: Trial) -> tuple[Outcome, str]:
