@@ -18,7 +18,7 @@ from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_check
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import manifestations
 from odenet.training.footprint import footprint
-from odenet.training.loop import Diverged, Progress, Report, Training
+from odenet.training.loop import Progress, Report, Training
 from odenet.training.optim_config import OptimizerKind
 from odenet.training.transfer import transfer
 from sweep.config.schema import EvaluateConfig
@@ -84,7 +84,7 @@ class SegmentTrainable(tune.Trainable):
 
     def _ended(self, error: Exception) -> TrialEnded:
         """Classify the exception that ended training."""
-        if isinstance(error, Diverged):
+        if isinstance(error, FloatingPointError):
             return TrialEnded(outcome=Outcome.diverged, reason=str(error))
         if isinstance(error, torch.OutOfMemoryError):
             return TrialEnded(outcome=Outcome.cuda_oom, reason=str(error).splitlines()[0])
