@@ -43,10 +43,10 @@ class Records:
             return [RecordedRun(run.info.run_id, run.info.status, run.data.tags) for run in runs]
 
     def history(self, run: RecordedRun, metric: str) -> list[tuple[int, float]]:
-        """Read a metric of a run as pairs of step and value, in order of time."""
+        """Read a metric of a run as pairs of step and value, in order of steps: clocks may be set back."""
         with self._answering():
             found = self._client.get_metric_history(run.run_id, metric)
-        return [(one.step, one.value) for one in sorted(found, key=lambda one: (one.timestamp, one.step))]
+        return [(one.step, one.value) for one in sorted(found, key=lambda one: (one.step, one.timestamp))]
 
     def _pages(self, experiment_id: str) -> Iterator[Run]:
         page = self._client.search_runs([experiment_id])

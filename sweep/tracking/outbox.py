@@ -57,6 +57,7 @@ class Tracker:
 
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox
+        self._epoch = time.time_ns() - time.monotonic_ns()  # a clock that is set back would end runs before they began
         self.token = _new_id()  # by which its delivery knows its `close` from other trackers'
         append_line(outbox, "")  # it is there, and can be written
 
@@ -98,7 +99,7 @@ class Tracker:
         self._write("close", "", token=self.token)
 
     def _write(self, op: str, key: str, **fields: Any) -> None:
-        line = json.dumps({"op": op, "key": key, "time": time.time_ns() // 1_000_000, **fields})
+        line = json.dumps({"op": op, "key": key, "time": (self._epoch + time.monotonic_ns()) // 1_000_000, **fields})
         append_line(self._outbox, line + "\n")
 
 
