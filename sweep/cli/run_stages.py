@@ -61,10 +61,9 @@ def _announce(stage: str, name: str, config: "AppConfig", console: Console) -> N
         InputError: the name is not possible, or taken.
     """
     from sweep.cli.existing import shown
-    from sweep.records.run_directory import check_free, run_directory
+    from sweep.records.run_directory import free_directory
 
-    directory = run_directory(config, name)
-    check_free(directory)
+    directory = free_directory(config, name)
     search, draws = config.search, ", ".join(map(str, config.study.draws))
     spaces = f"space {config.space.name}"
     if stage == "study":

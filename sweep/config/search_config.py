@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import PurePath
 
-
 LONGEST_MINUTES = 366 * 24 * 60  # of a trial: a year; the system's timers end at 292
 
 
@@ -198,9 +197,7 @@ class SearchConfig:
     def is_unstopped(self, number: int, proposed_by: str) -> bool:
         """Tell whether a trial is never stopped early: that share, which a grid that is used up lets go on at other
         numbers."""
-        return self.is_random(number) or (
-            self.sampler is SamplerKind.grid and proposed_by == SamplerKind.random.value
-        )
+        return self.is_random(number) or (self.sampler is SamplerKind.grid and proposed_by == SamplerKind.random.value)
 
 
 ENQUEUED_FROM = (".yaml", ".yml", ".csv")

@@ -14,7 +14,7 @@ from sweep.config.schema import AppConfig
 from sweep.errors import InputError
 from sweep.records.files import write_text
 from sweep.records.locks import LOCK, alone
-from sweep.records.run_directory import SweepFiles, claim_directory, run_directory, store_directory
+from sweep.records.run_directory import SweepFiles, claim_directory, free_directory, run_directory, store_directory
 from sweep.tracking.outbox import Tracker, delivering
 from sweep.tracking.state import aside_sentence
 
@@ -57,7 +57,7 @@ def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[s
 
     `begun`: texts of files by which `sweep resume` knows from the first moment what it is.
     """
-    directory = run_directory(config, name)
+    directory = free_directory(config, name)
     claim_directory(directory)
     for file, text in begun.items():
         write_text(directory / file, text)

@@ -12,6 +12,11 @@ from sweep.records.files import sync_entry
 CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
 STAGE, JOURNAL = "stage.json", "study.journal"
 FORMER = "final~"  # and a number; no sweep can be called so
+# What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
+TAKEN = {"final", "checkpoints", "enqueued", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
+TAKEN_ENDS = (
+    ".yaml", ".yml", ".csv", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
+)  # fmt: skip
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -152,6 +157,23 @@ def store_directory(config: AppConfig, name: str) -> Path:
 def is_former(directory: Path) -> bool:
     """Tell whether this is final training that was put away."""
     return directory.name.startswith(FORMER)
+
+
+def free_directory(config: AppConfig, name: str) -> Path:
+    """Return the run directory of a new sweep.
+
+    Raises:
+        InputError: as `run_directory`; the name has another meaning; or it exists already.
+    """
+    for part in map(str.lower, name.split("/")):
+        if part in TAKEN or part.endswith(TAKEN_ENDS):
+            raise InputError(
+                f"The name {name!r} is not possible: {part} means a file or directory that sweeps have of their own, "
+                f"as {', '.join(sorted(TAKEN))} and all names that end in {', '.join(TAKEN_ENDS)} do."
+            )
+    directory = run_directory(config, name)
+    check_free(directory)
+    return directory
 
 
 def check_free(directory: Path) -> None:

@@ -29,7 +29,7 @@ from sweep.records.run_directory import CONFIG, STAGE, SweepFiles
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
-from sweep.tuning.problem import Problem, build_problem, check_objectives, enqueued
+from sweep.tuning.problem import DECIDED, Problem, build_problem, check_decided, check_objectives, enqueued
 from sweep.tuning.reconcile import reconciled
 from sweep.tuning.schedulers import build_scheduler
 
@@ -44,6 +44,12 @@ class PreparedSearch:
     corners: list[ExperimentConfig]
     enqueued: list[dict[str, Any]]
     splits: Splits
+
+
+def prepare_new_search(config: AppConfig) -> PreparedSearch:
+    """Prepare a search that is begun. InputError: as `prepare_search`, or a key is set that a search decides itself."""
+    check_decided(config, DECIDED)
+    return prepare_search(config)
 
 
 def prepare_search(config: AppConfig) -> PreparedSearch:
@@ -133,9 +139,9 @@ def search_anew(config: AppConfig, name: str, console: Console | None = None) ->
     """Run a new sweep and return its run directory.
 
     Raises:
-        InputError: as `prepare_search`, or the name is taken. WorkError, Interrupted: as `search`.
+        InputError: as `prepare_new_search`, or the name is taken. WorkError, Interrupted: as `search`.
     """
-    prepared = prepare_search(config)
+    prepared = prepare_new_search(config)
     begun = {CONFIG: save(config), STAGE: BegunStage.search.text}
     with new_session(config, name, console or PlainConsole(), begun) as session:
         search(session, prepared)

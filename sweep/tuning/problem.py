@@ -6,7 +6,7 @@ from typing import Any
 
 from odenet.enums import Scheme
 from odenet.networks.table import NETWORKS
-from odenet.training.config import ExperimentConfig, depths_after
+from odenet.training.config import ExperimentConfig, depths_after, to_plain
 from search_spaces import Space
 from sweep.config.overrides import flat, override
 from sweep.config.schema import AppConfig
@@ -20,6 +20,18 @@ from sweep.tuning.samplers import check_sampler
 from sweep.tuning.schedulers import build_scheduler, refinement_epochs
 
 TIMING = ("refinement.count", "refinement.first", "refinement.interval")
+
+
+# Keys of an experiment that a search sets itself, for each trial or all of them.
+DECIDED = {
+    "data.portion": "a search trains on train and is judged on val; `sweep final` retrains on train and val together",
+    "training.seed": "each trial has a seed of its own, derived from search.seed",
+}
+# And those that a study does.
+OF_A_STUDY = {
+    "data.draw": "a study has the draws study.draws=[0,1,2]",
+    "space.name": "a study has the spaces study.families=[resnet,continuous]",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,14 @@ def build_problem(config: AppConfig) -> Problem:
         build_scheduler(search, config.training.epochs)
     check_sampler(search, space)
     return Problem(space, experiment)
+
+
+def check_decided(config: AppConfig, decided: dict[str, str]) -> None:
+    """Raise InputError where a key is set that would have no effect, because what runs decides it."""
+    given, default = (flat(to_plain(one)) for one in (config, AppConfig()))
+    for key, why in decided.items():
+        if given[key] != default[key]:
+            raise InputError(f"{key}={given[key]} would have no effect: {why}. Leave it out.")
 
 
 def check_objectives(config: AppConfig, experiment: ExperimentConfig) -> None:

@@ -104,7 +104,7 @@ def test_a_network_that_the_adaptive_scheme_cannot_follow_has_diverged(gradient:
 
 def test_a_rate_that_blows_up_is_a_floating_point_error_forwards_and_backwards_and_its_own_assertions_stay() -> None:
     h0 = torch.ones(1, requires_grad=True)
-    with pytest.raises(FloatingPointError, match="no further step .*underflow in dt"):
+    with pytest.raises(FloatingPointError, match=r"no further step .*underflow in dt"):
         integrate(lambda t, h: 10 * h * h, h0, scheme=Scheme.dopri5, steps=1)
     state = integrate(_Exploding.apply, h0, scheme=Scheme.dopri5, steps=1, gradient="reconstructed")
     with pytest.raises(FloatingPointError, match="no further step"):
@@ -122,11 +122,11 @@ class _Exploding(torch.autograd.Function):
     """A rate whose derivative is not finite."""
 
     @staticmethod
-    def forward(ctx: object, t: float, h: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: object, t: float, h: Tensor) -> Tensor:
         return -h
 
     @staticmethod
-    def backward(ctx: object, *grads: Tensor) -> tuple[None, Tensor]:  # noqa: ARG004
+    def backward(ctx: object, *grads: Tensor) -> tuple[None, Tensor]:
         return None, grads[0] * torch.inf
 
 

@@ -203,7 +203,23 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
                 "has no other manifestation than the trained one; leave it out, or add to evaluate.schemes or",
             ),
         ),
+        *[
+            (no_change, tuple(f"{line} {key}" for line in ("search y", "plan", "study y")), (f"{key} would have no",))
+            for key in ("data.portion=trainval", "training.seed=7")
+        ],
+        (no_change, ("study y data.draw=1",), ("data.draw=1 would have no effect: a study has the draws study.draws",)),
+        (no_change, ("study y space=resnet",), ("space.name=resnet would have no effect", "study.families")),
+        (
+            no_change,
+            tuple(f"{stage} x training.epochs=3" for stage in ("status", "report", "ui")),
+            ("training.epochs=3 would have no effect on `sweep", "possible are runtime.runs_dir=DIR"),
+        ),
         (no_change, ("resume x search.more=3", "final x search.more=3"), ("is for `sweep extend NAME`",)),
+        (
+            no_change,
+            ("search final", "search x/final", "study Default", "search best.yaml", "search z/Model.YML", "study ray"),
+            ("is not possible", "means a file or directory that sweeps have of their own, as checkpoints, default,"),
+        ),
         (no_change, ("resume x search.trials=9", f"{EXTEND} search.sampler=gp"), ("what is learned is fixed",)),
         (sub(CONFIG, "scheduler: none", "scheduler: pbt"), (EXTEND,), ("a population cannot be extended",)),
         (sub(ORIGIN, '"data": "', '"data": "0'), GOING_ON, ("x began with something else: the data's hash was 0",)),

@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +113,12 @@ def test_verifying_changes_no_file(sweep):
     before = contents()
     assert differences(sweep) == []
     assert contents() == before
+
+
+def test_a_clock_that_was_set_back_while_a_sweep_ran_makes_no_difference(sweep):
+    with closing(sqlite3.connect(sweep / "mlflow.db")) as store, store:
+        store.execute("UPDATE metrics SET timestamp = 4000000000000 - timestamp")
+    assert differences(sweep) == []
 
 
 # --- what is found ----------------------------------------------------------------------------------------------------
