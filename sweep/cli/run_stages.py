@@ -187,9 +187,10 @@ def run_study(command: Command, console: Console) -> None:
     _announce("study", check_study_name(name), config, console)
     from sweep.execution.session import new_session
     from sweep.stages.study import prepare_study, study
+    from sweep.tuning.problem import copies_of_enqueued
 
     prepared = prepare_study(config, name)
-    begun = {STUDY: save(config), STAGE: BegunStage.study.text}
+    begun = {STUDY: save(config), STAGE: BegunStage.study.text, **copies_of_enqueued(config)}
     with new_session(config, name, console, begun) as session:
         report = study(session, prepared)
     _say_report(report, name, console)

@@ -13,7 +13,7 @@ CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
 STAGE, JOURNAL = "stage.json", "study.journal"
 FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
-TAKEN = {"final", "checkpoints", "enqueued", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
+TAKEN = {"final", "checkpoints", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
 TAKEN_ENDS = (
     ".yaml", ".yml", ".csv", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
 )  # fmt: skip

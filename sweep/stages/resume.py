@@ -51,11 +51,12 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
         InputError: as `prepare_search`; a file of the run directory is damaged; or what the sweep began with has
             changed.
     """
-    files, prepared = SweepFiles(run_directory(config, name)), prepare_search(config)
+    files, store = SweepFiles(run_directory(config, name)), store_directory(config, name)
+    prepared = prepare_search(config, store)
     space = prepared.problem.space
     rows = check_records(files)
     check_records(files.final)
-    lag(store_directory(config, name))
+    lag(store)
     compare_origin(files.origin, origin(space, prepared.splits), config.search.accept_changes)
     _check_study(files.journal, config, name, space, rows)
     return prepared

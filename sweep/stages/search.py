@@ -29,7 +29,15 @@ from sweep.records.run_directory import CONFIG, STAGE, SweepFiles
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
-from sweep.tuning.problem import DECIDED, Problem, build_problem, check_decided, check_objectives, enqueued
+from sweep.tuning.problem import (
+    DECIDED,
+    Problem,
+    build_problem,
+    check_decided,
+    check_objectives,
+    copies_of_enqueued,
+    enqueued,
+)
 from sweep.tuning.reconcile import reconciled
 from sweep.tuning.schedulers import build_scheduler
 
@@ -52,8 +60,8 @@ def prepare_new_search(config: AppConfig) -> PreparedSearch:
     return prepare_search(config)
 
 
-def prepare_search(config: AppConfig) -> PreparedSearch:
-    """Refuse, before anything is started, what could only fail later.
+def prepare_search(config: AppConfig, store: Path | None = None) -> PreparedSearch:
+    """Refuse, before anything is started, what could only fail later. `store`: as for `enqueued`.
 
     Raises:
         InputError: a corner of the space is no possible experiment, what is asked for cannot be searched so, a file to
@@ -66,7 +74,7 @@ def prepare_search(config: AppConfig) -> PreparedSearch:
         for corner in corners:
             config.runtime.check(corner.model)
             check_objectives(config, corner)
-        first = enqueued(config, problem.space)
+        first = enqueued(config, problem.space, store)
         return PreparedSearch(problem, corners, first, load_data(problem.experiment.data, config.runtime.data_dir))
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -142,7 +150,7 @@ def search_anew(config: AppConfig, name: str, console: Console | None = None) ->
         InputError: as `prepare_new_search`, or the name is taken. WorkError, Interrupted: as `search`.
     """
     prepared = prepare_new_search(config)
-    begun = {CONFIG: save(config), STAGE: BegunStage.search.text}
+    begun = {CONFIG: save(config), STAGE: BegunStage.search.text, **copies_of_enqueued(config)}
     with new_session(config, name, console or PlainConsole(), begun) as session:
         search(session, prepared)
         return session.directory

@@ -108,16 +108,33 @@ def _has_others(config: AppConfig, experiment: ExperimentConfig) -> bool:
     return bool(schemes) or (bool(steps) and trained.scheme is not Scheme.dopri5)
 
 
-def enqueued(config: AppConfig, space: Space) -> list[dict[str, Any]]:
+def copies_of_enqueued(config: AppConfig) -> dict[str, str]:
+    """Return the content of the files to enqueue by the names of their copies in the run directory. InputError: one
+    cannot be read."""
+    try:
+        named = enumerate(config.search.enqueue)
+        return {_copy(index, name): Path(name).read_text(encoding="utf-8") for index, name in named}
+    except (OSError, ValueError) as error:
+        raise InputError(f"search.enqueue={config.search.enqueue}: {error}") from error
+
+
+def _copy(index: int, name: str) -> str:
+    return f"enqueued-{index}{Path(name).suffix}"
+
+
+def enqueued(config: AppConfig, space: Space, store: Path | None = None) -> list[dict[str, Any]]:
     """Read the configurations to try first from best.yaml and trials.csv files, and check each against the space.
+
+    `store`: the directory with the copies that the sweep, or its study, began with; those of before have none.
 
     Raises:
         InputError: a file cannot be read or has none, or a configuration is not in the space.
     """
     found = []
-    for name in config.search.enqueue:
+    for index, name in enumerate(config.search.enqueue):
+        copy = None if store is None else store / _copy(index, name)
         try:
-            for parameters in _configurations(Path(name)):
+            for parameters in _configurations(copy if copy and copy.exists() else Path(name)):
                 mine = {key: value for key, value in parameters.items() if key in space.entries}
                 space.validate(mine)
                 found.append(mine)
