@@ -38,7 +38,7 @@ ONLY_IN = {
     "optuna": {"sweep.tuning", "sweep.stages.verify"},
     "packaging": {"sweep.stages.doctor"},
     "plotly": {"sweep.report"},
-    "ray": {"sweep.cluster", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
+    "ray": {"sweep.cluster", "sweep.worker", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
     "scipy": {"sweep.report.statistics"},
 }
 ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "grpc"}

@@ -10,13 +10,13 @@ from odenet.data.subsets import Splits
 from odenet.training.config import to_plain
 from search_spaces import Space
 from sweep.execution.observers import Observer
-from sweep.execution.segment import Segment
 from sweep.execution.session import Session
 from sweep.records.files import write_text
 from sweep.records.outcome import STATES
 from sweep.records.rows import METRICS, CurveRow, TrialRow
 from sweep.tracking.lines import KnownRuns
 from sweep.tracking.outbox import TrackedRun
+from sweep.worker.segment import Segment
 
 
 class SweepRun:
