@@ -11,7 +11,6 @@ from rich.console import Console
 from sweep.cluster.connect import connected
 from sweep.cluster.resources import trial_resources
 from sweep.config.schema import AppConfig
-from sweep.errors import InputError
 from sweep.records.files import write_text
 from sweep.records.locks import LOCK, alone
 from sweep.records.run_directory import SweepFiles, claim_directory, free_directory, run_directory, store_directory
@@ -64,7 +63,7 @@ def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[s
     try:
         with open_session(config, name, console) as session:
             yield session
-    except InputError:
+    except BaseException:
         if {path.name for path in directory.iterdir()} <= {LOCK, *begun}:
             shutil.rmtree(directory)
         raise

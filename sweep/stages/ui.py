@@ -1,7 +1,6 @@
 """`sweep ui NAME`: serve MLflow's page for a run directory's store, and Optuna's dashboard for its study, on
 loopback."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from sweep.errors import InputError, WorkError
 from sweep.records.run_directory import JOURNAL
+from sweep.tracking.environment import mlflow_environment
 from sweep.tracking.outbox import check_store, store_uri
 
 HOST = "127.0.0.1"
@@ -41,7 +41,7 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
 def _mlflow(store: Path, port: int) -> list[str]:
     uri = store_uri(store, None)
     options = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-P", "-m", "mlflow", "server", *options]
+    return [sys.executable, "-m", "mlflow", "server", *options]
 
 
 def _taken(port: int) -> bool:
@@ -50,7 +50,11 @@ def _taken(port: int) -> bool:
 
 
 def _serve(commands: list[list[str]]) -> None:
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **mlflow_environment(),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     servers = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
     try:
         code = servers[0].wait()

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 from sweep.errors import InputError, StorageError, WorkError
 from sweep.records.files import append_line, storing
+from sweep.tracking.environment import mlflow_environment
 from sweep.tracking.lines import OUTBOX, KnownRuns
 from sweep.tracking.state import lag
 
@@ -208,10 +209,10 @@ class SupervisedDelivery:
         self._thread.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # -P: not what the working directory may have of that name. Its own session: Ctrl-C is for the driver.
+        # Its own session: Ctrl-C is for the driver.
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "sweep.tracking.delivery", *self._arguments],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
+            [sys.executable, "-m", "sweep.tracking.delivery", *self._arguments],
+            env=mlflow_environment(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip
 
     def _supervise(self) -> None:

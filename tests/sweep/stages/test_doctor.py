@@ -61,6 +61,27 @@ def test_more_threads_than_a_trial_has_cpus_are_a_warning(monkeypatch: pytest.Mo
     assert [finding.level for finding in found("machine")].count(Level.warning) == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("4,2", "a trial has 1 CPUs: oversubscription is slow, unset it"),
+        ("1, 8", ""),
+        ("1", ""),
+        ("", "is no number of threads"),
+        ("all", "is no number of threads"),
+        ("0", "is no number of threads"),
+        ("²", "is no number of threads"),
+    ],
+)
+def test_every_value_that_the_variable_for_threads_may_have_is_understood(
+    monkeypatch: pytest.MonkeyPatch, value: str, says: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    warnings = [finding.text for finding in found("machine") if finding.level is Level.warning]
+    assert len(warnings) == bool(says)
+    assert says in "".join(warnings)
+
+
 def test_a_place_too_long_for_rays_sockets_fails_before_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 60)
     (finding,) = found("ray")
