@@ -50,11 +50,8 @@ def _taken(port: int) -> bool:
 
 
 def _serve(commands: list[list[str]]) -> None:
-    environment = {
-        **mlflow_environment(),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = mlflow_environment() | quiet
     servers = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
     try:
         code = servers[0].wait()

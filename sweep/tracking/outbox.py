@@ -211,8 +211,8 @@ class SupervisedDelivery:
     def _start(self) -> subprocess.Popen[bytes]:
         # Its own session: Ctrl-C is for the driver.
         return subprocess.Popen(
-            [sys.executable, "-m", "sweep.tracking.delivery", *self._arguments],
-            env=mlflow_environment(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
+            [sys.executable, "-m", "sweep.tracking.delivery", *self._arguments], env=mlflow_environment(),
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip
 
     def _supervise(self) -> None:

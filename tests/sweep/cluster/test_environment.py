@@ -15,6 +15,7 @@ from sweep.interpreter import python_environment
 from sweep.tracking.environment import mlflow_environment
 from sweep.worker.trainable import SegmentTrainable
 
+PATIENCE = "RAY_raylet_start_wait_time_s"
 METRICS = "RAY_enable_metrics_collection"
 SECRETS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "MLFLOW_TRACKING_PASSWORD",
@@ -44,12 +45,12 @@ def test_processes_started_inside_see_what_training_needs_and_no_secret(monkeypa
 
 def test_what_would_have_ray_do_something_else_is_hidden_while_it_is_connected(monkeypatch):
     steering = ("TUNE_RESULT_BUFFER_LENGTH", "RAY_CLIENT_MODE", "RAY_OVERRIDE_RESOURCES", "RAY_RUNTIME_ENV_HOOK")
-    for name in (*steering, "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONINSPECT", "RAY_raylet_start_wait_time_s"):
+    for name in (*steering, "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONINSPECT", PATIENCE):
         monkeypatch.setenv(name, "7")
     before = dict(os.environ)
     with environment(ClusterConfig()):
         assert not set(steering) & set(os.environ)
-        assert os.environ["RAY_raylet_start_wait_time_s"] == "7"  # which is about this machine
+        assert os.environ[PATIENCE] == "7"  # which is about this machine
         with only_allowed():
             assert not {"PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONINSPECT"} & set(os.environ)
     assert dict(os.environ) == before
