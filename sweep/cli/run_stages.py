@@ -81,7 +81,7 @@ def _say_next(name: str, console: Console) -> None:
 
 
 def run_resume(command: Command, console: Console) -> None:
-    from sweep.cli.existing import existing
+    from sweep.cli.existing import existing, here
     from sweep.config.compose import GOES_ON, load
     from sweep.records.run_directory import SweepFiles, run_directory
     from sweep.records.stage_record import BegunStage
@@ -102,7 +102,7 @@ def run_resume(command: Command, console: Console) -> None:
         _go_on(config, name, console)
     elif stage is BegunStage.final:
         if files.final.config.exists():
-            config = load(command.overrides, files.final.config, GOES_ON)
+            config = here(load(command.overrides, files.final.config, GOES_ON), config)
         _confirm(config, name, console)
     else:
         _deliver_rest(config, name, console)

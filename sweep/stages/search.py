@@ -88,7 +88,8 @@ class Search(Work):
         config, files, splits = session.config, session.files, prepared.splits
         self._problem, self._run = prepared.problem, SweepRun(session)
         session.directory.mkdir(parents=True, exist_ok=True)
-        check_origin(files.origin, origin(self._problem.space, splits), config.search.accept_changes)
+        now = origin(self._problem.space, splits)
+        check_origin(files.origin, now, config.search.accept_changes, session.run_key)
         record_stage(files.stage, BegunStage.search)
         write_text(files.config, save(config))
         self._run.searches(self._problem.space)
@@ -99,7 +100,7 @@ class Search(Work):
     def _source(self, prepared: PreparedSearch, log: TrialLog) -> TrialSource:
         session, files, problem, chance = log.session, log.files, prepared.problem, 1 / prepared.splits.classes
         config = session.config
-        opened = open_study(files.journal, session.name, config.search.objectives)
+        opened = open_study(files.journal, session.run_key, config.search.objectives)
         study = reconciled(opened, log.in_order(), problem.space)
         log.notices += study.notices
         proposals = Proposals(problem.space, config.search, study, chance, prepared.enqueued)

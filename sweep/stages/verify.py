@@ -22,7 +22,7 @@ from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import TrialRow
 from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
-from sweep.tracking.lines import ID, OUTBOX, KnownRuns
+from sweep.tracking.lines import ID, OUTBOX, KnownRuns, experiment_of
 from sweep.tracking.outbox import store_uri
 from sweep.tracking.state import aside_sentence, lag
 
@@ -34,7 +34,7 @@ PARENT = "mlflow.parentRunId"
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The MLflow store of a sweep: `directory` holds the outbox and gives the experiment its name."""
+    """The MLflow store of a sweep: `directory` holds the outbox, which says the experiment."""
 
     directory: Path
     uri: str | None = None  # None: the sqlite file in the directory
@@ -144,7 +144,7 @@ def _values(row: TrialRow) -> list[float]:
 def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]:
     # Imports MLflow, which takes seconds and which no other command but `sweep.delivery` itself needs.
     from sweep.tracking.client import Records
-    from sweep.tracking.outbox import sqlite_file
+    from sweep.tracking.sqlite_store import sqlite_file
 
     uri, behind = store_uri(store.directory, store.uri), lag(store.directory)
     outbox, name = store.directory / OUTBOX, store.directory.name
@@ -155,7 +155,7 @@ def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]
     if file is not None and not file.exists():
         yield f"MLflow: there is no store {file}"
         return
-    records, told = Records(uri, name), KnownRuns.read(outbox)
+    records, told = Records(uri, experiment_of(store.directory)), KnownRuns.read(outbox)
     # Not those of another sweep of this name, from elsewhere, in the same store.
     own = [run for run in records.runs() if not told.ids or run.tags.get(ID, "") in told.ids]
     sweep, replaced = rows[0].sweep, told.replaced()
@@ -183,6 +183,9 @@ def _by_trial(runs: Iterable["RecordedRun"]) -> dict[tuple[str, str], list["Reco
 def _in_runs(row: TrialRow, runs: list["RecordedRun"], records: "Records") -> Iterator[str]:
     if len(runs) != 1:
         yield f"{_called(row)}: MLflow has {len(runs)} runs of it, not one"
+    elif runs[0].deleted:
+        restored = f"`mlflow runs restore --run-id {runs[0].run_id}` brings it back"
+        yield f"{_called(row)}: its run was deleted in MLflow; {restored}"
     elif row.outcome is not Outcome.running:
         (run,) = runs
         if run.status != STATES[row.outcome].mlflow:

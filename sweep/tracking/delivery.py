@@ -136,13 +136,17 @@ class Outbox:
         return text
 
     def _take(self, text: bytes, state: DeliveryState) -> None:
-        line = parse_line(text)
+        line = self._parsed(text)
         if line["op"] == "close":
             state.closed.append(line["token"])
         elif line["op"] == "retry":
             self._retry(state.runs)
         elif not (state.recalled and text in {one.text for one in read_set_aside(self._directory)}):
             self._tell(line, state)
+
+    def _parsed(self, text: bytes) -> Line:
+        line = parse_line(text)
+        return {**line, "path": str(self._directory / line["path"])} if "path" in line else line
 
     def _tell(self, line: Line, state: DeliveryState) -> None:
         doubtful = state.doubtful or state.recalled
@@ -170,7 +174,7 @@ class Outbox:
     def _refusal(self, text: bytes, call: Callable[[Line, dict[str, str]], None], runs: dict[str, str]) -> str:
         """Deliver a line out of turn, and return why that cannot be; empty where it was delivered."""
         try:
-            line = parse_line(text)
+            line = self._parsed(text)
             self._store.ask(lambda _: call(line, runs))
         except (InputError, WorkError):
             raise

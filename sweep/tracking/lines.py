@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def parse_line(text: bytes) -> Line:
     if wrong:
         raise ValueError(f"the line is damaged: {', '.join(wrong)} cannot be read")
     return line
+
+
+def experiment_of(directory: Path) -> str:
+    """Return the MLflow experiment of a directory's outbox: the name that it had when its first run was begun."""
+    for text in lines_from(directory / OUTBOX, 0):
+        with suppress(ValueError):
+            line = parse_line(text)
+            if line["op"] == "start":
+                return str(line["key"]).split("/")[0]
+    return directory.name
 
 
 def standing(text: bytes) -> str | None:

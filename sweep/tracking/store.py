@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sweep.tracking.outbox import DELIVERY_LOCK, MLFLOW_ENVIRONMENT, check_store, sqlite_file
+from sweep.tracking.outbox import DELIVERY_LOCK, MLFLOW_ENVIRONMENT, check_store, deleted
+from sweep.tracking.sqlite_store import artifacts_beside, move_artifacts, sqlite_file
 
 os.environ |= MLFLOW_ENVIRONMENT
 
@@ -58,7 +59,9 @@ class PatientStore:
         set_tracking_uri(self._uri)
         file = sqlite_file(self._uri)
         with locked(self._directory / DELIVERY_LOCK if file is None else file.with_name(f"{file.name}.lock")):
-            here = None if file is None else (self._directory / "mlartifacts").resolve().as_uri()  # else the server's
+            here = None if file is None else artifacts_beside(file)  # else the server's
+            if file is not None:
+                move_artifacts(file)
             delivery = self.ask(lambda _: _delivery(MlflowClient(self._uri), experiment, here))
         self._probe = lambda: delivery.client.set_experiment_tag(
             delivery.experiment_id, "sweep.asked", str(time.time())
@@ -116,6 +119,8 @@ def first_line(error: Exception) -> str:
 def _delivery(client: MlflowClient, name: str, artifacts: str | None) -> Delivery:
     """Find the experiment of this name, or create it."""
     known = client.get_experiment_by_name(name)
+    if known and known.lifecycle_stage != "active":
+        raise deleted(name, known.experiment_id, client.tracking_uri)
     if known:
         return Delivery(client, known.experiment_id)
     try:
