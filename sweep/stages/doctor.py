@@ -162,7 +162,11 @@ def _tracking(config: AppConfig) -> Iterator[Finding]:
             f"the MLflow server {uri} does not answer ({error}): a sweep runs and delivers when it does; start it",
         )
         return
-    yield _ok(f"the MLflow server {uri} answers, version {there}")
+    text, here = f"the MLflow server {uri} answers, version {there}", version("mlflow")
+    if there.split(".")[:2] == here.split(".")[:2]:
+        yield _ok(text)
+    else:
+        yield Finding(Level.warning, f"{text}, here is {here}: what one of them does not know fails, use the same")
 
 
 def _ray(config: AppConfig) -> Iterator[Finding]:

@@ -1,7 +1,9 @@
 """What `sweep doctor` finds, and that it tells a warning from a failure."""
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from rich.console import Console
@@ -54,6 +56,24 @@ def test_each_check_says_what_is_there_or_what_to_do(
     findings = found(name, *words)
     assert any(finding.level is level and says in finding.text for finding in findings), findings
     assert list(empty.iterdir()) == []
+
+
+class OldServer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"2.0.1")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_of_another_version_is_a_warning() -> None:
+    with HTTPServer(("127.0.0.1", 0), OldServer) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        (finding,) = found("tracking", f"tracking.uri=http://127.0.0.1:{server.server_port}")
+    assert finding.level is Level.warning
+    assert "answers, version 2.0.1, here is 3." in finding.text
 
 
 def test_more_threads_than_a_trial_has_cpus_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
