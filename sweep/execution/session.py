@@ -68,9 +68,9 @@ def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[s
     directory = free_directory(config, name)
     claim_directory(directory)
     begun = {**begun, ORIGIN: identity_text(name, directory)}
-    for file, text in begun.items():
-        write_text(directory / file, text)
     try:
+        for file, text in begun.items():
+            write_text(directory / file, text)
         with open_session(config, name, console) as session:
             yield session
     except BaseException:

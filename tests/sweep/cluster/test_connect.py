@@ -117,7 +117,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.slow
 def test_local_ray_gives_shares_of_gpus_exactly_and_leaves_nothing_behind(place):
-    for name in ("odenet", "sweep", "numpy", "json"):  # by workers that would start here
+    for name in ("odenet", "sweep", "numpy", "colorsys"):  # the last is one that workers have not loaded yet
         (place.path / "elsewhere" / f"{name}.py").write_text(f"raise SystemExit('{name} of the working directory')")
     done = place.drive(
         """
@@ -151,8 +151,8 @@ def test_local_ray_gives_shares_of_gpus_exactly_and_leaves_nothing_behind(place)
             seen = ray.remote(num_cpus=1)(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
             result["seen without a GPU"] = ray.get(seen.remote())
             def imported():
-                import odenet.networks.model, sweep.worker.segment_training
-                return sweep.__file__, odenet.networks.model.__file__
+                import colorsys, numpy, odenet.networks.model, sweep.worker.segment_training
+                return [one.__file__ for one in (colorsys, numpy, odenet.networks.model, sweep)]
             result["imported"] = ray.get(ray.remote(num_cpus=1)(imported).remote()), imported()
             with connected(ClusterConfig(), here):
                 pass
