@@ -46,7 +46,7 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
 def _mlflow(store: Path, port: int) -> list[str]:
     uri = store_uri(store, None)
     options = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", *options]
+    return [sys.executable, "-P", "-m", "mlflow", "server", *options]
 
 
 def _taken(port: int) -> bool:

@@ -207,7 +207,7 @@ class SupervisedDelivery:
     def _start(self) -> subprocess.Popen[bytes]:
         # Its own session: Ctrl-C is for the driver.
         return subprocess.Popen(
-            [sys.executable, "-m", "sweep.tracking.delivery", *self._arguments], env=mlflow_environment(),
+            [sys.executable, "-P", "-m", "sweep.tracking.delivery", *self._arguments], env=mlflow_environment(),
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip
 
@@ -247,7 +247,7 @@ def _end(tracker: Tracker, process: SupervisedDelivery, directory: Path, patienc
             f"background; {kept}."
         )
     if code == HOPELESS:
-        raise WorkError(f"{_last_words(directory)} Of this sweep {kept}.")
+        raise WorkError(f"{_last_words(directory).rstrip('.')}; {kept}.")
     raise WorkError(f"Delivery to MLflow ended with code {code}: {_last_words(directory)}; {kept}.")
 
 
