@@ -24,7 +24,7 @@ from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
 from sweep.tracking.lines import ID, OUTBOX, KnownRuns, experiment_of
 from sweep.tracking.outbox import store_uri
-from sweep.tracking.state import aside_sentence, lag
+from sweep.tracking.state import DELIVERED, aside_sentence, lag
 
 if TYPE_CHECKING:
     from sweep.tracking.client import RecordedRun, Records
@@ -150,7 +150,8 @@ def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]
     outbox, name = store.directory / OUTBOX, store.directory.name
     if behind.lines and not alive:
         yield f"MLflow: lines of {outbox} that were not delivered: {behind.lines}; `sweep deliver {name}` delivers them"
-    yield from filter(None, [aside_sentence(store.directory)])
+    aside = aside_sentence(store.directory)
+    yield from filter(None, [aside])
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         yield f"MLflow: there is no store {file}"
@@ -167,6 +168,10 @@ def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]
         found = runs.pop((row.trial_id, row.phase.value), [])
         if told.attempt(trial_key(row), row.trial_id) not in behind.keys:
             yield from _in_runs(row, found, records)
+    for model, key in told.models.items():
+        if not aside and key not in behind.keys and not records.has_champion(model):
+            again = f"remove {store.directory / DELIVERED}, and `sweep deliver {name}` registers it again"
+            yield f"MLflow has no model {model} with the alias champion, it was deleted: {again}"
     for trial_id, phase in runs:
         if not alive and trial_id not in replaced:
             yield f"MLflow's run of {phase} trial {trial_id}: not in trials.csv"

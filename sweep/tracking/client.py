@@ -53,6 +53,17 @@ class Records:
             found = self._client.get_metric_history(run.run_id, metric)
         return [(one.step, one.value) for one in sorted(found, key=lambda one: (one.step, one.timestamp))]
 
+    def has_champion(self, model: str) -> bool:
+        """Tell whether a model of this name is registered, and one of its versions is the champion."""
+        with self._answering():
+            try:
+                self._client.get_model_version_by_alias(model, "champion")
+            except MlflowException as error:
+                if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                    raise
+                return False
+        return True
+
     def _pages(self, experiment_id: str) -> Iterator[Run]:
         page = self._client.search_runs([experiment_id], run_view_type=ViewType.ALL)
         yield from page

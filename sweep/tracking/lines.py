@@ -78,6 +78,7 @@ class KnownRuns:
         self._status: dict[str, str] = {}
         self._step: dict[str, int] = {}
         self.ids: set[str] = set()  # of the lines that began runs
+        self.models: dict[str, str] = {}  # keys of the runs of registered models, by their names
 
     @classmethod
     def read(cls, outbox: Path) -> "KnownRuns":
@@ -98,6 +99,8 @@ class KnownRuns:
             self._step[key] = max(line["step"], self._step.get(key, 0))
         elif line["op"] in {"start", "end"}:
             self._status[key] = line.get("status", "RUNNING")
+        elif line["op"] == "model":
+            self.models[line["name"]] = key
         if line["op"] == "start":
             self._trials.setdefault(key, line["tags"].get("trial_id", ""))
             self.ids.add(line["id"])
