@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,14 +10,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from sweep.tracking.outbox import DELIVERY_LOCK, MLFLOW_ENVIRONMENT, check_store, deleted
-from sweep.tracking.sqlite_store import artifacts_beside, move_artifacts, sqlite_file
+from sweep.tracking.sqlite_store import SQLITE, artifacts_beside, move_artifacts, sqlite_file
 
 os.environ |= MLFLOW_ENVIRONMENT
 
 from mlflow import MlflowClient, set_tracking_uri
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy.exc import OperationalError
 
 from sweep.errors import WorkError
+from sweep.records.files import sync_entry
 from sweep.tracking.calls import Delivery, RefusedError
 from sweep.tracking.state import AWAY, write_away
 
@@ -59,9 +64,11 @@ class PatientStore:
         set_tracking_uri(self._uri)
         file = sqlite_file(self._uri)
         with locked(self._directory / DELIVERY_LOCK if file is None else file.with_name(f"{file.name}.lock")):
-            here = None if file is None else artifacts_beside(file)  # else the server's
             if file is not None:
-                move_artifacts(file)
+                if not os.path.lexists(file):
+                    self.ask(lambda _: _create(file))
+                self.ask(lambda _: move_artifacts(file))
+            here = None if file is None else artifacts_beside(file)  # else the server's
             delivery = self.ask(lambda _: _delivery(MlflowClient(self._uri), experiment, here))
         self._probe = lambda: delivery.client.set_experiment_tag(
             delivery.experiment_id, "sweep.asked", str(time.time())
@@ -106,9 +113,21 @@ class PatientStore:
         return True
 
 
+def _create(file: Path) -> None:
+    """Make a store beside its place and put it there once it is whole: MLflow's migrations are no transaction, and one
+    that was killed among them is of no use."""
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    SqlAlchemyStore(f"{SQLITE}{new}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+    new.replace(file)
+    sync_entry(file)
+
+
 def _is_away(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in AWAY_CODES
+    if isinstance(error, OperationalError | sqlite3.OperationalError):  # of a database while it is opened, later MLflow wraps it
+        return any(words in str(error) for words in ("locked", "disk I/O error", "unable to open", "connection"))
     return isinstance(error, OSError)  # of the network, or of the disk that files go to; theirs are looked at first
 
 
