@@ -126,7 +126,7 @@ def _create(file: Path) -> None:
 def _is_away(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in AWAY_CODES
-    if isinstance(error, OperationalError | sqlite3.OperationalError):  # of a database while it is opened, later MLflow wraps it
+    if isinstance(error, OperationalError | sqlite3.OperationalError):  # while it is opened; later MLflow wraps it
         return any(words in str(error) for words in ("locked", "disk I/O error", "unable to open", "connection"))
     return isinstance(error, OSError)  # of the network, or of the disk that files go to; theirs are looked at first
 
