@@ -12,6 +12,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+from ray._private import ray_constants
 
 from sweep.cluster import connect
 from sweep.cluster import resources as offers
@@ -214,6 +215,7 @@ def test_ray_is_started_again_where_it_was_too_slow_at_first(monkeypatch, tmp_pa
     tried = []
 
     def init(**options):
+        assert not ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV  # under `uv run` it would ship the working directory
         tried.append((Path.cwd(), os.environ["PYTHONPATH"].split(os.pathsep)))
         if len(tried) == 1:
             raise Exception("The current node timed out during startup.")

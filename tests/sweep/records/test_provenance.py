@@ -11,6 +11,7 @@ from odenet.data.config import Portion
 from search_spaces import SPACES, Choice
 from sweep.errors import InputError
 from sweep.records import provenance as module
+from sweep.records.best import git_commit
 from sweep.records.files import write_text
 from sweep.records.provenance import (
     check_no_copy,
@@ -48,6 +49,12 @@ def test_the_code_is_known_by_the_names_and_contents_of_its_files(tmp_path, monk
     (package / "notes.txt").write_text("no code")
     assert len(set(hashes)) == 4
     assert origin(SPACES["smoke"], data()[Portion.train])["code"]["learner"] == hashes[-1]
+
+
+def test_the_commit_is_that_of_the_code_whatever_repository_the_environment_names(monkeypatch):
+    before = git_commit.__wrapped__()
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert git_commit.__wrapped__() == before
 
 
 def changed(path: Path, **values: Any) -> Path:
