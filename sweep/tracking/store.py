@@ -93,9 +93,9 @@ class PatientStore:
                 refusals = refusals + 1 if self._answers() else 0
                 if refusals == REFUSALS:
                     raise RefusedError(f"MLflow answers, but not to this: {first_line(error)}") from error
+                write_away(self._directory, since, first_line(error))
                 if self.left and time.monotonic() - begun > LONELY_SECONDS:
                     raise WorkError(f"MLflow was away for too long: {first_line(error)}") from error
-                write_away(self._directory, since, first_line(error))
                 again = True
                 time.sleep(RETRY_SECONDS)
             else:
