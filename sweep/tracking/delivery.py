@@ -32,6 +32,7 @@ from sweep.tracking.state import (
 from sweep.tracking.store import PatientStore, first_line, locked
 
 POLL_SECONDS = 0.2
+PATHS = ("path", "card")  # fields of a line that name files
 
 
 def main(directory: Path, uri: str, experiment: str, token: str, driver: int) -> None:
@@ -146,8 +147,9 @@ class Outbox:
             self._tell(line, state)
 
     def _parsed(self, text: bytes) -> Line:
+        """Read a line whose paths are relative to the outbox, which may have been moved."""
         line = parse_line(text)
-        return {**line, "path": str(self._directory / line["path"])} if "path" in line else line
+        return line | {name: str(self._directory / line[name]) for name in PATHS if name in line}
 
     def _tell(self, line: Line, state: DeliveryState) -> None:
         doubtful = state.doubtful or state.recalled
