@@ -120,6 +120,18 @@ def test_files_to_enqueue_are_read_when_a_sweep_begins_and_never_again(tmp_path)
         prepare_search(config)
 
 
+def test_a_renamed_sweep_goes_on_under_the_name_that_it_was_begun_with(tmp_path):
+    drive(work(tmp_path), legs=1)
+    (tmp_path / "x").rename(tmp_path / "y")
+    config = configured(runs=tmp_path)
+    again = Search(session_on(config, "y"), prepare_resume(config, "y"))
+    drive(again)
+    assert [row.sweep for row in again.batch.log.in_order()] == 4 * ["x"]
+    lines = [json.loads(line) for line in (tmp_path / "y" / OUTBOX).read_text().splitlines()]
+    assert {line["key"].split("/")[0] for line in lines} == {"x"}
+    assert {Path(line["path"]).is_absolute() for line in lines if "path" in line} == {False}
+
+
 def test_a_sweep_that_could_not_be_started_leaves_nothing_whatever_the_reason(tmp_path, monkeypatch):
     file = tmp_path / "t.csv"
     write_rows(file, TrialRow, [trial(0)])
