@@ -25,7 +25,7 @@ from sweep.records.best import write_best, write_candidates
 from sweep.records.files import write_text
 from sweep.records.provenance import check_origin, origin
 from sweep.records.rows import ranked
-from sweep.records.run_directory import CONFIG, STAGE, SweepFiles
+from sweep.records.run_directory import CONFIG, FORMER, STAGE, SweepFiles
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
@@ -171,8 +171,9 @@ def extended(config: AppConfig, files: SweepFiles) -> AppConfig:
         )
     if files.final.directory.exists():
         raise InputError(
-            f"{files.directory.name} was confirmed and retrained already; remove {files.final.directory} before its "
-            "search goes on."
+            f"{files.directory.name} was confirmed and retrained already; before its search goes on rename "
+            f"{files.final.directory} to {FORMER}{len(files.former_finals) + 1}, and move rows.csv into it: it then "
+            "stays known what was tested."
         )
     more = config.search.trials + config.search.more
     return replace(config, search=replace(config.search, trials=more, more=0))

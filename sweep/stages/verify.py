@@ -19,7 +19,7 @@ from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import trial_key
 from sweep.records.locks import is_alive
 from sweep.records.outcome import STATES, Outcome
-from sweep.records.rows import TrialRow
+from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
 from sweep.tracking.lines import ID, OUTBOX, KnownRuns, experiment_of
@@ -56,8 +56,14 @@ def verify(directory: Path, store: Store, *, alive: bool) -> list[str]:
         *_in_rows(search, alive),
         *_in_rows(final, alive),
         *_in_study(directory / JOURNAL, search, alive),
-        *_in_mlflow(store, [*search, *final], alive),
+        *_in_mlflow(store, [*search, *final], _put_away(files), alive),
     ]
+
+
+def _put_away(files: SweepFiles) -> set[str]:
+    """Return the ids of the trials of final training that was put away."""
+    tables = [former.trials for former in files.former_finals if former.trials.exists()]
+    return {row.trial_id for table in tables for row in read_rows(table, TrialRow)}
 
 
 def print_differences(directories: Sequence[Path], store: Store, console: Console) -> None:
@@ -141,7 +147,7 @@ def _values(row: TrialRow) -> list[float]:
 # --- MLflow -----------------------------------------------------------------------------------------------------------
 
 
-def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]:
+def _in_mlflow(store: Store, rows: list[TrialRow], put_away: set[str], alive: bool) -> Iterator[str]:
     # Imports MLflow, which takes seconds and which no other command but `sweep.delivery` itself needs.
     from sweep.tracking.client import Records
     from sweep.tracking.sqlite_store import sqlite_file
@@ -159,7 +165,7 @@ def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]
     records, told = Records(uri, experiment_of(store.directory)), KnownRuns.read(outbox)
     # Not those of another sweep of this name, from elsewhere, in the same store.
     own = [run for run in records.runs() if not told.ids or run.tags.get(ID, "") in told.ids]
-    sweep, replaced = rows[0].sweep, told.replaced()
+    sweep, replaced = rows[0].sweep, told.replaced() | put_away
     parents = {run.run_id for run in own if run.tags.get("mlflow.runName") == sweep and PARENT not in run.tags}
     if len(parents) != 1:
         yield f"MLflow has {len(parents)} runs of the sweep {sweep}, not one"
@@ -172,8 +178,9 @@ def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]
         if not aside and key not in behind.keys and not records.has_champion(model):
             again = f"remove {store.directory / DELIVERED}, and `sweep deliver {name}` registers it again"
             yield f"MLflow has no model {model} with the alias champion, it was deleted: {again}"
+    retrained = any(row.phase is not Phase.search for row in rows)  # else final/ was removed, so that a search goes on
     for trial_id, phase in runs:
-        if not alive and trial_id not in replaced:
+        if not alive and trial_id not in replaced and (retrained or phase == Phase.search.value):
             yield f"MLflow's run of {phase} trial {trial_id}: not in trials.csv"
 
 

@@ -155,7 +155,7 @@ def test_a_sweep_is_extended_by_as_many_trials_as_asked_for(tmp_path):
     with pytest.raises(InputError, match="a population cannot be extended once it has trained"):
         extended(configured("search.scheduler=pbt", "search.more=3"), files)
     files.final.directory.mkdir()
-    with pytest.raises(InputError, match=r"was confirmed and retrained already; remove .*final before its search"):
+    with pytest.raises(InputError, match=r"retrained already; before its search goes on rename .*final to final~1"):
         extended(configured("search.more=3"), files)
 
 

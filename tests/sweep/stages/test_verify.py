@@ -131,6 +131,14 @@ def test_a_run_directory_may_be_moved_renamed_and_linked_to_and_its_artifacts_mo
     assert {one.name for one in client.search_experiments()} <= {"x", "Default"}
 
 
+def test_final_training_that_was_put_away_or_removed_as_a_message_advises_is_no_difference(sweep):
+    (sweep / "final").rename(sweep / "final~1")
+    assert differences(sweep) == []
+    assert not [text for text in differences(sweep, alive=False) if "MLflow's run" in text]
+    shutil.rmtree(sweep / "final~1")
+    assert not [text for text in differences(sweep, alive=False) if "MLflow's run" in text]
+
+
 def test_a_deleted_experiment_is_said_with_what_brings_it_back_before_anything_is_begun(sweep):
     client = MlflowClient(store_uri(sweep, None))
     known = client.get_experiment_by_name("x").experiment_id
