@@ -82,14 +82,17 @@ def check_no_copy(directory: Path) -> None:
     """Raise InputError where this run directory, or one of a sweep within it, is the copy of one that is there, too: to
     go on with both would mix them in MLflow and in what is reported."""
     for file in _origins(directory):
-        place = Path(_recorded(file, "place") or file.parent)
-        other = place / file.name
-        if sweep_id(other) == sweep_id(file) != "" and not _same_file(file, other):
-            raise InputError(
-                f"{file.parent} is a copy of {place}, which has the same id: it can be read, and only that one can be "
-                f"gone on with. Or begin a new sweep that tries its configurations first: sweep search NAME "
-                f"search.enqueue=[{file.parent / 'trials.csv'}]."
-            )
+        place = Path(_recorded(file, "place") or file.parent.resolve())
+        if place == file.parent.resolve():
+            continue
+        # Beside it as well: what was moved and then copied has the place of before.
+        for other in (place / file.name, *directory.resolve().parent.glob(f"*/{file.name}")):
+            if sweep_id(other) == sweep_id(file) != "" and not _same_file(file, other):
+                raise InputError(
+                    f"{file.parent} is a copy of {other.parent}, which has the same id: it can be read, and cannot be "
+                    "gone on with while both are there. A new sweep can try its configurations first: "
+                    f"search.enqueue=[{file.parent / 'trials.csv'}]."
+                )
 
 
 def settle(directory: Path) -> None:

@@ -109,8 +109,20 @@ def test_a_copy_also_of_a_sweep_within_a_study_is_told_from_what_was_moved_or_is
     check_no_copy(tmp_path / "link")
     with pytest.raises(InputError, match=r"copy/member is a copy of .*study/member, which has the same id: it can be"):
         check_no_copy(tmp_path / "copy")
-    shutil.rmtree(study)
+    study.rename(tmp_path / "elsewhere")
     check_no_copy(tmp_path / "copy")
+
+
+def test_a_copy_of_what_was_moved_before_is_told_beside_it(tmp_path):
+    file = tmp_path / "runs" / "x" / "origin.json"
+    check_origin(file, NOW, accept=False)
+    file.parent.rename(tmp_path / "runs" / "y")
+    shutil.copytree(tmp_path / "runs" / "y", tmp_path / "runs" / "z")
+    for name in ("y", "z"):
+        with pytest.raises(InputError, match=r"is a copy of .*, which has the same id"):
+            check_no_copy(tmp_path / "runs" / name)
+    shutil.rmtree(tmp_path / "runs" / "z")
+    check_no_copy(tmp_path / "runs" / "y")
 
 
 OTHER = SPACES["smoke"].fix({"optim.lr": 0.1}).to_dict()
