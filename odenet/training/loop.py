@@ -29,8 +29,8 @@ from odenet.training.step import GraphStep, TrainStep, graph_obstacle
 OBJECTIVE_EPOCHS = 5
 
 
-class Diverged(ArithmeticError):
-    """The loss is not finite; nothing of that epoch is reported."""
+class Diverged(FloatingPointError):
+    """The loss is not finite, or an adaptive scheme found none; nothing of that epoch is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,12 @@ class Training:
             self._change_depth(refine)
         if self.epoch == self._coarsens:
             self._change_depth(coarsen)
-        metrics = {"train/loss": self._train_epoch()}
+        try:
+            metrics = {"train/loss": self._train_epoch()}
+        except Diverged:
+            raise
+        except FloatingPointError as error:
+            raise Diverged(f"{error} in epoch {self.epoch + 1}") from error
         if self.val_batches is not None:
             metrics |= self._validate()
         self.epoch += 1

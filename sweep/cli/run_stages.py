@@ -61,10 +61,9 @@ def _announce(stage: str, name: str, config: "AppConfig", console: Console) -> N
         InputError: the name is not possible, or taken.
     """
     from sweep.cli.existing import shown
-    from sweep.records.run_directory import check_free, run_directory
+    from sweep.records.run_directory import free_directory
 
-    directory = run_directory(config, name)
-    check_free(directory)
+    directory = free_directory(config, name)
     search, draws = config.search, ", ".join(map(str, config.study.draws))
     spaces = f"space {config.space.name}"
     if stage == "study":
@@ -82,7 +81,7 @@ def _say_next(name: str, console: Console) -> None:
 
 
 def run_resume(command: Command, console: Console) -> None:
-    from sweep.cli.existing import existing
+    from sweep.cli.existing import existing, here
     from sweep.config.compose import GOES_ON, load
     from sweep.records.run_directory import SweepFiles, run_directory
     from sweep.records.stage_record import BegunStage
@@ -103,7 +102,7 @@ def run_resume(command: Command, console: Console) -> None:
         _go_on(config, name, console)
     elif stage is BegunStage.final:
         if files.final.config.exists():
-            config = load(command.overrides, files.final.config, GOES_ON)
+            config = here(load(command.overrides, files.final.config, GOES_ON), config)
         _confirm(config, name, console)
     else:
         _deliver_rest(config, name, console)
@@ -188,9 +187,10 @@ def run_study(command: Command, console: Console) -> None:
     _announce("study", check_study_name(name), config, console)
     from sweep.execution.session import new_session
     from sweep.stages.study import prepare_study, study
+    from sweep.tuning.problem import copies_of_enqueued
 
     prepared = prepare_study(config, name)
-    begun = {STUDY: save(config), STAGE: BegunStage.study.text}
+    begun = {STUDY: save(config), STAGE: BegunStage.study.text, **copies_of_enqueued(config)}
     with new_session(config, name, console, begun) as session:
         report = study(session, prepared)
     _say_report(report, name, console)

@@ -32,7 +32,7 @@ def random_trials(sweep: Sweep) -> list[TrialRow]:
     """
     drawn = [row for row in sweep.trials if row.proposed_by == RANDOM and not row.schedule]
     if sweep.search is not None and sweep.search.scheduler is not SchedulerKind.none:
-        drawn = [row for row in drawn if sweep.search.is_random(row.number)]
+        drawn = [row for row in drawn if sweep.search.is_unstopped(row.number, row.proposed_by)]
     if any(row.outcome is Outcome.pruned for row in drawn):
         return []
     ended = [row for row in drawn if row.outcome not in UNFINISHED]

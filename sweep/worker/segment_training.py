@@ -13,7 +13,7 @@ from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_check
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import manifestations
 from odenet.training.footprint import footprint
-from odenet.training.loop import Diverged, Progress, Report, Training
+from odenet.training.loop import Progress, Report, Training
 from odenet.training.optim_config import OptimizerKind
 from odenet.training.transfer import transfer
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
@@ -61,7 +61,7 @@ class SegmentTraining:
 
     def _ended(self, error: Exception) -> TrialEnded:
         """Classify the exception that ended training."""
-        if isinstance(error, Diverged):
+        if isinstance(error, FloatingPointError):
             return TrialEnded(outcome=Outcome.diverged, reason=str(error))
         if reason := out_of_memory(error):
             return TrialEnded(outcome=Outcome.cuda_oom, reason=reason)
