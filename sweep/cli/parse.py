@@ -2,7 +2,7 @@
 
 import difflib
 
-from sweep.cli.command_line import AGAIN, VERIFY, VERSION, Command
+from sweep.cli.command_line import AGAIN, CONFIG_FILE, VERIFY, VERSION, Command, with_config_file
 from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
@@ -36,7 +36,7 @@ def parse(argv: list[str]) -> Command:
 def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
     """Sort words into names, overrides and flags; `--cfg job` is two words."""
     names, overrides, flags = [], [], []
-    words = list(words)
+    words = with_config_file(words)
     while words:
         word = words.pop(0)
         if word in {"--cfg", "-c"}:
@@ -50,8 +50,14 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
             flags.append("--help")
         elif word in OF_STAGE:
             flags.append(word)
+        elif word in CONFIG_FILE:
+            raise InputError(f"{word} needs a value: --config-dir DIR --config-name NAME.")
+        elif word.startswith(tuple(CONFIG_FILE)):
+            overrides.append(word)
         elif word.startswith("-"):
-            raise InputError(f"There is no option {word}; --help and --cfg job are possible.")
+            raise InputError(
+                f"There is no option {word}; --help, --cfg job, --config-dir DIR and --config-name NAME are possible."
+            )
         elif "=" in word or word.startswith(("+", "~")):
             overrides.append(word)
         else:
@@ -82,7 +88,8 @@ def help_text(stage: str) -> str:
         one = STAGES[stage]
         return (
             f"usage: {one.usage}\n\n{one.summary}\n\n{one.details}\n\n"
-            "Any key of the configuration can be set by KEY=VALUE; --cfg job prints all of them with their values."
+            "Any key of the configuration can be set by KEY=VALUE; --cfg job prints all of them with their values.\n"
+            "--config-dir DIR --config-name NAME reads DIR/NAME.yaml, a configuration of your own."
         )
     width = max(map(len, STAGES))
     lines = [f"  {name:<{width}}  {row.summary}" for name, row in STAGES.items()]

@@ -10,7 +10,7 @@ from sweep.errors import InputError
 from sweep.records.files import sync_entry
 
 CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
-STAGE, JOURNAL = "stage.json", "study.journal"
+STAGE, JOURNAL, MODULES = "stage.json", "study.journal", "modules"
 FORMER = "final~"  # and a number; no sweep can be called so
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -147,6 +147,11 @@ def run_directory(config: AppConfig, name: str) -> Path:
 def store_directory(config: AppConfig, name: str) -> Path:
     """Return the directory of the outbox and of MLflow's sqlite file: that of the study, or of a sweep in no study."""
     return run_directory(config, check_name(name).split("/")[0])
+
+
+def kept_modules(config: AppConfig, name: str) -> Path:
+    """Return the directory with the source of the user's own modules."""
+    return store_directory(config, name) / MODULES
 
 
 def is_former(directory: Path) -> bool:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,10 +156,13 @@ def check_store(uri: str) -> None:
 
 
 @contextmanager
-def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Iterator[Tracker]:
+def delivering(
+    directory: Path, uri: str | None, patience: float = 300.0, modules: Sequence[str] = ()
+) -> Iterator[Tracker]:
     """Open a tracker whose outbox is delivered to the experiment named after `directory`, while work goes on.
 
-    At the end waits up to `patience` seconds for what is left, and longer the more there is.
+    At the end waits up to `patience` seconds for what is left, and longer the more there is. `modules`: the user's own,
+    whose networks may be among what is delivered.
 
     Raises:
         InputError: the store is a damaged file. WorkError: the delivery failed; what is undelivered stays in the
@@ -172,7 +175,7 @@ def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Ite
         log = (directory / DELIVERY_LOG).open("ab")
     with log:
         tracker = Tracker(directory / OUTBOX)
-        arguments = [str(directory), store, directory.name, tracker.token, str(os.getpid())]
+        arguments = [str(directory), store, directory.name, tracker.token, str(os.getpid()), *modules]
         process = SupervisedDelivery(arguments, log)
         try:
             yield tracker
