@@ -102,7 +102,7 @@ def test_an_own_network_on_own_images_is_searched_retrained_and_tested_by_an_own
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     files = tmp_path / "runs/x"
-    rows = list(csv.DictReader((files / "trials.csv").open()))
+    rows = list(csv.DictReader((files / "trials.csv").read_text().splitlines()))
     assert {(row["family"], row["dataset"], row["classes"]) for row in rows} == {("heun_net", "folder:images", "4")}
     assert {row["outcome"] for row in rows} == {"done"}
     assert (files / "rows.csv").is_file()
