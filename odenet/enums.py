@@ -100,6 +100,14 @@ class Device(Enum):
     cuda = "cuda"
 
 
+class CudaGraphs(Enum):
+    """Whether an iteration of training is one CUDA graph; `auto` is wherever it can be."""
+
+    auto = "auto"
+    always = "always"  # refused where it cannot be
+    never = "never"
+
+
 def add_member(kind: type[Choice], name: str) -> Choice:
     """Add a choice that is defined outside this package: a member called `name`, with that value. Python closes an
     enumeration where it is written, and so the member is put into the tables by which it looks one up."""
