@@ -108,6 +108,17 @@ class CudaGraphs(Enum):
     never = "never"
 
 
+def add_member(kind: type[Choice], name: str) -> Choice:
+    """Add a choice that is defined outside this package: a member called `name`, with that value. Python closes an
+    enumeration where it is written, and so the member is put into the tables by which it looks one up."""
+    added = object.__new__(kind)
+    added._name_, added._value_ = name, name
+    kind._member_names_.append(name)
+    kind._member_map_[name] = kind._value2member_map_[name] = added
+    type.__setattr__(kind, name, added)
+    return added
+
+
 def member(kind: type[Choice], name: Choice | str, key: str) -> Choice:
     """Return the member of a closed choice, also by its name.
 

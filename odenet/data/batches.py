@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from odenet.data.config import Augment, DataSet
-from odenet.data.sets import SETS, Images
+from odenet.data.images import Images
+from odenet.data.sets import SETS
 from odenet.seeding import generator
 
 
@@ -61,7 +62,8 @@ class Batches:
         self._padding, flip = 0, False
         if augment is Augment.standard:
             assert dataset is not None, "augment=standard needs the data set"
-            self._padding, flip = SETS[dataset].padding, SETS[dataset].flip
+            row = SETS[dataset]
+            self._padding, flip = (max(self.shape[1:]) // 8 if row.padding is None else row.padding), row.flip
         self._sides = 2 if flip else 1
         self._windows_NYXHR = self._windows(torch.tensor(images.pixels_BCHW, device=device))
         scale_C, shift_C = 1 / (255 * statistics.std_C), -statistics.mean_C / statistics.std_C

@@ -1,12 +1,14 @@
 """Which images are learned from: the choices, and what is checked before a file is opened."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
+from pathlib import Path
 
 
 class DataSet(Enum):
-    """The published sets. `digits` comes with scikit-learn; the others are read from files."""
+    """The published sets. `digits` comes with scikit-learn; the others are read from files. `folder`: images of your
+    own."""
 
     digits = "digits"
     cifar10 = "cifar10"
@@ -14,6 +16,7 @@ class DataSet(Enum):
     stl10 = "stl10"
     mnist = "mnist"
     fashion_mnist = "fashion_mnist"
+    folder = "folder"
 
 
 class Augment(Enum):
@@ -57,8 +60,10 @@ class DataConfig:
     order: Order = Order.shuffled
     augment: Augment = Augment.standard
     portion: Portion = Portion.train
+    path: str | None = field(default=None, compare=False)  # of the images, for data.dataset=folder; where, not what
 
     def __post_init__(self) -> None:
+        self._check_path()
         if self.per_class is not None and self.per_class < 1:
             raise ValueError(f"data.per_class={self.per_class} is no number of images; use 1 or more, or null for all.")
         if not 0.001 <= self.val_fraction <= 0.999:
@@ -75,6 +80,27 @@ class DataConfig:
             )
         if self.per_class is not None:
             self.check_validation(self.per_class)
+
+    def _check_path(self) -> None:
+        if (self.dataset is DataSet.folder) == bool(self.path):
+            return
+        if self.path is None:
+            raise ValueError(
+                "data.dataset=folder needs data.path=DIR, which holds a folder for each class with its images, or "
+                "train/ and test/ with such folders."
+            )
+        raise ValueError(
+            f"data.path={self.path!r} is for images of your own in class folders, data=folder; "
+            f"{self.dataset.value} is read from runtime.data_dir."
+            if self.dataset is not DataSet.folder
+            else "data.path is empty: name the directory with the class folders."
+        )
+
+    @property
+    def name(self) -> str:
+        """Return what the set is called in tables: folder:NAME for images of the user's own."""
+        own = f":{Path(self.path).absolute().name}" if self.path else ""
+        return f"{self.dataset.value}{own}"
 
     @property
     def fraction(self) -> Fraction:

@@ -1,4 +1,4 @@
-"""The published data sets: one row each, and how its files become arrays.
+"""The data sets: one row each, and how its files become arrays.
 
 Legend: `B` images, `C` channels, `H W` space.
 Adding a data set takes a member of `DataSet`, a row of `SETS` and a reader.
@@ -14,40 +14,19 @@ from typing import Any
 import numpy as np
 
 from odenet.data.config import DataConfig, DataSet
-
-
-class MissingData(ValueError):
-    """Files of the data set are not where they were looked for."""
-
-
-class DamagedData(ValueError):
-    """A file of the data set is there, but is not what was published."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Images:
-    """Labelled images, as published except that grey levels fill 0 ... 255."""
-
-    pixels_BCHW: np.ndarray  # uint8
-    labels_B: np.ndarray  # int64, from 0
-    indices_B: np.ndarray  # int64, positions in the set's official file order
-
-    def __len__(self) -> int:
-        return len(self.labels_B)
-
-    def take(self, positions: np.ndarray) -> "Images":
-        """Return a copy of the images at these positions, in this order."""
-        return Images(self.pixels_BCHW[positions], self.labels_B[positions], self.indices_B[positions])
+from odenet.data.folder import read_folder
+from odenet.data.images import DamagedData, Images, MissingData
 
 
 @dataclass(frozen=True, slots=True)
 class SetRow:
-    """The facts about a data set. `read(directory, test)` gives its training or its test images."""
+    """The facts about a data set, None where its files decide. `read(directory, test)` gives its training or its test
+    images."""
 
-    classes: int
-    channels: int
-    size: int  # height and width in pixels
-    padding: int  # pixels of zeros on each side before the random crop
+    classes: int | None
+    channels: int | None
+    size: int | None  # height and width in pixels
+    padding: int | None  # pixels of zeros on each side before the random crop; None: an eighth of the size
     flip: bool  # whether the mirror image means the same
     read: Callable[[Path, bool], Images]
 
@@ -130,6 +109,7 @@ SETS: dict[DataSet, SetRow] = {
     DataSet.stl10: SetRow(classes=10, channels=3, size=96, padding=12, flip=True, read=_stl10),
     DataSet.mnist: SetRow(classes=10, channels=1, size=28, padding=2, flip=False, read=_mnist),
     DataSet.fashion_mnist: SetRow(classes=10, channels=1, size=28, padding=2, flip=True, read=_fashion_mnist),
+    DataSet.folder: SetRow(classes=None, channels=None, size=None, padding=None, flip=False, read=read_folder),
 }
 
 
@@ -160,11 +140,12 @@ def _read(dataset: DataSet, directory: Path, test: bool) -> Images:
     row = SETS[dataset]
     images = row.read(directory, test)
     shape, labels = images.pixels_BCHW.shape, images.labels_B
-    expected = (row.channels, row.size, row.size)
-    if shape[1:] != expected or len(labels) != shape[0] or not set(np.unique(labels)) <= set(range(row.classes)):
+    expected, classes = (row.channels, row.size, row.size), row.classes
+    wrong = classes is not None and (shape[1:] != expected or not set(np.unique(labels)) <= set(range(classes)))
+    if wrong or len(labels) != shape[0]:
         raise DamagedData(
             f"data.dataset={dataset.name} in {directory}: {shape[0]} images of shape {shape[1:]} with {len(labels)} "
-            f"labels were read, but it has images of shape {expected} with one label each, 0 ... {row.classes - 1}. "
+            f"labels were read, but it has images of shape {expected} with one label each, 0 ... {(classes or 0) - 1}. "
             "Delete its files and download them again, or name another runtime.data_dir=DIR."
         )
     for array in (images.pixels_BCHW, images.labels_B, images.indices_B):
@@ -172,18 +153,23 @@ def _read(dataset: DataSet, directory: Path, test: bool) -> Images:
     return images
 
 
-def read_images(dataset: DataSet, directory: Path | str, *, test: bool) -> Images:
+def read_images(config: DataConfig, directory: Path | str, *, test: bool) -> Images:
     """Return all training or all test images, read once per process: the arrays are shared and read-only."""
-    return _read(dataset, Path(directory).expanduser().resolve(), test)
+    place = directory if config.path is None else config.path
+    try:
+        return _read(config.dataset, Path(place).expanduser().resolve(), test)
+    except RuntimeError as error:  # another user's home that there is not, or a circle of links
+        raise MissingData(f"{place} cannot be followed: {error}.") from error
 
 
 def load_test(config: DataConfig, directory: Path | str = "data") -> Images:
-    """Return the official test set, whole whatever the draw; of the digits a fixed third of each class.
+    """Return the official test set, whole whatever the draw; of the digits, and of a folder without one, a fixed third
+    of each class.
 
     Raises:
         MissingData, DamagedData: naming the files and what to do.
     """
-    images = read_images(config.dataset, directory, test=True)
+    images = read_images(config, directory, test=True)
     return images.take(np.arange(len(images)))
 
 
@@ -200,7 +186,7 @@ def duplicate_free(config: DataConfig, directory: Path | str = "data") -> np.nda
     lists = [folder / f"duplicates_{name}.csv", folder / f"duplicates_{name}_test.csv"]
     if not all(file.is_file() for file in lists):
         return None
-    keep_B = np.ones(len(read_images(config.dataset, directory, test=True)), dtype=bool)
+    keep_B = np.ones(len(read_images(config, directory, test=True)), dtype=bool)
     for file in lists:
         try:
             keep_B[np.loadtxt(file, delimiter=",", skiprows=1, usecols=0, dtype=np.int64)] = False

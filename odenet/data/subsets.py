@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from odenet.data.config import DataConfig, DataSet, Order, Portion
-from odenet.data.sets import SETS, Images, read_images
+from odenet.data.images import Images
+from odenet.data.sets import SETS, read_images
 from odenet.seeding import derive
 
 DRAWS_PER_ROUND = 5
@@ -35,7 +36,7 @@ def load_data(config: DataConfig, directory: Path | str = "data") -> Splits:
     a class; rounds of five overlap. STL-10 means its 5,000 labelled training images.
 
     Args:
-        directory: where the files of the published sets are (`runtime.data_dir`); not used for the digits.
+        directory: where the files of the published sets are (`runtime.data_dir`); not used for the digits and a folder.
 
     Raises:
         MissingData, DamagedData: naming the files and what to do.
@@ -45,16 +46,15 @@ def load_data(config: DataConfig, directory: Path | str = "data") -> Splits:
     >>> len(data.train), len(data.val), data.classes
     (60, 40, 10)
     """
-    pool = read_images(config.dataset, directory, test=False)
-    chosen = [_choose(config, pool, label) for label in range(SETS[config.dataset].classes)]
+    pool = read_images(config, directory, test=False)
+    classes = SETS[config.dataset].classes or int(pool.labels_B.max()) + 1
+    chosen = [_choose(config, pool, label) for label in range(classes)]
     train, val = (np.sort(np.concatenate(part)) for part in zip(*chosen, strict=True))
     if config.portion is Portion.trainval:
         parts = [pool.take(np.sort(np.concatenate([train, val])))]
     else:
         parts = [pool.take(train), pool.take(val)]
-    return Splits(
-        parts[0], parts[1] if len(parts) > 1 else None, SETS[config.dataset].classes, _hash(config.dataset, parts)
-    )
+    return Splits(parts[0], parts[1] if len(parts) > 1 else None, classes, _hash(config.dataset, parts))
 
 
 def _choose(config: DataConfig, pool: Images, label: int) -> tuple[np.ndarray, np.ndarray]:

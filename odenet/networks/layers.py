@@ -179,7 +179,7 @@ class LayerSpec:
     inner: tuple[str, ...]
 
     def symmetric(self, sign: int) -> NodeSymmetric:
-        inner = [LAYERS[name](self) for name in self.inner]
+        inner = [build_layer(name, self) for name in self.inner]
         return NodeSymmetric(self.nodes, self.widths.outer, inner, sign=sign, bias=self.bias)
 
 
@@ -198,3 +198,10 @@ LAYERS: dict[str, Callable[[LayerSpec], NodeLayer]] = {
     "softplus": lambda _: NodeActivation(F.softplus),  # smooth, for adjoint equations
     "fractal": lambda s: NodeFractal(s.nodes, s.widths.outer),
 }
+
+
+def build_layer(name: str, spec: LayerSpec) -> NodeLayer:
+    """Build a layer by its name. ValueError: there is none of that name."""
+    if name not in LAYERS:
+        raise ValueError(f"There is no layer called {name!r}; layers are {', '.join(LAYERS)}.")
+    return LAYERS[name](spec)

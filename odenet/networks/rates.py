@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from odenet.depth.node_weights import Readout
 from odenet.enums import Initialisation
 from odenet.integrators.scheme import OpenRate, Slope, Stage, composed
-from odenet.networks.layers import LAYERS, LayerSpec, NodeScale
+from odenet.networks.layers import LayerSpec, NodeScale, build_layer
 from odenet.networks.norms import NodeLayer
 from odenet.networks.orders import RateOrder
 from odenet.networks.widths import Widths
@@ -78,7 +78,7 @@ class Rate(nn.Module):
 
 def _stack(names: Sequence[str], spec: LayerSpec, *, scale: bool) -> nn.ModuleList:
     widths = spec.widths.along(names)
-    layers = [LAYERS[name](replace(spec, widths=at)) for name, at in zip(names, widths, strict=True)]
+    layers = [build_layer(name, replace(spec, widths=at)) for name, at in zip(names, widths, strict=True)]
     return nn.ModuleList([*layers, NodeScale(spec.nodes)] if scale else layers)
 
 

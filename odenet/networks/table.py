@@ -1,9 +1,10 @@
 """The table of networks: each is a row (rate, scheme, basis, wiring) and what may be asked of it."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from odenet.enums import Basis, Initialisation, Network, Scheme
+from odenet.enums import Basis, Initialisation, Network, Scheme, add_member
 from odenet.integrators.scheme import ExplicitRungeKutta
 from odenet.integrators.schemes import SCHEMES
 from odenet.networks import orders
@@ -247,3 +248,20 @@ NETWORKS: dict[Network, Wiring] = {
         source="Chen et al. 2018, arXiv 1806.07366",
     ),
 }
+
+
+def add_networks(rows: Mapping[str, Wiring]) -> None:
+    """Add networks that are defined outside this package: from then on `model.network` can be one of these names.
+
+    Raises:
+        ValueError: a name is not possible or another network's, or what it names is no row.
+    """
+    for name, row in rows.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
+            raise ValueError(f"A network cannot be called {name!r}: small letters, digits and '_', a letter first.")
+        if not isinstance(row, Wiring):
+            raise ValueError(f"The network {name} is no row: a Wiring is needed, not {row!r}.")
+        if name not in Network.__members__:
+            NETWORKS[add_member(Network, name)] = row
+        elif NETWORKS[Network[name]] is not row:
+            raise ValueError(f"There is a network called {name} already; call yours otherwise.")

@@ -1,16 +1,21 @@
 """The parsed command line, and the description of a stage of the command."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 
 VERIFY, AGAIN, VERSION = "--verify", "--again", "--version"
+# The user's own configuration file, called as Hydra does.
+CONFIG_FILE = {
+    "--config-dir": "--config-dir", "-cd": "--config-dir", "--config-name": "--config-name", "-cn": "--config-name",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A parsed command line. `flags` are --help, --version, --cfg job, --verify, --again, or what follows -sc."""
+    """A parsed command line. `flags` are --help, --version, --cfg job, --verify, --again, or what follows -sc.
+    The configuration file, --config-dir=DIR and --config-name=NAME, stands among the overrides."""
 
     stage: str
     names: list[str]
@@ -27,3 +32,15 @@ class StageCommand:
     usage: str
     names: tuple[int, int]
     details: str
+
+
+def with_config_file(words: Sequence[str]) -> list[str]:
+    """Write the options of the configuration file as one word each, --config-dir=DIR, where they have a value."""
+    joined: list[str] = []
+    for word in words:
+        option, _, _ = word.partition("=")
+        if joined and joined[-1] in CONFIG_FILE.values():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(CONFIG_FILE[option] + word[len(option) :] if option in CONFIG_FILE else word)
+    return joined

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from sweep.cli.command_line import CONFIG_FILE, with_config_file
 from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
@@ -40,7 +41,8 @@ def candidates(line: str) -> list[str]:
     if typed[-2] in {"--cfg", "-c"}:
         return ["job"]
     if word.startswith("-"):
-        return [option for option in ("--help", "--cfg") if option.startswith(word)]
+        options = dict.fromkeys(["--help", "--cfg", *CONFIG_FILE.values()])
+        return [option for option in options if option.startswith(word)]
     from sweep.config.compose import completions
 
-    return completions(word)
+    return completions(word, with_config_file(typed[:-1]))

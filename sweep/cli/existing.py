@@ -3,26 +3,33 @@
 from dataclasses import replace
 from pathlib import Path
 
-from search_spaces import SPACES
+from search_spaces import OURS, SPACES, Space, as_written
 from sweep.cli.command_line import Command
-from sweep.config.compose import FOLLOWS, check_possible, load
+from sweep.config.compose import FOLLOWS, check_possible, load, value_of
+from sweep.config.modules import changed_since, hashes, not_named
+from sweep.config.own import OF_THE_USER
 from sweep.config.schema import AppConfig, SpaceConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, read_best
-from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.run_directory import SweepFiles, kept_modules, run_directory
 from sweep.stages.status import missing, sweeps_below
+
+DATA_PATH = "data.path="
 
 
 def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[AppConfig, str]:
     """Load the configuration that a sweep was searched with, or a study begun, with what is set of it now; and its
     name."""
-    how = load([text for text in command.overrides if text.lstrip("+").startswith("runtime.runs_dir=")])
+    how = load([text for text in command.overrides if text.startswith((*OF_THE_USER, "runtime.runs_dir="))])
     name = command.names[0]
     files = SweepFiles(run_directory(how, name))
     saved = files.study if files.study.exists() else files.config
     if not saved.exists():
         raise missing(Path(how.runtime.runs_dir).resolve(), name)
-    return here(load(command.overrides, saved, possible), how), name
+    config = here(load(command.overrides, saved, possible), how)
+    kept = kept_modules(config, name)
+    _check_unchanged(changed_since(config.modules, kept), config, f"{saved} was made with, kept in {kept}")
+    return config, name
 
 
 def here(config: AppConfig, how: AppConfig) -> AppConfig:
@@ -30,17 +37,52 @@ def here(config: AppConfig, how: AppConfig) -> AppConfig:
     return replace(config, runtime=replace(config.runtime, runs_dir=how.runtime.runs_dir))
 
 
+def _check_unchanged(changed: list[str], config: AppConfig, origin: str) -> None:
+    """Raise InputError where modules of the user are others by now."""
+    if changed and not config.search.accept_changes:
+        raise InputError(
+            f"The modules {', '.join(changed)} are not those that {origin}. Go back to them, or go on with "
+            "search.accept_changes=true, and say so where you report it."
+        )
+
+
 def from_best(path: Path, overrides: list[str]) -> tuple[AppConfig, str, Best]:
     """Load the configuration of a best.yaml, derive a new run directory's name, and return both with the file's
     content."""
     check_possible(overrides, path)
+    places = [text for text in overrides if text.startswith(DATA_PATH)]
+    config = load([text for text in overrides if text not in places])
     best = read_best(path)
-    config = load(overrides).with_experiment(best.experiment)
-    family = best.provenance.get("family", config.space.name)
-    if family not in SPACES:
-        raise InputError(f"{path}: provenance.family={family!r} is no search space; possible are {', '.join(SPACES)}.")
+    recorded = best.provenance.get("modules", {})
+    if missing := [name for name in recorded if name not in config.modules]:
+        raise not_named(missing, path)
+    changed = [name for name, was in hashes(recorded).items() if was != recorded[name]]
+    _check_unchanged(changed, config, f"{path} was made with")
+    experiment = best.experiment
+    try:
+        for text in places:
+            experiment = replace(experiment, data=replace(experiment.data, path=value_of(text)))
+    except ValueError as error:
+        raise InputError(str(error)) from error
     name = best.provenance.get("sweep", path.stem).replace("/", "-")
-    return replace(config, space=SpaceConfig(name=family)), f"{name[:54]}-retrained", best
+    config = replace(config.with_experiment(experiment), space=_space_of(best, path, config))
+    return config, f"{name[:54]}-retrained", replace(best, experiment=experiment)
+
+
+def _space_of(best: Best, path: Path, config: AppConfig) -> SpaceConfig:
+    """Return the space that it was found in, one of the user's own as the file has it. InputError: there is none."""
+    family = best.provenance.get("family", config.space.name)
+    if family in OURS:
+        return SpaceConfig(name=family)
+    try:
+        own = SpaceConfig(name=family, parameters=as_written(Space.from_dict(best.provenance.get("space", {}))))
+        own.build()
+        return own
+    except ValueError as error:
+        raise InputError(
+            f"{path}: provenance.family={family!r} is no search space; possible are {', '.join(SPACES)}, or one that "
+            f"provenance.space describes: {error}"
+        ) from error
 
 
 def sweeps_of(runs: Path, directory: Path) -> list[Path]:

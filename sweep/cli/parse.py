@@ -2,17 +2,18 @@
 
 import difflib
 
-from sweep.cli.command_line import AGAIN, VERIFY, VERSION, Command
+from sweep.cli.command_line import AGAIN, CONFIG_FILE, VERIFY, VERSION, Command, with_config_file
 from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 OF_STAGE = {VERIFY: "status", AGAIN: "final"}  # a flag that one stage has
-# What can be set for stages that only read: any other key would have no effect.
+# What can be set for stages that only read, and how it is shown: any other key would have no effect.
+EVERYWHERE = {"runtime.runs_dir=": "runtime.runs_dir=DIR", "modules=": "modules=[NAME]"}
 USED = {
-    "status": ("runtime.runs_dir=", "tracking."),
-    "report": ("runtime.runs_dir=",),
-    "ui": ("runtime.runs_dir=", "tracking."),
+    "status": EVERYWHERE | {"tracking.": "tracking.*"},
+    "report": EVERYWHERE,
+    "ui": EVERYWHERE | {"tracking.": "tracking.*"},
 }
 
 
@@ -43,7 +44,7 @@ def parse(argv: list[str]) -> Command:
 def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
     """Sort words into names, overrides and flags; `--cfg job` is two words."""
     names, overrides, flags = [], [], []
-    words = list(words)
+    words = with_config_file(words)
     while words:
         word = words.pop(0)
         if word in {"--cfg", "-c"}:
@@ -57,8 +58,14 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
             flags.append("--help")
         elif word in OF_STAGE:
             flags.append(word)
+        elif word in CONFIG_FILE:
+            raise InputError(f"{word} needs a value: --config-dir DIR --config-name NAME.")
+        elif word.startswith(tuple(CONFIG_FILE)):
+            overrides.append(word)
         elif word.startswith("-"):
-            raise InputError(f"There is no option {word}; --help and --cfg job are possible.")
+            raise InputError(
+                f"There is no option {word}; --help, --cfg job, --config-dir DIR and --config-name NAME are possible."
+            )
         elif "=" in word or word.startswith(("+", "~")):
             overrides.append(word)
         else:
@@ -75,11 +82,12 @@ def _check_names(stage: str, names: list[str], least: int | None = None) -> None
 
 
 def _check_used(stage: str, overrides: list[str]) -> None:
-    used = USED.get(stage, ("",))
+    used = USED.get(stage, {"": ""})
     for text in overrides:
-        if not text.lstrip("+~").startswith(used):
-            possible = ", ".join(key.replace("=", "=DIR").replace("tracking.", "tracking.*") for key in used)
-            raise InputError(f"{text} would have no effect on `sweep {stage}`; possible are {possible}.")
+        if not text.lstrip("+~").startswith((*used, *CONFIG_FILE)):
+            raise InputError(
+                f"{text} would have no effect on `sweep {stage}`; possible are {', '.join(used.values())}."
+            )
 
 
 def _check_more(stage: str, overrides: list[str]) -> None:
@@ -97,7 +105,8 @@ def help_text(stage: str) -> str:
         one = STAGES[stage]
         return (
             f"usage: {one.usage}\n\n{one.summary}\n\n{one.details}\n\n"
-            "Any key of the configuration can be set by KEY=VALUE; --cfg job prints all of them with their values."
+            "Any key of the configuration can be set by KEY=VALUE; --cfg job prints all of them with their values.\n"
+            "--config-dir DIR --config-name NAME reads DIR/NAME.yaml, a configuration of your own."
         )
     width = max(map(len, STAGES))
     lines = [f"  {name:<{width}}  {row.summary}" for name, row in STAGES.items()]

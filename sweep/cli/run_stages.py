@@ -70,7 +70,7 @@ def _announce(stage: str, name: str, config: "AppConfig", console: Console) -> N
         spaces = f"spaces {', '.join(config.study.families)} on draws {draws} of the data, each"
     console.print(
         f"{stage} {name}: {spaces}, {search.trials} trials of {config.training.epochs} epochs on "
-        f"{config.data.dataset.value}, sampler {search.sampler.value}, scheduler {search.scheduler.value}, in "
+        f"{config.data.name}, sampler {search.sampler.value}, scheduler {search.scheduler.value}, in "
         f"{shown(directory)}",
         highlight=False,
     )

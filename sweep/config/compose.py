@@ -2,25 +2,28 @@
 there."""
 
 import re
-from dataclasses import is_dataclass
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from enum import EnumType
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from hydra import compose, initialize_config_module
+from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from odenet.training.config import to_plain
 from search_spaces import SPACES
 from sweep.config.credentials import take_credentials
+from sweep.config.modules import not_named
 from sweep.config.overrides import leaves, suggestion
+from sweep.config.own import OF_THE_USER, Words, is_of_config_file, read_space, sort_words, whole
 from sweep.config.schema import AppConfig, SpaceConfig
 from sweep.errors import InputError
 
@@ -29,13 +32,13 @@ OPEN_KEYS = ("space.fix.", "space.range.")  # take any name of the space below t
 # What can be set of work that was begun: how it goes on; and of a finished search, or a best.yaml, what follows it.
 GOES_ON = (
     "runtime.", "cluster.", "tracking.", "search.concurrency", "search.retries", "search.checkpoint_every",
-    "search.timeout_minutes", "search.budget.", "search.accept_changes", "search.more",
+    "search.timeout_minutes", "search.budget.", "search.accept_changes", "search.more", "data.path", "modules",
 )  # fmt: skip
 FOLLOWS = (*GOES_ON, "final.", "evaluate.", "search.seed")
 # What of a finished search can be asked otherwise when it is replayed: how it was searched, not what.
 REPLAYED = (
     "replay.", "runtime.runs_dir", "search.sampler", "search.scheduler", "search.seed", "search.trials",
-    "search.random_share", "search.grace", "search.reduction", "search.budget.",
+    "search.random_share", "search.grace", "search.reduction", "search.budget.", "modules",
 )  # fmt: skip
 
 # Of config.yaml in version 0.1.0. A section that came later has its defaults where a directory does not have it.
@@ -51,10 +54,11 @@ def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, .
     Raises:
         InputError: what the user wrote is wrong; the message names it and what is possible.
     """
-    composed = compose_config(arguments) if saved is None else _with_saved(arguments, saved, possible)
+    words = sort_words(arguments)
+    composed = _composed(words) if saved is None else _with_saved(words, saved, possible)
     try:
         if saved is None:
-            _apply_space(composed, arguments)
+            _apply_space(composed, words.overrides)
         if isinstance(uri := composed.tracking.uri, str):  # of an older config.yaml, or of a notebook
             composed.tracking.uri = take_credentials(uri, replace=False)
         config = OmegaConf.to_object(composed)
@@ -72,6 +76,7 @@ def _apply_space(composed: DictConfig, arguments: list[str]) -> None:
     """Set what the space fixes, so that other keys are judged with it. InputError for a key that the space decides."""
     chosen = OmegaConf.to_object(composed.space)
     assert isinstance(chosen, SpaceConfig)
+    composed.space = whole(chosen)
     space = chosen.build()
     for text in arguments:
         key = text.split("=")[0]
@@ -87,13 +92,31 @@ def _apply_space(composed: DictConfig, arguments: list[str]) -> None:
 
 
 def compose_config(arguments: list[str]) -> DictConfig:
-    """Let Hydra compose config.yaml with the overrides. InputError as `load`."""
-    _parse(arguments)
+    """Let Hydra compose config.yaml, or the user's configuration file, with the overrides. InputError as `load`."""
+    return _composed(sort_words(arguments))
+
+
+def _composed(words: Words) -> DictConfig:
+    for text in words.overrides:
+        _parse_one(text, words.directory)
+    overrides = hydra_arguments(words.overrides)
     try:
-        with initialize_config_module(CONF, version_base="1.3"):
-            return compose("config", overrides=hydra_arguments(arguments))
+        if words.file is not None:
+            with initialize_config_dir(str(words.file.parent), version_base="1.3"):
+                composed = compose(words.file.stem, overrides=[*overrides, f"hydra.searchpath=[pkg://{CONF}]"])
+        else:
+            searched = [] if words.directory is None else [f"hydra.searchpath=['file://{words.directory}']"]
+            with initialize_config_module(CONF, version_base="1.3"):
+                composed = compose("config", overrides=[*overrides, *searched])
+        if {f.name for f in fields(AppConfig)} - set(composed):
+            raise InputError(f"{words.file}: begin it with `defaults: [config, _self_]`: it lacks what others have.")
+        if words.space:
+            own = read_space(words.space)
+            with open_dict(composed.space):
+                composed.space.name, composed.space.parameters = own.name, own.parameters
     except (HydraException, OmegaConfBaseException, OverflowError) as error:
-        raise InputError(_explain(error.__cause__ or error, arguments)) from error
+        raise InputError(_explain(error.__cause__ or error, words.overrides)) from error
+    return composed
 
 
 def composed_text(arguments: list[str]) -> str:
@@ -109,16 +132,16 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
 def check_possible(arguments: list[str], origin: Path, possible: tuple[str, ...] = FOLLOWS) -> None:
     """Raise InputError for an override of a key that `origin` has fixed."""
     for text in arguments:
-        if not text.lstrip("+~").startswith(possible):
+        if not is_of_config_file(text) and not text.lstrip("+~").startswith(possible):
             raise InputError(
                 f"{text}: what is learned is fixed by {origin}; only {', '.join(possible).replace('.,', '.*,')} "
                 "can be set now."
             )
 
 
-def _with_saved(arguments: list[str], saved: Path, possible: tuple[str, ...]) -> DictConfig:
-    check_possible(arguments, saved, possible)
-    overrides = _parse(arguments)
+def _with_saved(words: Words, saved: Path, possible: tuple[str, ...]) -> DictConfig:
+    check_possible([*words.overrides, *([f"space={words.space}"] if words.space else [])], saved, possible)
+    overrides = [_parse_one(text, None) for text in words.overrides]
     schema = OmegaConf.structured(AppConfig)
     try:
         content = OmegaConf.load(saved)
@@ -129,31 +152,35 @@ def _with_saved(arguments: list[str], saved: Path, possible: tuple[str, ...]) ->
             raise InputError(
                 f"{saved}: {min(newer)} is unknown to this version, a newer one wrote it: update this one."
             )
+        if missing := [str(name) for name in content.get("modules") or [] if name not in words.modules]:
+            raise not_named(missing, saved)
         merged = OmegaConf.merge(schema, content)
+        merged.modules = words.modules
         for parsed in overrides:
             OmegaConf.update(merged, parsed.key_or_group, parsed.value())
     except (OSError, UnicodeDecodeError, YAMLError, RecursionError) as error:
         raise InputError(f"{saved} cannot be read: {' '.join(str(error).split())}.") from error
     except (OmegaConfBaseException, OverflowError) as error:
-        raise InputError(_explain(error, arguments)) from error
+        raise InputError(_explain(error, words.overrides)) from error
     assert isinstance(merged, DictConfig)
     return merged
 
 
-def _parse(arguments: list[str]) -> list[Override]:
-    return [_parse_one(text) for text in arguments]
+def value_of(text: str) -> Any:
+    """Return the value of KEY=VALUE as Hydra reads it. InputError: it cannot be read, or is of no key."""
+    return _parse_one(text, None).value()
 
 
-def _parse_one(text: str) -> Override:
+def _parse_one(text: str, directory: Path | None) -> Override:
     try:
         parsed = OverridesParser.create().parse_override(text)
     except HydraException as error:
         raise InputError(f"{text!r} cannot be read: write KEY=VALUE. {_first_line(str(error))}") from error
-    _check(parsed, text)
+    _check(parsed, text, directory)
     return parsed
 
 
-def _check(parsed: Override, text: str) -> None:
+def _check(parsed: Override, text: str, directory: Path | None) -> None:
     key = parsed.key_or_group
     if parsed.is_delete():
         raise InputError(f"{text}: keys cannot be removed, only set: write {key}=VALUE.")
@@ -167,8 +194,9 @@ def _check(parsed: Override, text: str) -> None:
         raise InputError(f"{text}: {key or 'nothing'} is no key{suggestion(key, known_keys())}")
     if parsed.is_add() or parsed.package is not None:
         raise InputError(f"{text}: {key} is there already, so neither + nor @ are possible: write {key}=VALUE.")
-    if key in groups() and parsed.value() not in groups()[key]:
-        raise InputError(f"{text} is not possible; {key} can be {', '.join(groups()[key])}.")
+    if key in groups() and parsed.value() not in choices(key, directory):
+        own = ", and a space of your own FILE.yaml or MODULE:NAME" if key == "space" else ""
+        raise InputError(f"{text} is not possible; {key} can be {', '.join(choices(key, directory))}{own}.")
 
 
 @cache
@@ -178,25 +206,37 @@ def groups() -> dict[str, list[str]]:
     return {folder.name: sorted(file.name.removesuffix(".yaml") for file in folder.iterdir()) for folder in folders}
 
 
+def choices(group: str, directory: Path | None) -> list[str]:
+    """List the choices of a config group, with those in the user's own directory and of the user's modules."""
+    own = () if directory is None else (directory / group).glob("*.yaml")
+    added = SPACES if group == "space" else ()
+    return sorted({*groups()[group], *(file.stem for file in own), *added})
+
+
 @cache
 def known_keys() -> list[str]:
     """List every key of the configuration, inner ones and groups included."""
     return list(leaves(to_plain(AppConfig()), inner=True))
 
 
-def completions(word: str) -> list[str]:
-    """Complete a half-written KEY=VALUE: a key up to its next dot, or the values of a closed choice."""
+def completions(word: str, typed: Sequence[str] = ()) -> list[str]:
+    """Complete a half-written KEY=VALUE: a key up to its next dot, or the values of a closed choice. `typed`: the words
+    before it, of which those that name a configuration file and modules say what else there is."""
     key, equals, value = word.partition("=")
     if equals:
-        return [f"{key}={choice}" for choice in _choices(key) if choice.startswith(value)]
+        return [f"{key}={choice}" for choice in _choices(key, typed) if choice.startswith(value)]
     searched = dict.fromkeys(key for space in SPACES.values() for key in space.parameters)
     names = [*leaves(to_plain(AppConfig())), *groups(), *(opened + key for opened in OPEN_KEYS for key in searched)]
     return sorted({_up_to_dot(f"{name}=", len(word)) for name in names if name.startswith(word)})
 
 
-def _choices(key: str) -> list[str]:
+def _choices(key: str, typed: Sequence[str]) -> list[str]:
+    try:
+        directory = sort_words([text for text in typed if text.startswith(OF_THE_USER)]).directory
+    except InputError:  # it is said when the command is given
+        directory = None
     if key in groups():
-        return groups()[key]
+        return choices(key, directory)
     hint: Any = AppConfig
     for part in key.removeprefix("space.fix.").split("."):
         hint = get_type_hints(hint).get(part) if is_dataclass(hint) else None
@@ -230,4 +270,5 @@ def _key_of(error: BaseException) -> str:
 
 
 def _first_line(message: str) -> str:
-    return message.strip().splitlines()[0].strip() if message.strip() else "The configuration is not valid."
+    lines = [line.strip() for line in message.strip().splitlines()] or ["The configuration is not valid."]
+    return " ".join(lines[:2]) if lines[0].endswith("raised while composing config:") else lines[0]

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from odenet.enums import Device, Scheme
 from odenet.training.config import ExperimentConfig, RuntimeConfig
-from search_spaces import SPACES, Space
+from search_spaces import SPACES, Space, check_name, from_written
 from sweep.config.credentials import PASSWORD, USER, without_secrets
 from sweep.config.overrides import flat
 from sweep.config.search_config import SearchConfig, check_path
@@ -107,17 +107,33 @@ class SweepRuntime(RuntimeConfig):
 @dataclass(kw_only=True, slots=True)
 class SpaceConfig:
     """The choice of a search space by name; space.fix.KEY=x fixes one of its parameters, space.range.KEY=[a,b] narrows
-    it."""
+    it. A space of the user's own is here as it was written: `parameters`, and for all others those of `like`."""
 
     name: str = "continuous"
+    like: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
     fix: dict[str, Any] = field(default_factory=dict)
     range: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> Space:
         """Build the space. ValueError: unknown space or parameter, or a value or range outside the space's."""
-        if self.name not in SPACES:
-            raise ValueError(f"space.name={self.name} is no search space; possible are {', '.join(SPACES)}.")
-        return SPACES[self.name].fix(flat(self.fix)).narrow(flat(self.range))
+        return self.plain().fix(flat(self.fix)).narrow(flat(self.range))
+
+    def plain(self) -> Space:
+        """Build the space as it is before anything is fixed or narrowed. ValueError: there is none such."""
+        if self.like is None and not self.parameters:
+            return _named("name", self.name)
+        check_name(self.name)
+        return from_written(self.parameters, None if self.like is None else _named("like", self.like))
+
+
+def _named(key: str, name: str) -> Space:
+    if name not in SPACES:
+        raise ValueError(
+            f"space.{key}={name} is no search space; possible are {', '.join(SPACES)}, and for one of your own "
+            "space=FILE.yaml or space=MODULE:NAME."
+        )
+    return SPACES[name]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -219,7 +235,7 @@ class TrackingConfig:
 
 @dataclass(kw_only=True, slots=True)
 class AppConfig(ExperimentConfig):
-    """The whole configuration of the command `sweep`."""
+    """The whole configuration of the command `sweep`. `modules`: the user's own, with networks and spaces."""
 
     runtime: SweepRuntime = field(default_factory=SweepRuntime)
     space: SpaceConfig = field(default_factory=SpaceConfig)
@@ -230,6 +246,7 @@ class AppConfig(ExperimentConfig):
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    modules: list[str] = field(default_factory=list)
 
     @property
     def experiment(self) -> ExperimentConfig:

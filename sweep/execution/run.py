@@ -27,6 +27,7 @@ from sweep.execution.observers import CheckpointCleaner
 from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import TrialSource
+from sweep.records.run_directory import kept_modules
 from sweep.worker.segment import Orders
 
 if TYPE_CHECKING:
@@ -194,4 +195,6 @@ def _orders(batch: Batch) -> Orders:
         tables=config.evaluate,
         checkpoint_every=config.search.checkpoint_every,
         seconds=None if minutes is None else 60 * minutes,
+        modules=tuple(config.modules),
+        kept_modules=kept_modules(config, batch.session.name),
     )

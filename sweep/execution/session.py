@@ -10,15 +10,18 @@ from rich.console import Console
 
 from sweep.cluster.connect import connected
 from sweep.cluster.resources import trial_resources
+from sweep.config.modules import kept_texts
 from sweep.config.schema import AppConfig
 from sweep.records.files import write_text
 from sweep.records.locks import LOCK, alone
 from sweep.records.provenance import identity_text, name_begun_with
 from sweep.records.run_directory import (
+    MODULES,
     ORIGIN,
     SweepFiles,
     claim_directory,
     free_directory,
+    kept_modules,
     run_directory,
     store_directory,
 )
@@ -74,18 +77,21 @@ def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[s
         with open_session(config, name, console) as session:
             yield session
     except BaseException:
-        if {path.name for path in directory.iterdir()} <= {LOCK, *begun}:
+        if {path.name for path in directory.iterdir()} <= {LOCK, MODULES, *begun}:
             shutil.rmtree(directory)
         raise
 
 
 @contextmanager
 def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Session]:
-    """Lock the run directory, connect the cluster, find what a trial gets of it, and deliver to MLflow meanwhile."""
+    """Lock the run directory, connect the cluster, find what a trial gets of it, keep the source of the user's modules,
+    and deliver to MLflow meanwhile."""
     with alone(config, name), connected(config.cluster, run_directory(config, name)):
         per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
-        store = store_directory(config, name)
-        with delivering(store, config.tracking.uri) as tracker:
+        store, kept = store_directory(config, name), kept_modules(config, name)
+        for file, text in kept_texts(config.modules).items():
+            write_text(kept / file, text)
+        with delivering(store, config.tracking.uri, modules=config.modules) as tracker:
             yield Session(config, name, tracker, console, per_trial)
         if refused := aside_sentence(store):
             console.print(refused, highlight=False)

@@ -85,8 +85,8 @@ class TrialLog:
         """Record that a segment is about to run, its trial's first or another."""
         row = self.rows.get(segment.number)
         if row is None:
-            data_hash = self._splits[segment.experiment.data.portion].hash
-            first, curve = first_row(self.session, segment, data_hash), self._newest.get(segment.number)
+            splits = self._splits[segment.experiment.data.portion]
+            first, curve = first_row(self.session, segment, splits), self._newest.get(segment.number)
             row = as_curves_know(first, curve, self.session.gpus_per_trial)
         row = replace(
             row, outcome=Outcome.running, reason="", ray="RUNNING", legs=row.legs + 1, schedule=segment.schedule
@@ -202,7 +202,7 @@ def as_curves_know(row: TrialRow, curve: CurveRow | None, gpus: float) -> TrialR
     return replace(with_curve(row, known), gpu_seconds=max(0.0, row.gpu_seconds + seconds * gpus))
 
 
-def first_row(session: Session, segment: Segment, data_hash: str) -> TrialRow:
+def first_row(session: Session, segment: Segment, splits: Splits) -> TrialRow:
     """Build the row of a trial that has not reported yet."""
     experiment = segment.experiment
     return TrialRow(
@@ -221,12 +221,13 @@ def first_row(session: Session, segment: Segment, data_hash: str) -> TrialRow:
         seconds=0.0,
         rate_evaluations=0,
         model_parameters=0,
-        dataset=experiment.data.dataset.value,
+        dataset=experiment.data.name,
         per_class=experiment.data.per_class,
         draw=experiment.data.draw,
         seed=experiment.training.seed,
         config_hash=identity(experiment),
-        data_hash=data_hash,
+        data_hash=splits.hash,
+        classes=splits.classes,
         proposed_by=segment.proposed_by,
     )
 

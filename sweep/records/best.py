@@ -7,6 +7,7 @@ runs/NAME/final/crowned.yaml is the configuration that `final` crowned.
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ import yaml
 
 from odenet.training.config import ExperimentConfig, from_plain, to_plain
 from search_spaces import Space
+from sweep.config.modules import hashes, not_named
 from sweep.errors import InputError
 from sweep.records.files import write_text
 from sweep.records.rows import SCHEMA, TrialRow
@@ -41,8 +43,10 @@ def changed(row: TrialRow) -> list[Any]:
     return row.schedule if len(row.schedule) > 1 else []
 
 
-def provenance(row: TrialRow, space: Space) -> dict[str, Any]:
-    """Collect what traces a configuration back to its origin: sweep, trial, space, code, versions and data."""
+def provenance(row: TrialRow, space: Space, modules: Sequence[str] = ()) -> dict[str, Any]:
+    """Collect what traces a configuration back to its origin: sweep, trial, space, code, versions and data. `modules`:
+    the user's own."""
+    own = {"modules": hashes(modules)} if modules else {}
     return {
         "sweep": row.sweep,
         "family": row.family,
@@ -56,7 +60,7 @@ def provenance(row: TrialRow, space: Space) -> dict[str, Any]:
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in RECORDED}},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    } | own
 
 
 @cache
@@ -128,6 +132,8 @@ def _parsed(path: Path, content: dict[str, Any]) -> Best:
     for key, (kind, what) in _ORIGIN.items():
         if not isinstance(origin.get(key, kind()), kind):
             raise InputError(f"{path}: provenance.{key}={origin[key]!r}: must be {what}.")
+    if missing := [name for name in origin.get("modules", {}) if name not in sys.modules]:
+        raise not_named(missing, path)
     schedule = content.get("schedule", [])
     _check_schedule(path, schedule)
     try:
@@ -157,4 +163,5 @@ _ORIGIN: dict[str, tuple[type, str]] = {
     "family": (str, "the name of a search space"),
     "trial": (int, "the number of the trial it comes from"),
     "parameters": (dict, "a mapping of what was varied"),
+    "modules": (dict, "a mapping from the user's own modules to hashes of their source"),
 }

@@ -10,6 +10,7 @@ given them when it is next gone on with.
 import hashlib
 import json
 import uuid
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from odenet.data.subsets import Splits
 from search_spaces import Space
+from sweep.config.modules import hashes
 from sweep.errors import InputError
 from sweep.records.files import write_text
 from sweep.records.run_directory import ORIGIN
@@ -26,12 +28,12 @@ IDENTITY = ("id", "name", "place")
 VERSIONS = ("torch", "numpy", "optuna")
 
 
-def origin(space: Space, splits: Splits) -> dict[str, Any]:
-    """Describe what must be equal for two sessions to belong to one sweep."""
+def origin(space: Space, splits: Splits, modules: Sequence[str] = ()) -> dict[str, Any]:
+    """Describe what must be equal for two sessions to belong to one sweep. `modules`: the user's own."""
     return {
         "space": space.to_dict(),
         "data": splits.hash,
-        "code": {name: _hash_of(name) for name in LEARNED_BY},
+        "code": {name: _hash_of(name) for name in LEARNED_BY} | hashes(modules),
         "versions": {name: version(name) for name in VERSIONS},
     }
 

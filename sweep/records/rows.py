@@ -51,6 +51,7 @@ class TrialRow:
     feasible: bool = True  # within the limits
     schedule: list[Any] = field(default_factory=list)  # of a population's member: epoch, parameters, parent
     gpu_seconds: float = 0.0
+    classes: int | None = None  # of the data; None in rows of before, which are of published sets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from sweep.errors import InputError
 from sweep.records.files import sync_entry
 
 CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
-STAGE, JOURNAL, ORIGIN = "stage.json", "study.journal", "origin.json"
+STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", "modules"
 FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
-TAKEN = {"final", "checkpoints", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
+TAKEN = {"final", "checkpoints", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
 TAKEN_ENDS = (
     ".yaml", ".yml", ".csv", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
 )  # fmt: skip
@@ -154,6 +154,11 @@ def run_directory(config: AppConfig, name: str) -> Path:
 def store_directory(config: AppConfig, name: str) -> Path:
     """Return the directory of the outbox and of MLflow's sqlite file: that of the study, or of a sweep in no study."""
     return run_directory(config, check_name(name).split("/")[0])
+
+
+def kept_modules(config: AppConfig, name: str) -> Path:
+    """Return the directory with the source of the user's own modules."""
+    return store_directory(config, name) / MODULES
 
 
 def is_former(directory: Path) -> bool:

@@ -31,10 +31,11 @@ OPTIONAL = ("config.yaml", "manifestations.csv")  # nothing is said where these 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The data on which families are compared."""
+    """The data on which families are compared; of published sets the number of classes is known."""
 
     dataset: str
     per_class: int | None
+    classes: int | None = None
 
     def __str__(self) -> str:
         return f"{self.dataset}, {'all images' if self.per_class is None else f'{self.per_class} images per class'}"
@@ -64,6 +65,10 @@ class Sweep:
     def crowned_candidate(self) -> int | None:
         """The number of the search trial whose configuration was retrained; None before that."""
         return None if self.crowned is None else int(self.crowned.provenance["trial"])
+
+
+def task_of(row: TrialRow) -> Task:
+    return Task(row.dataset, row.per_class, None if row.dataset in DataSet.__members__ else row.classes)
 
 
 def load_sweeps(directories: Sequence[Path]) -> tuple[list[Sweep], list[Path]]:
@@ -115,7 +120,7 @@ def _load(directory: Path) -> Sweep | None:
         directory=directory,
         name=first.sweep,
         family=first.family,
-        task=Task(first.dataset, first.per_class),
+        task=task_of(first),
         draw=first.draw,
         trials=sorted(trials, key=lambda row: row.number),
         curves=_rows(directory / "curves.csv", CurveRow, growing=True),
@@ -142,7 +147,7 @@ def _check_one_cell(directory: Path, tables: Mapping[str, Sequence[TrialRow | Ev
         )
         raise InputError(f"{directory} mixes what a sweep keeps apart: {found}. One directory holds one of them.")
     ((_, dataset, _, _),) = cells
-    if dataset not in DataSet.__members__:
+    if dataset.partition(":")[0] not in DataSet.__members__:
         possible = ", ".join(DataSet.__members__)
         raise InputError(f"{directory}: dataset {dataset!r} is unknown here; this version knows {possible}.")
 

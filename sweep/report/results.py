@@ -15,7 +15,7 @@ from odenet.data.sets import SETS
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, EvaluationRow, Phase, TrialRow, ranked
 from sweep.report import statistics
-from sweep.report.load import Sweep, Task
+from sweep.report.load import Sweep, Task, task_of
 from sweep.report.statistics import Comparison, Interval
 
 BASELINE = "resnet"
@@ -141,7 +141,9 @@ def build_study(sweeps: list[Sweep], empty: list[Path], home: Path) -> Study:
 
 def chance(task: Task) -> float:
     """Return the accuracy of guessing."""
-    return 1 / SETS[DataSet[task.dataset]].classes
+    classes = task.classes or SETS[DataSet[task.dataset]].classes
+    assert classes is not None, "rows of a user's own images say how many classes they have"
+    return 1 / classes
 
 
 def mean_or_none(values: Iterable[float]) -> float | None:
@@ -167,7 +169,7 @@ def configuration_value(row: TrialRow) -> float | None:
         return None
     if row.outcome is Outcome.timeout and row.phase is Phase.search and row.objective is not None:
         return row.objective
-    return chance(Task(row.dataset, row.per_class)) if row.outcome in FAILED else row.objective
+    return chance(task_of(row)) if row.outcome in FAILED else row.objective
 
 
 def confirmations(sweep: Sweep) -> dict[int, list[float]]:

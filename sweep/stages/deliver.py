@@ -26,7 +26,7 @@ def deliver(config: AppConfig, name: str, console: Console) -> None:
     directory = store_directory(config, name)
     check_store(store_uri(directory, config.tracking.uri))
     before = undelivered(directory)
-    with alone(config, name), delivering(directory, config.tracking.uri) as tracker:
+    with alone(config, name), delivering(directory, config.tracking.uri, modules=config.modules) as tracker:
         if read_set_aside(directory):
             tracker.retry()
     if refused := aside_sentence(directory):

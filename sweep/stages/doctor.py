@@ -125,7 +125,7 @@ def _data(config: AppConfig) -> Iterator[Finding]:
     except ValueError as error:
         yield _failed(str(error))
         return
-    yield _ok(f"{config.data.dataset.value}: {len(test)} test images, whole")
+    yield _ok(f"{config.data.name}: {len(test)} test images, whole")
 
 
 def _results(config: AppConfig) -> Iterator[Finding]:

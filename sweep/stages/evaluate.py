@@ -3,7 +3,9 @@
 The only stage that reads test images, and it does so once.
 """
 
+import pickle
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,14 @@ from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import Score, manifestations
 from odenet.training.evaluation import evaluate as score
+from sweep.config.modules import import_kept
 from sweep.config.schema import AppConfig, EvaluateConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.session import Session
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
-from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.run_directory import SweepFiles, kept_modules, run_directory
 from sweep.records.tables import read_rows, write_rows
 
 
@@ -107,12 +110,24 @@ def _measure_all(session: Session, prepared: PreparedEvaluation) -> list[list[Me
     task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=session.gpus_per_trial)(_measure_on)
     parts = (prepared.statistics, prepared.test, config.evaluate, config.runtime.for_training())
     shared = [ray.put(part) for part in parts]
-    return ray.get([task.remote(int(per_trial["CPU"]), network, *shared) for network in prepared.networks])
+    place = Place(int(per_trial["CPU"]), tuple(config.modules), kept_modules(config, session.name))
+    return ray.get([task.remote(place, pickle.dumps(network), *shared) for network in prepared.networks])
 
 
-def _measure_on(worker_threads: int, *arguments: Any) -> list[Measured]:
-    torch.set_num_threads(worker_threads)
-    return measure(*arguments)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The threads of a worker, and where it finds the user's own modules."""
+
+    threads: int
+    modules: tuple[str, ...]
+    kept_modules: Path
+
+
+def _measure_on(place: Place, network: bytes, *arguments: Any) -> list[Measured]:
+    """Measure a network that is unpickled only when the modules are there that it may be of."""
+    torch.set_num_threads(place.threads)
+    import_kept(place.modules, place.kept_modules)
+    return measure(pickle.loads(network), *arguments)
 
 
 def measure(

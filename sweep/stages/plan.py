@@ -60,7 +60,7 @@ def plan(config: AppConfig, console: Console) -> None:
     chosen = {"cheapest": costs.index(min(costs)), "middle": 0, "dearest": costs.index(max(costs))}
     estimates = {name: _estimate(corners[index], config, splits) for name, index in chosen.items()}
     images = f"{len(splits.train)} train, {len(splits.val) if splits.val else 0} val"
-    console.print(f"Data: {config.data.dataset.value}, draw {config.data.draw}, {images} images, hash {splits.hash}")
+    console.print(f"Data: {config.data.name}, draw {config.data.draw}, {images} images, hash {splits.hash}")
     console.print(f"Space: {config.space.name}, {len(corners)} corners, all possible")
     console.print(f"Search: {_described(config)}")
     course = expected(config.search, config.training.epochs)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from odenet.data.sets import SETS
 from sweep.config.compose import load
+from sweep.config.own import named
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
@@ -45,13 +46,13 @@ def prepare_replay(config: AppConfig, files: SweepFiles) -> Recording:
     Raises:
         InputError: as `read_recording`, or the curves say nothing of what is asked.
     """
-    recording = read_recording(files)
+    recording = read_recording(files, config.modules)
     check_replay(config, recording)
     return recording
 
 
-def read_recording(files: SweepFiles) -> Recording:
-    """Read the recording of the search in this run directory.
+def read_recording(files: SweepFiles, modules: Sequence[str] = ()) -> Recording:
+    """Read the recording of the search in this run directory. `modules`: the user's own that were named.
 
     Raises:
         InputError: it has not ended, a file is damaged, or no trial can be replayed.
@@ -63,7 +64,7 @@ def read_recording(files: SweepFiles) -> Recording:
         raise InputError(f"{files.directory} has no learning curves to replay; run `sweep search` first.")
     if not SweepProgress.read(files.progress).finished:
         raise InputError(f"The search of {name} has not ended: `sweep status {name}`, `sweep resume {name}`.")
-    config = load([], files.config)
+    config = load(named(modules), files.config)
     if config.search.scheduler is SchedulerKind.pbt:
         raise InputError(
             f"{name} was searched with search.scheduler=pbt: its members changed while they were trained, so that no "
@@ -73,12 +74,14 @@ def read_recording(files: SweepFiles) -> Recording:
         problem = build_problem(config)
     except ValueError as error:
         raise InputError(str(error)) from error
+    rows = read_rows(files.trials, TrialRow)
+    classes = next((row.classes for row in rows), None) or SETS[config.data.dataset].classes
     recording = Recording(
         space=problem.space,
         experiment=problem.experiment,
         search=config.search,
-        chance=1 / SETS[config.data.dataset].classes,
-        rows=read_rows(files.trials, TrialRow),
+        chance=1 / classes if classes else 0.0,
+        rows=rows,
         curves=read_rows(files.curves, CurveRow),
     )
     if not recording.trials:

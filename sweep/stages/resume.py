@@ -57,7 +57,7 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
     rows = check_records(files)
     check_records(files.final)
     lag(store)
-    compare_origin(files.origin, origin(space, prepared.splits), config.search.accept_changes)
+    compare_origin(files.origin, origin(space, prepared.splits, config.modules), config.search.accept_changes)
     _check_study(files.journal, config, name_begun_with(files.origin) or name, space, rows)
     return prepared
 

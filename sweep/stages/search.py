@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from odenet.data.subsets import Splits, load_data
+from odenet.networks.model_config import ModelConfig
 from odenet.training.config import ExperimentConfig
 from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SchedulerKind
@@ -75,9 +76,27 @@ def prepare_search(config: AppConfig, store: Path | None = None) -> PreparedSear
             config.runtime.check(corner.model)
             check_objectives(config, corner)
         first = enqueued(config, problem.space, store)
-        return PreparedSearch(problem, corners, first, load_data(problem.experiment.data, config.runtime.data_dir))
+        splits = load_data(problem.experiment.data, config.runtime.data_dir)
+        if config.modules:
+            _check_runs(corners[0].model, splits)
+        return PreparedSearch(problem, corners, first, splits)
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def _check_runs(model: ModelConfig, splits: Splits) -> None:
+    """Build a network that may be of the user's own and run it once. InputError: it cannot be, or fails."""
+    import torch
+
+    from odenet.networks.model import build_model
+
+    pixels_BCHW = torch.tensor(splits.train.pixels_BCHW[:2]) / 255
+    try:
+        build_model(model, channels=pixels_BCHW.shape[1], classes=splits.classes)(pixels_BCHW)
+    except Exception as error:
+        raise InputError(
+            f"model.network={model.network.value} cannot be built and run: {type(error).__name__}: {error}"
+        ) from error
 
 
 class Search(Work):
@@ -88,7 +107,7 @@ class Search(Work):
         config, files, splits = session.config, session.files, prepared.splits
         self._problem, self._run = prepared.problem, SweepRun(session)
         session.directory.mkdir(parents=True, exist_ok=True)
-        now = origin(self._problem.space, splits)
+        now = origin(self._problem.space, splits, config.modules)
         check_origin(files.origin, now, config.search.accept_changes, session.run_key)
         record_stage(files.stage, BegunStage.search)
         write_text(files.config, save(config))

@@ -9,6 +9,7 @@ from pathlib import Path
 from odenet.seeding import derive
 from search_spaces import SPACES
 from sweep.config.overrides import flat
+from sweep.config.own import whole
 from sweep.config.schema import AppConfig, SpaceConfig, save
 from sweep.errors import InputError, StorageError, WorkError
 from sweep.execution.run import run_works
@@ -52,11 +53,12 @@ def _space_of(family: str, config: AppConfig) -> SpaceConfig:
             choices = ", ".join(sorted(set().union(*searched.values())))
             raise InputError(f"{key} is searched in no family of the study; searched are {choices}.")
     mine = searched[family]
-    return SpaceConfig(
+    chosen = SpaceConfig(
         name=family,
         fix={key: value for key, value in fix.items() if key in mine},
         range={key: value for key, value in narrowed.items() if key in mine},
     )
+    return whole(chosen)
 
 
 PreparedStudy = dict[str, PreparedSearch]  # by the names of its sweeps

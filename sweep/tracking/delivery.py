@@ -1,4 +1,4 @@
-"""The process that delivers an outbox: `python -m sweep.tracking.delivery DIRECTORY URI EXPERIMENT TOKEN PID`.
+"""The process that delivers an outbox: `python -m sweep.tracking.delivery DIRECTORY URI EXPERIMENT TOKEN PID MODULES`.
 
 One line of the outbox after the other, each exactly once: how far it got is in delivered.json, so a restart goes on
 there. A line whose process was killed before it could write that down, or whose answer was lost, is delivered again,
@@ -16,7 +16,9 @@ from pathlib import Path
 if __name__ == "__main__":
     os.nice(19)  # trials come first, already while MLflow is imported; a delivery that lags loses nothing
 
+from sweep.config.modules import import_kept
 from sweep.errors import InputError, WorkError
+from sweep.records.run_directory import MODULES
 from sweep.tracking.calls import Delivery, UnknownRunError
 from sweep.tracking.lines import OUTBOX, Line, lines_from, parse_line, standing
 from sweep.tracking.outbox import DELIVERY_LOCK, HOPELESS
@@ -198,6 +200,7 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     try:
+        import_kept(sys.argv[6:], Path(sys.argv[1]) / MODULES)
         main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
     except (InputError, WorkError) as error:
         say(str(error))

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,10 +152,13 @@ def deleted(name: str, experiment_id: str, uri: str) -> InputError:
 
 
 @contextmanager
-def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Iterator[Tracker]:
+def delivering(
+    directory: Path, uri: str | None, patience: float = 300.0, modules: Sequence[str] = ()
+) -> Iterator[Tracker]:
     """Open a tracker whose outbox is delivered to the experiment named after `directory`, while work goes on.
 
-    At the end waits up to `patience` seconds for what is left, and longer the more there is.
+    At the end waits up to `patience` seconds for what is left, and longer the more there is. `modules`: the user's own,
+    whose networks may be among what is delivered.
 
     Raises:
         InputError: the store cannot be used, or its experiment was deleted. WorkError: the delivery failed; what is
@@ -170,7 +173,7 @@ def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Ite
         log = (directory / DELIVERY_LOG).open("ab")
     with log:
         tracker = Tracker(directory / OUTBOX)
-        arguments = [str(directory), store, experiment, tracker.token, str(os.getpid())]
+        arguments = [str(directory), store, experiment, tracker.token, str(os.getpid()), *modules]
         process = SupervisedDelivery(arguments, log)
         try:
             yield tracker

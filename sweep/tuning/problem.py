@@ -36,10 +36,11 @@ OF_A_STUDY = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A space to search, and the experiment around which it is searched."""
+    """A space to search, and the experiment around which it is searched; `modules` are the user's own."""
 
     space: Space
     experiment: ExperimentConfig
+    modules: tuple[str, ...] = ()
 
     def corners(self) -> list[ExperimentConfig]:
         """List the extreme experiments of the space. ValueError: one of them is not possible."""
@@ -50,7 +51,7 @@ class Problem:
         schedule = changed(row)
         parameters = schedule[0]["parameters"] if schedule else row.parameters
         experiment = override(self.experiment, {**parameters, "training.seed": row.seed})
-        return Best(experiment, provenance(row, self.space), schedule)
+        return Best(experiment, provenance(row, self.space, self.modules), schedule)
 
 
 def build_problem(config: AppConfig) -> Problem:
@@ -77,7 +78,7 @@ def build_problem(config: AppConfig) -> Problem:
     else:
         build_scheduler(search, config.training.epochs)
     check_sampler(search, space)
-    return Problem(space, experiment)
+    return Problem(space, experiment, tuple(config.modules))
 
 
 def check_decided(config: AppConfig, decided: dict[str, str]) -> None:

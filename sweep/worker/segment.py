@@ -8,6 +8,7 @@ a `WorkerResult` per epoch. Segment and result are plain dictionaries only where
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from odenet.data.config import Portion
@@ -54,6 +55,8 @@ class Orders:
     tables: EvaluateConfig
     checkpoint_every: int
     seconds: float | None  # that a trial may train
+    modules: tuple[str, ...] = ()  # the user's own, with networks
+    kept_modules: Path = Path()  # where their source is
 
 
 def new_trial_id() -> str:

@@ -29,11 +29,14 @@ class SegmentTrainable(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another segment in this process; called by Tune, and first by `setup`."""
+        from sweep.config.modules import import_kept
         from sweep.worker.cuda import limit_memory
         from sweep.worker.segment_training import SegmentTraining
 
         limit_memory(self._share)
-        segment, orders = Segment.from_dict(new_config["segment"]), self._orders[new_config["batch"]]
+        orders = self._orders[new_config["batch"]]
+        import_kept(orders.modules, orders.kept_modules)  # before a segment can name their networks
+        segment = Segment.from_dict(new_config["segment"])
         self._training = SegmentTraining(segment, self._runtime, orders, self._stop)
         return True
 

@@ -18,7 +18,7 @@ FILES = Path(os.environ.get("ODENET_DATA", Path(__file__).parents[4] / "shared" 
 needs_cifar10 = pytest.mark.skipif(
     not (FILES / "cifar-10-batches-py").is_dir(), reason="no CIFAR-10 files in ODENET_DATA or ../shared/data"
 )
-FROM_FILES = [dataset for dataset in DataSet if dataset is not DataSet.digits]
+FROM_FILES = [dataset for dataset in DataSet if dataset not in (DataSet.digits, DataSet.folder)]
 
 
 def noise(count: int, dataset: DataSet) -> Images:

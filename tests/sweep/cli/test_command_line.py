@@ -39,7 +39,9 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search": ("`sweep search` needs a name", "sweep search NAME [KEY=VALUE ...]"),
     "search a b": ("'b' is one name too many, or lacks its `=`",),
     "plan x": ("'x' is one name too many",),
-    "search x --force": ("no option --force", "--help and --cfg job are possible"),
+    "search x --force": ("no option --force", "--help, --cfg job, --config-dir DIR and --config-name NAME are"),
+    "search x --config-dir": ("--config-dir needs a value: --config-dir DIR --config-name NAME",),
+    "search x -cn": ("--config-name needs a value",),
     "status x --again": ("--again belongs to `sweep final NAME`, not to `sweep status`",),
     "final x --verify": ("--verify belongs to `sweep status NAME`, not to `sweep final`",),
     "final --again": ("`sweep final` needs a name",),
@@ -201,7 +203,7 @@ COMPLETIONS: dict[str, list[str]] = {
     "sweep ": list(STAGES),
     "sweep st": ["status", "study"],
     "sweep mod": [],
-    "sweep search x mod": ["model."],
+    "sweep search x mod": ["model.", "modules="],
     "sweep search x model.sch": ["model.scheme="],
     "sweep search x y z optim.n": ["optim.nesterov="],
     "sweep search x model.scheme=r": ["model.scheme=ralston", "model.scheme=rk4", "model.scheme=rk4_38"],
@@ -213,7 +215,7 @@ COMPLETIONS: dict[str, list[str]] = {
     "sweep plan space.fix.model.sc": ["space.fix.model.scheme="],
     "sweep plan space.range.o": ["space.range.optim."],
     "sweep plan no.such=": [],
-    "sweep final path/to/best.yaml --": ["--help", "--cfg"],
+    "sweep final path/to/best.yaml --": ["--help", "--cfg", "--config-dir", "--config-name"],
     "sweep search x --cfg ": ["job"],
 }
 

@@ -18,10 +18,12 @@ from sweep.config.search_config import Budget
 from sweep.errors import InputError
 from sweep.stages.study import members
 
+NEEDED = {"data=folder": ["data.path=images"]}  # besides a choice
+
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group, names in groups().items() for name in names])
 def test_every_shipped_yaml_composes_into_a_configuration_whose_space_is_possible(choice):
-    config = load([choice])
+    config = load([choice, *NEEDED.get(choice, [])])
     for corner in config.space.build().corners():
         override(config.experiment, corner)
 
@@ -29,7 +31,8 @@ def test_every_shipped_yaml_composes_into_a_configuration_whose_space_is_possibl
 def test_data_and_spaces_can_each_be_chosen_by_their_own_names():
     assert groups()["data"] == sorted(member.value for member in DataSet)
     assert groups()["space"] == sorted(SPACES)
-    assert [load([f"data={name}"]).data.dataset.value for name in groups()["data"]] == groups()["data"]
+    chosen = [[f"data={name}", *NEEDED.get(f"data={name}", [])] for name in groups()["data"]]
+    assert [load(words).data.dataset.value for words in chosen] == groups()["data"]
     assert [load([f"space={name}"]).space.name for name in groups()["space"]] == groups()["space"]
 
 
@@ -126,7 +129,8 @@ def test_what_is_saved_is_what_was_meant(tmp_path):
 @pytest.mark.parametrize(("possible", "parts"), [(GOES_ON, set()), (FOLLOWS, {"final", "evaluate"})])
 def test_of_work_that_was_begun_only_how_it_goes_on_can_be_set_and_of_what_is_done_what_follows(possible, parts):
     settable = {key for key in known_keys() if "." in key and not _refused(f"{key}=1", possible)}
-    assert {key.split(".")[0] for key in settable} == {"runtime", "cluster", "tracking", "search", *parts}
+    assert {key.split(".")[0] for key in settable} == {"runtime", "cluster", "tracking", "search", "data", *parts}
+    assert {key for key in settable if key.startswith("data.")} == {"data.path"}
     of_the_search = {key.removeprefix("search.") for key in settable if key.startswith("search.")}
     assert {key for key in of_the_search if not key.startswith("budget")} == {
         "concurrency", "retries", "checkpoint_every", "timeout_minutes", "accept_changes", "more",
