@@ -9,7 +9,7 @@ from sweep.config.schema import AppConfig
 from sweep.errors import InputError
 from sweep.records.files import sync_entry
 
-CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
+CONFIG, STUDY, BEST, REPORT = "config.yaml", "study.yaml", "best.yaml", "report.html"
 STAGE, JOURNAL = "stage.json", "study.journal"
 FORMER = "final~"  # and a number; no sweep can be called so
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -129,6 +129,10 @@ class SweepFiles:
     @property
     def rows(self) -> Path:
         return self.directory / "rows.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / REPORT
 
 
 def run_directory(config: AppConfig, name: str) -> Path:

@@ -2,10 +2,16 @@
 loopback."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, NoReturn
 
 from rich.console import Console
 
@@ -14,10 +20,14 @@ from sweep.records.run_directory import JOURNAL
 from sweep.tracking.outbox import check_store, store_uri
 
 HOST = "127.0.0.1"
+START_SECONDS = 180.0  # that a server may take on a busy machine
+END_SECONDS = 5.0  # between asking a server's processes to end and ending them
+LOG_BYTES = 10_000  # of a server's last words
 
 
 def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
-    """Serve until Ctrl-C. `store` is where mlflow.db is, `sweep` the run directory whose study is shown as well.
+    """Serve until Ctrl-C or SIGTERM, and end every process of the servers then. `store` is where mlflow.db is, `sweep`
+    the run directory whose study is shown as well.
 
     Raises:
         InputError: there is nothing to show, the store is damaged, or a port is taken. WorkError: a server ended by
@@ -30,33 +40,86 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
     if (sweep / JOURNAL).exists():
         dashboard = str(Path(sys.executable).with_name("optuna-dashboard"))
         commands[port + 1] = [dashboard, "--host", HOST, "--port", str(port + 1), str(sweep / JOURNAL)]
-    for taken in (number for number in commands if _taken(number)):
+    for taken in (number for number in commands if _answers(number)):
         raise InputError(f"Port {taken} on {HOST} is taken: choose another by tracking.port=NUMBER.")
-    console.print(f"MLflow: http://{HOST}:{port}   (Ctrl-C ends it)", highlight=False)
-    if port + 1 in commands:
-        console.print(f"Optuna: http://{HOST}:{port + 1}", highlight=False)
-    _serve(list(commands.values()))
+    console.print("MLflow starts (some seconds) ...", end=" ", highlight=False)
+    with TemporaryFile() as log, _serving(list(commands.values()), log) as servers:
+        _wait_for(servers, commands, log)
+        pages = [f"http://{HOST}:{port}", *(f"Optuna http://{HOST}:{number}" for number in commands if number != port)]
+        console.print(f"{', '.join(pages)} (Ctrl-C ends it)", highlight=False)
+        servers[0].wait()
+        _say_ended(servers[0], log)
 
 
 def _mlflow(store: Path, port: int) -> list[str]:
     uri = store_uri(store, None)
     options = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-P", "-m", "mlflow", "server", *options]
+    return [sys.executable, "-P", "-m", "mlflow", "server", *options, "--uvicorn-opts", "--log-level=warning"]
 
 
-def _taken(port: int) -> bool:
+def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
 
-def _serve(commands: list[list[str]]) -> None:
+@contextmanager
+def _serving(commands: list[list[str]], log: IO[bytes]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run servers, each with all that it starts in a process group of its own, which ends with the block: also where
+    that is left by a signal to end, or because the terminal was closed."""
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    servers = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
+    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+    servers: list[subprocess.Popen[bytes]] = []
     try:
-        code = servers[0].wait()
-        raise WorkError(f"The MLflow server ended by itself with code {code}.")
+        for command in commands:
+            servers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
+        yield servers
     finally:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # nothing is left behind because somebody asked twice
         for server in servers:
-            server.terminate()
+            _end(server)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End a server's process group, which may outlive the server itself."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):  # all are gone; macOS says so of zombies
+            os.killpg(server.pid, number)
+        deadline = time.monotonic() + END_SECONDS
+        while _is_left(server) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _is_left(server: subprocess.Popen[bytes]) -> bool:
+    server.poll()  # else it stays in its group as a zombie
+    try:
+        os.killpg(server.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _wait_for(servers: list[subprocess.Popen[bytes]], ports: dict[int, list[str]], log: IO[bytes]) -> None:
+    """Wait until all ports answer. WorkError: a server ended, or did not answer in time."""
+    deadline = time.monotonic() + START_SECONDS
+    while not all(map(_answers, ports)):
         for server in servers:
-            server.wait(timeout=30)
+            if server.poll() is not None:
+                _say_ended(server, log)
+        if time.monotonic() > deadline:
+            raise WorkError(f"The servers do not answer after {START_SECONDS:.0f} s.")
+        time.sleep(0.2)
+
+
+def _say_ended(server: subprocess.Popen[bytes], log: IO[bytes]) -> NoReturn:
+    log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+    said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    words = f": {said[-1]}" if said else ""
+    raise WorkError(f"A server ended by itself with code {server.returncode}{words}.")
