@@ -134,7 +134,8 @@ class CurveRow:
     depth_nodes: int
     """Nodes in depth of the weights of the network's last stage in this epoch."""
     gradient_drift: float | None = None
-    """How far a reconstructed first state is from the true one; measured with `runtime.check_drift`, else empty."""
+    """The largest relative distance of a reconstructed first state from the true one; empty without
+    `runtime.check_drift`."""
 
 
 # Of an epoch, as workers report them; `objective` is the mean val/accuracy of the last 5 epochs.
