@@ -101,7 +101,10 @@ class SweepRun:
     def _results(self) -> dict[str, str]:
         """Log the figures so far, and return the tags that say them in words."""
         summary = SweepSummary.read(self._session.files)
-        self._tracker.metrics(self._key, summary.metrics(), summary.epochs)
+        step = (
+            self._tracker.told().step(self._key) + 1
+        )  # after all others, whatever the clock says, also where less is known
+        self._tracker.metrics(self._key, summary.metrics(), step)
         return {NOTE: description(self._session.config, summary)}
 
 

@@ -45,11 +45,6 @@ class SweepSummary:
         return cls(search, final, read_rows(files.rows, EvaluationRow) if files.rows.exists() else [])
 
     @property
-    def epochs(self) -> int:
-        """The epochs that all trials have trained, which grow with each stage."""
-        return sum(row.epochs for row in (*self.search, *self.final))
-
-    @property
     def best(self) -> TrialRow | None:
         return next(iter(ranked(self.search)), None)
 
