@@ -65,22 +65,46 @@ def _answers(port: int) -> bool:
 @contextmanager
 def _serving(commands: list[list[str]], log: IO[bytes]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run servers, each with all that it starts in a process group of its own, which ends with the block: also where
-    that is left by a signal to end, or because the terminal was closed."""
+    that is left by a signal to end, because the terminal was closed, or this process was killed."""
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
     servers: list[subprocess.Popen[bytes]] = []
+    reaper: subprocess.Popen[bytes] | None = None
     try:
         for command in commands:
             servers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
+        reaper = _reaper(servers)
         yield servers
     finally:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # nothing is left behind because somebody asked twice
         for server in servers:
             _end(server)
+        if reaper:
+            reaper.kill()
+            reaper.communicate()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+# Waits until its standard input ends, with the command that holds the other end, however that dies.
+_REAPER = """
+import os, sys
+sys.stdin.read()
+for group in sys.argv[1:]:
+    try:
+        os.killpg(int(group), 9)
+    except (ProcessLookupError, PermissionError):
+        pass
+"""
+
+
+def _reaper(servers: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Start a process that ends the servers when this one was killed, which would go on with their ports."""
+    command = [sys.executable, "-I", "-S", "-c", _REAPER, *(str(server.pid) for server in servers)]
+    loader = {name: value for name, value in os.environ.items() if name.startswith(("LD_", "DYLD_"))}  # and no secret
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=loader, start_new_session=True)
 
 
 def _leave(number: int, _: object) -> NoReturn:

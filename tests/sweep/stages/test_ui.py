@@ -73,3 +73,23 @@ def test_a_server_that_ends_by_itself_is_said_with_its_last_words(tmp_path, monk
         stage.ui(tmp_path, tmp_path, free_port(), Console())
     assert time.monotonic() - started < 30
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+KILLED = """
+import os, signal, sys
+from tempfile import TemporaryFile
+from sweep.stages.ui import _serving
+
+server = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(100)', sys.argv[1]])"
+with TemporaryFile() as log, _serving([[sys.executable, "-c", server, sys.argv[1]]], log):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_servers_end_with_a_command_that_was_killed(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while processes_about(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_about(tmp_path) == []
