@@ -1,8 +1,14 @@
 """README.md and docs/mlflow.md say what the code does: the numbers of the main job, and the names that MLflow shows."""
 
+import re
+import shlex
 from pathlib import Path
 
+import pytest
+
+from sweep.cli.parse import parse
 from sweep.config.compose import load
+from sweep.errors import InputError
 from sweep.records.summary import SweepSummary
 from sweep.tracking.description import searched_params
 from tests.sweep.records.test_summary import FINAL, SEARCH, TEST
@@ -37,3 +43,21 @@ def test_the_page_on_mlflow_names_every_figure_and_every_kind_of_parameter() -> 
     kinds = {name.partition(".")[0] for name in searched_params(config, config.space.build())}
     assert kinds == {"searched", "fixed", "search"}
     assert all(f"`{shown}`" in text for shown in ("searched.KEY", "fixed.KEY", "search.*"))
+
+
+COMMANDS = [
+    (page.name, line)
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if page.name != "log.md"
+    for line in re.findall(r"^    (?:\$ )?sweep ([a-z]+.*)$", page.read_text().replace("\\\n", " "), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page} {line[:40]}" for page, line in COMMANDS])
+def test_every_command_of_a_page_can_be_typed(page: str, line: str) -> None:
+    command = parse(shlex.split(line, comments=True))
+    if "widht" in line:
+        with pytest.raises(InputError, match=r"did you mean model\.width"):
+            load(command.overrides)
+    elif command.stage in ("plan", "search", "study") and "data=mine" not in line:  # made by the page
+        load(command.overrides)
