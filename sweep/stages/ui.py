@@ -42,11 +42,11 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
         commands[port + 1] = [dashboard, "--host", HOST, "--port", str(port + 1), str(sweep / JOURNAL)]
     for taken in (number for number in commands if _answers(number)):
         raise InputError(f"Port {taken} on {HOST} is taken: choose another by tracking.port=NUMBER.")
-    console.print("MLflow starts (some seconds) ...", end=" ", highlight=False)
+    console.print("Starting ...", end=" ", highlight=False)
     with TemporaryFile() as log, _serving(list(commands.values()), log) as servers:
         _wait_for(servers, commands, log)
-        pages = [f"http://{HOST}:{port}", *(f"Optuna http://{HOST}:{number}" for number in commands if number != port)]
-        console.print(f"{', '.join(pages)} (Ctrl-C ends it)", highlight=False)
+        optuna = f", Optuna http://{HOST}:{port + 1}" if port + 1 in commands else ""
+        console.print(f"MLflow http://{HOST}:{port}{optuna}", highlight=False)  # 71 columns with both
         servers[0].wait()
         _say_ended(servers[0], log)
 
