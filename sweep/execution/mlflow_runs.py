@@ -91,7 +91,7 @@ class SweepRun:
         tags |= {"family": family, "kind": "sweep", "directory": str(session.directory)}  # tells sweeps of a name apart
         tags |= {NOTE: description(session.config, SweepSummary([], [], [])), **source_tags(stage, session.name)}
         known = self._key in self._tracker.told()
-        run = TrackedRun(self._key, session.name)
+        run = TrackedRun(self._key, self._key)
         self._tracker.start(run, tags=tags, params={} if known else params)
 
     def _reads(self, splits: Splits, portion: Portion) -> None:
@@ -181,7 +181,7 @@ def study_run(session: Session) -> Iterator[None]:
     families, draws = ", ".join(config.study.families), ", ".join(map(str, config.study.draws))
     note = f"A study of {families} on {config.data.dataset.value}, draws {draws}; each sweep has a run of its own."
     tags = {"kind": "study", NOTE: note, **source_tags("study", session.name)}
-    session.tracker.start(TrackedRun(key, session.name), tags=tags, params={})
+    session.tracker.start(TrackedRun(key, key), tags=tags, params={})
     session.tracker.artifact(key, files.study)
     try:
         yield
