@@ -44,6 +44,8 @@ faults: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@# Else every process compiles what it imports where PYTHONDONTWRITEBYTECODE is set: three quarters of a search's start.
+	$(BIN)/python -m compileall -q -j 0 -x 'rllib|ray/serve|ray/llm|torch/testing|/tests/' $(BIN)/../lib odenet search_spaces sweep
 	touch $@
 
 # Pins what pyproject.toml asks for: names, versions and platform markers only.

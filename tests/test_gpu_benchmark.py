@@ -15,6 +15,7 @@ from odenet import Gradient, Network
 
 ROOT = Path(__file__).parents[1]
 Rows = list[dict[str, Any]]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,6 @@ def of(rows: Rows, what: str) -> Iterator[dict[str, Any]]:
     return (row for row in rows if row.get("what") == what)
 
 
-@pytest.mark.slow
 def test_every_part_comes_to_its_end_without_an_error(rows: Rows) -> None:
     assert rows[0]["part"] == "machine"
     assert [(row["part"], row["left_out"]) for row in of(rows, "end")] == [("a", 0), ("b", 0)]

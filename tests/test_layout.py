@@ -22,7 +22,19 @@ MAY_IMPORT = {
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
-        *("grpc", "hydra", "jinja2", "mlflow", "omegaconf", "optuna", "packaging", "plotly", "ray", "scipy"),
+        *(
+            "grpc",
+            "hydra",
+            "jinja2",
+            "mlflow",
+            "omegaconf",
+            "optuna",
+            "packaging",
+            "plotly",
+            "ray",
+            "scipy",
+            "sqlalchemy",
+        ),
     },
 }
 # Behind which modules a dependency sits. MLflow's server and Optuna's dashboard are started by `ui` as processes.
@@ -38,11 +50,12 @@ ONLY_IN = {
     "optuna": {"sweep.tuning", "sweep.stages.verify"},
     "packaging": {"sweep.stages.doctor"},
     "plotly": {"sweep.report"},
-    "ray": {"sweep.cluster", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
+    "ray": {"sweep.cluster", "sweep.worker", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
     "scipy": {"sweep.report.statistics"},
+    "sqlalchemy": {"sweep.tracking.store"},
 }
 ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "grpc"}
-COMES_WITH = {"grpc": ["ray"]}  # Ray's own channel is what is looked into
+COMES_WITH = {"grpc": ["ray"], "sqlalchemy": ["mlflow"]}  # whose own channel and database are looked into
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The optimizer, the learning rate as a function of progress, and gradients in L2 over depth."""
 
+import inspect
 import math
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,17 @@ from odenet.depth.bases import BASES, mix_nodes
 from odenet.depth.discretisation import Depth
 from odenet.networks.model import DepthNet
 from odenet.training.optim_config import OptimConfig, OptimizerKind, Schedule
+
+
+def _eager(kind: type[Optimizer]) -> Any:
+    """Derive an optimizer without the decorators by which torch's load its compiler on their first call, which takes
+    4 s of a process. They are for compiled optimizers; here networks are compiled at most."""
+    names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
+_EagerSGD, _EagerAdamW = _eager(SGD), _eager(AdamW)
 
 
 def build_optimizer(model: DepthNet, config: OptimConfig) -> Optimizer:
@@ -28,8 +40,8 @@ def build_optimizer(model: DepthNet, config: OptimConfig) -> Optimizer:
         groups.append({"params": memories, "weight_decay": 0.0})
     if config.optimizer is OptimizerKind.adamw:
         betas = (config.momentum, 0.999)
-        return AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
-    return SGD(
+        return _EagerAdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
+    return _EagerSGD(
         groups,
         lr=config.lr,
         momentum=config.momentum,

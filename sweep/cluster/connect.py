@@ -64,7 +64,7 @@ def _started(config: ClusterConfig) -> Iterator[None]:
             directory = stack.enter_context(session_directory())
             stack.callback(shut_down)
             _refresh_authentication()
-            with only_allowed(), _on_loopback():
+            with only_allowed(), _on_loopback(), _bare():
                 options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "_temp_dir": str(directory), **_QUIET}
                 ray.init(address="local", **options)
         except (ValueError, OSError) as error:
@@ -106,3 +106,22 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _bare() -> Iterator[None]:
+    """Keep Ray from starting what one machine has no use for: an autoscaler, a reader of logs that nobody hears, and
+    the server of the dashboard, which it starts without a dashboard, too. They take seconds of processor time."""
+    from ray._private.node import Node
+
+    def nothing(_: Node, **_options: Any) -> None: ...
+
+    names = ("start_monitor", "start_log_monitor", "start_api_server")
+    before = {name: getattr(Node, name) for name in names}
+    try:
+        for name in names:
+            setattr(Node, name, nothing)
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)

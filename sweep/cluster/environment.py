@@ -19,7 +19,8 @@ _FOR_THE_DRIVER = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 _LOCAL = {
-    "RAY_preload_python_modules": "sweep.execution.trainable",  # by workers that wait for the first trials
+    # By workers that wait for the first trials.
+    "RAY_preload_python_modules": "sweep.worker.trainable,sweep.worker.segment_training",
     "RAY_enable_metrics_collection": "false",  # its ports answer without a token
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes Ray's processes listen on loopback, on any system
 }

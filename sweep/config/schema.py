@@ -240,7 +240,7 @@ class AppConfig(ExperimentConfig):
 
     def check_device(self) -> None:
         """Raise ValueError where trials run on this machine and runtime.device is not here."""
-        if self.cluster.kind is ClusterKind.local:
+        if self.cluster.kind is ClusterKind.local and self.runtime.device is Device.cuda:
             self.runtime.torch_device()
 
 

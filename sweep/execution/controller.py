@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from sweep.execution.interrupt import Interrupt
 from sweep.execution.observers import Observer
-from sweep.execution.segment import Segment, WorkerResult
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import FINISHED, Next, TrialSource
 from sweep.records.outcome import STATES, Outcome
 from sweep.tuning.stopping import exhausted
+from sweep.worker.segment import Segment, WorkerResult
 
 
 class Controller:

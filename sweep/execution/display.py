@@ -13,9 +13,9 @@ from rich.text import Text
 
 from sweep.console import printable
 from sweep.execution.observers import Observer
-from sweep.execution.segment import Segment
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, TrialRow
+from sweep.worker.segment import Segment
 
 SHOWN = 8  # running trials listed at most
 SILENT = (Outcome.running, Outcome.paused)  # a line for each of these would be one for every segment

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from odenet.training.config import ExperimentConfig
-from sweep.execution.segment import Segment, new_trial_id
 from sweep.execution.trial_source import FINISHED, Next, TrialSource
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
+from sweep.worker.segment import Segment, new_trial_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ from odenet.data.subsets import Splits
 from search_spaces import Space
 from sweep.errors import StorageError
 from sweep.execution.observers import Observer
-from sweep.execution.segment import Segment
 from sweep.execution.session import Session
 from sweep.records.files import write_text
 from sweep.records.outcome import STATES
@@ -20,6 +19,7 @@ from sweep.records.summary import SweepSummary
 from sweep.tracking.description import NOTE, description, searched_params, source_tags
 from sweep.tracking.lines import KnownRuns
 from sweep.tracking.outbox import TrackedRun
+from sweep.worker.segment import Segment
 
 
 class SweepRun:

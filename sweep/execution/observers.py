@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweep.execution.segment import Segment
 from sweep.records.checkpoints import checkpoint_files
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, TrialRow
+from sweep.worker.segment import Segment
 
 
 class Observer:

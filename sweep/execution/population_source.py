@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Space
-from sweep.execution.segment import Segment
 from sweep.execution.trial_source import FINISHED, Next, Trials, TrialSource
 from sweep.records.checkpoints import checkpoint_file, inherited_file
 from sweep.records.files import copy_file
 from sweep.records.rows import CurveRow, TrialRow
 from sweep.tuning.population import exchange, generations
+from sweep.worker.segment import Segment
 
 
 class PopulationSource(TrialSource):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle, exceptions
+from ray.air._internal import usage
 from ray.tune import Callback
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
@@ -13,9 +14,9 @@ from ray.tune.search import Searcher
 
 from sweep.execution.controller import Controller
 from sweep.execution.interrupt import Interrupt
-from sweep.execution.segment import Segment, WorkerResult
 from sweep.execution.trial_source import FINISHED
 from sweep.records.outcome import Outcome
+from sweep.worker.segment import Segment, WorkerResult
 
 
 class SegmentSearcher(Searcher):
@@ -136,11 +137,13 @@ def _forget(tune_controller: TuneController, trial: Trial) -> None:
         trials.discard(trial)
 
 
-def forward_nothing() -> None:
+def unburden() -> None:
     """Keep Ray Tune from sending variables of this process along with every trial: AWS keys would stand in Ray's logs,
-    and a trial with variables of its own could not run in a worker that was started beforehand."""
+    and a trial with variables of its own could not run in a worker that was started beforehand. And from counting
+    callbacks for its makers, for which it would load MLflow, which takes this process 2 s."""
     class_cache.ENV_VARS_TO_PROPAGATE.clear()
     class_cache.DEFAULT_ENV_VARS.clear()
+    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - the name is Ray's
 
 
 def cause(trial: Trial) -> tuple[Outcome, str]:

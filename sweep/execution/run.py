@@ -27,12 +27,12 @@ from sweep.execution.observers import CheckpointCleaner
 from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import TrialSource
+from sweep.worker.segment import Orders
 
 if TYPE_CHECKING:
     from ray import tune
 
     from sweep.execution.ray_adapter import SegmentSearcher
-    from sweep.execution.trainable import Orders
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def run_works(
         return
     batches = [work.batch for work in works]
     from sweep.execution.ray_adapter import SegmentSearcher
-    from sweep.execution.trainable import SegmentTrainable
+    from sweep.worker.trainable import SegmentTrainable
 
     shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
     with (
@@ -153,7 +153,7 @@ def _tuner(
 ) -> "tune.Tuner":
     from ray import tune
 
-    from sweep.execution.ray_adapter import SegmentScheduler, Watch, forward_nothing
+    from sweep.execution.ray_adapter import SegmentScheduler, Watch, unburden
 
     config, per_trial = batches[0].session.config, dict(batches[0].session.per_trial)
     bound = tune.with_parameters(
@@ -165,7 +165,7 @@ def _tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Interrupt has its own
-    forward_nothing()
+    unburden()
     return tune.Tuner(
         tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),
         tune_config=tune.TuneConfig(
@@ -186,9 +186,7 @@ def _tuner(
     )
 
 
-def _orders(batch: Batch) -> "Orders":
-    from sweep.execution.trainable import Orders
-
+def _orders(batch: Batch) -> Orders:
     config = batch.session.config
     minutes = config.search.timeout_minutes
     return Orders(

@@ -19,7 +19,6 @@ from odenet.seeding import derive
 from odenet.training.config import ExperimentConfig
 from search_spaces import Choice, Float, Int, Parameter, Space
 from sweep.config.search_config import Budget, SearchConfig
-from sweep.execution.segment import Segment
 from sweep.execution.trial_log import with_curve
 from sweep.execution.trial_source import SearchSource, Trials, TrialSource
 from sweep.records.outcome import STATES, Outcome
@@ -28,6 +27,7 @@ from sweep.tuning.ask_and_tell import ENQUEUED, Proposals
 from sweep.tuning.optuna_study import OptunaStudy
 from sweep.tuning.schedulers import build_scheduler
 from sweep.tuning.stopping import exhausted
+from sweep.worker.segment import Segment
 
 CLOSE = 0.01  # one point of accuracy below the best recorded objective is as good
 

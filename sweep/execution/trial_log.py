@@ -18,7 +18,6 @@ from odenet.data.subsets import Splits
 from odenet.training.config import identity
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.execution.observers import Observer
-from sweep.execution.segment import EpochResult, Segment, TrialEnded
 from sweep.execution.session import Session
 from sweep.records.files import cut_sentence, sync
 from sweep.records.outcome import STATES, Outcome
@@ -26,6 +25,7 @@ from sweep.records.progress import SweepProgress
 from sweep.records.rows import METRICS, CurveRow, ManifestationRow, RowT, TrialRow
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import append_row, cut_half_row, take_up_rows, write_rows
+from sweep.worker.segment import EpochResult, Segment, TrialEnded
 
 WRITE_SECONDS = 2.0  # trials.csv is rewritten at most so often while trials run
 

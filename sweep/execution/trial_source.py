@@ -14,11 +14,11 @@ from odenet.seeding import derive
 from odenet.training.config import ExperimentConfig
 from sweep.config.overrides import override
 from sweep.config.search_config import Objective, SearchConfig
-from sweep.execution.segment import Segment
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
 from sweep.tuning.ask_and_tell import Proposal, Proposals
 from sweep.tuning.schedulers import Scheduler, refinement_epochs
+from sweep.worker.segment import Segment
 
 
 class Finished:

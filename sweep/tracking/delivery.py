@@ -9,6 +9,7 @@ again beside what MLflow has. A line that cannot be delivered is set aside, and 
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,3 +196,7 @@ if __name__ == "__main__":
     except (InputError, WorkError) as error:
         say(str(error))
         sys.exit(HOPELESS if isinstance(error, InputError) else 1)
+    except Exception as error:  # noqa: BLE001 - the last line of the log is what the user is told
+        traceback.print_exc()
+        say(f"{type(error).__name__}: {first_line(error)}")
+        sys.exit(1)

@@ -8,14 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sweep.tracking.outbox import DELIVERY_LOCK, MLFLOW_ENVIRONMENT, check_store, sqlite_file
+from sweep.tracking.outbox import DELIVERY_LOCK, MLFLOW_ENVIRONMENT, SQLITE, check_store, sqlite_file
 
 os.environ |= MLFLOW_ENVIRONMENT
 
 from mlflow import MlflowClient, set_tracking_uri
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy.exc import OperationalError
 
 from sweep.errors import WorkError
+from sweep.records.files import sync_entry
 from sweep.tracking.calls import Delivery, RefusedError
 from sweep.tracking.state import AWAY, write_away
 
@@ -59,6 +63,8 @@ class PatientStore:
         set_tracking_uri(self._uri)
         file = sqlite_file(self._uri)
         with locked(self._directory / DELIVERY_LOCK if file is None else file.with_name(f"{file.name}.lock")):
+            if file is not None and not os.path.lexists(file):
+                self.ask(lambda _: _create(file))
             here = None if file is None else (self._directory / "mlartifacts").resolve().as_uri()  # else the server's
             delivery = self.ask(lambda _: _delivery(MlflowClient(self._uri), experiment, here))
         self._probe = lambda: delivery.client.set_experiment_tag(
@@ -104,9 +110,21 @@ class PatientStore:
         return True
 
 
+def _create(file: Path) -> None:
+    """Make a store beside its place and put it there once it is whole: MLflow's migrations are no transaction, and one
+    that was killed among them is of no use."""
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    SqlAlchemyStore(f"{SQLITE}{new}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+    new.replace(file)
+    sync_entry(file)
+
+
 def _is_away(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in AWAY_CODES
+    if isinstance(error, OperationalError):  # of a database while it is opened, later MLflow wraps it
+        return any(words in str(error) for words in ("locked", "disk I/O error", "unable to open", "connection"))
     return isinstance(error, OSError)  # of the network, or of the disk that files go to; theirs are looked at first
 
 

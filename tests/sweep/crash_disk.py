@@ -79,7 +79,7 @@ def _holders(place: Path) -> list[int]:
 def _used(process: Path, place: Path) -> list[Path]:
     """List what a process has open of this disk, and its working directory if it is there."""
     links = (process / "cwd", *(process / "fd").iterdir(), *(process / "map_files").iterdir())
-    return [link for link in links if _is_below(link, place)]
+    return [link.readlink() for link in links if _is_below(link, place)]
 
 
 def _is_below(link: Path, place: Path) -> bool:

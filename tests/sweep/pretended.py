@@ -18,7 +18,6 @@ from sweep.execution.interrupt import Interrupt
 from sweep.execution.mlflow_runs import TrialRuns
 from sweep.execution.observers import CheckpointCleaner
 from sweep.execution.population_source import PopulationSource
-from sweep.execution.segment import EpochResult, Segment, TrialEnded, WorkerResult
 from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import FINISHED, SearchSource, Trials, TrialSource
@@ -33,6 +32,7 @@ from sweep.tuning.optuna_study import open_study
 from sweep.tuning.problem import build_problem
 from sweep.tuning.reconcile import reconciled
 from sweep.tuning.schedulers import build_scheduler
+from sweep.worker.segment import EpochResult, Segment, TrialEnded, WorkerResult
 from tests.sweep.sweep_files import TINY, session_on, trial
 
 TABLES = [

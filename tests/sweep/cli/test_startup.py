@@ -94,3 +94,23 @@ def test_the_version_is_that_of_the_installed_distribution(tmp_path: Path) -> No
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert done.stdout == f"sweep {version(DISTRIBUTION)}\n"
+
+
+LOADED = "; import json, sys; print(json.dumps([name for name in {} if name in sys.modules]))"
+
+
+@pytest.mark.parametrize(
+    ("statements", "without"),
+    [
+        ("import sweep.execution.run, sweep.execution.ray_adapter, sweep.worker.trainable", ["torch", "mlflow"]),
+        (
+            "from odenet import *; next(Training(ExperimentConfig(training=TrainingConfig(epochs=1))))",
+            ["torch._dynamo"],
+        ),
+    ],
+    ids=["the driver no torch, no MLflow", "eager training no compiler"],
+)
+def test_what_takes_seconds_to_load_is_left_out_where_it_is_not_needed(statements: str, without: list[str]) -> None:
+    program = statements + LOADED.format(without)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(done.stdout) == []

@@ -7,8 +7,8 @@ from ray.tune.execution import class_cache
 
 from sweep.cluster.environment import environment, only_allowed
 from sweep.config.schema import ClusterConfig, ClusterKind
-from sweep.execution.ray_adapter import forward_nothing
-from sweep.execution.trainable import SegmentTrainable
+from sweep.execution.ray_adapter import unburden
+from sweep.worker.trainable import SegmentTrainable
 
 METRICS = "RAY_enable_metrics_collection"
 SECRETS = (
@@ -39,7 +39,7 @@ def test_processes_started_inside_see_what_training_needs_and_no_secret(monkeypa
 
 def test_ray_tune_forwards_nothing(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    forward_nothing()
+    unburden()
     actor = class_cache._ActorClassCache().get(SegmentTrainable)
     assert actor._default_options["runtime_env"] == {}  # which is that of workers started beforehand
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sweep.execution.segment import Segment
 from sweep.execution.trial_source import FINISHED
 from sweep.records.outcome import Outcome
+from sweep.worker.segment import Segment
 from tests.sweep.pretended import Sweep, Worker, begun, ended, outcomes, over, reported
 
 TRIALS = "search.trials=4"

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sweep.execution.segment import Segment
 from sweep.records import files
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, TrialRow
 from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import read_rows
 from sweep.tracking.outbox import OUTBOX
+from sweep.worker.segment import Segment
 from tests.sweep.execution.test_trial_log import SWEEPS, names, optuna_of, taken_up, what_came_of_it
 from tests.sweep.pretended import Killed, Sweep, begun, configured, curves_of, opened, outcomes, reported
 from tests.sweep.sweep_files import session_on

@@ -11,8 +11,8 @@ from ray.tune.search import Searcher
 
 from sweep.errors import StorageError
 from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch, cause
-from sweep.execution.segment import Segment
 from sweep.records.outcome import Outcome
+from sweep.worker.segment import Segment
 from tests.sweep.pretended import Sweep, begun, ended, outcomes, reported
 
 GO, STOP = SegmentScheduler.CONTINUE, SegmentScheduler.STOP

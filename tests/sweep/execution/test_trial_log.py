@@ -13,7 +13,6 @@ from sweep.errors import InputError
 from sweep.execution.list_source import Ended, Job, ListSource
 from sweep.execution.mlflow_runs import curve_metrics
 from sweep.execution.observers import Observer
-from sweep.execution.segment import EpochResult, Segment
 from sweep.execution.session import Session
 from sweep.execution.trial_log import objective_value
 from sweep.records import tables
@@ -24,6 +23,7 @@ from sweep.records.tables import read_rows
 from sweep.tracking import outbox
 from sweep.tuning import optuna_study
 from sweep.tuning.optuna_study import open_study
+from sweep.worker.segment import EpochResult, Segment
 from tests.sweep.pretended import (
     TABLES,
     Killed,

@@ -11,11 +11,11 @@ from sweep.config.overrides import override
 from sweep.config.search_config import SearchConfig
 from sweep.execution.list_source import Ended, Job, ListSource
 from sweep.execution.population_source import PopulationSource
-from sweep.execution.segment import Segment
 from sweep.execution.trial_source import FINISHED, SearchSource, trial_seed
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
 from sweep.records.tables import read_rows
+from sweep.worker.segment import Segment
 from tests.sweep.pretended import (
     Worker,
     begun,

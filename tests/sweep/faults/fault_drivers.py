@@ -33,7 +33,7 @@ from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import OptunaStudy
 from sweep.tuning.problem import build_problem
 
-STAGES = ["sweep.stages.study", "sweep.stages.resume", "sweep.execution.ray_adapter", "sweep.execution.trainable"]
+STAGES = ["sweep.stages.study", "sweep.stages.resume", "sweep.execution.ray_adapter", "sweep.worker.trainable"]
 PATIENCE = 240.0
 WORKERS = ("ray::ResourceTrainable", "ray::SegmentTrainable")  # within a call, and between two
 # Networks of a few hundred parameters on 50 digits: an epoch takes a hundredth of a second.

@@ -14,13 +14,13 @@ from odenet.seeding import derive
 from odenet.training.config import ExperimentConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution.list_source import Job
-from sweep.execution.segment import Segment, WorkerResult
 from sweep.execution.session import Session
 from sweep.records.best import Best, read_best, write_candidates
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase
 from sweep.stages.final import Candidate, Final, crown, prepare_final, put_away
 from sweep.tracking.lines import OUTBOX, KnownRuns
+from sweep.worker.segment import Segment, WorkerResult
 from tests.sweep.pretended import Sweep, Worker, history_in, opened, over
 from tests.sweep.sweep_files import PARAMETERS, best_of, session_on, trial, write_sweep
 

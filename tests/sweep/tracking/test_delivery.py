@@ -1,6 +1,7 @@
 """Exactly once, on sqlite and on a server: whatever dies, in the middle of whatever it does, and for however long."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -315,3 +316,20 @@ def test_a_store_that_cannot_be_read_is_named(monkeypatch):
         monkeypatch.setenv(name, "0")
     with pytest.raises(WorkError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be read: "):
         client.Records("http://127.0.0.1:9", "x").runs()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_a_process_that_is_killed_while_it_creates_the_store_leaves_none_or_a_whole_one(tmp_path, seconds) -> None:
+    """Several seconds of migrations, none of them a transaction."""
+    uri = store_uri(tmp_path, None)
+    child = os.fork()
+    if not child:
+        stores.PatientStore(tmp_path, uri, os.getppid()).open("first")
+        os._exit(0)
+    while not list(tmp_path.rglob("mlflow.db*")):
+        time.sleep(0.01)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert stores.PatientStore(tmp_path, uri, os.getppid()).open("second").stored.ids == set()
+    assert {one.name for one in MlflowClient(uri).search_experiments()} <= {"Default", "first", "second"}

@@ -18,11 +18,12 @@ from odenet.training.loop import Training
 from odenet.training.optim_config import OptimizerKind
 from sweep.config.overrides import override
 from sweep.config.schema import EvaluateConfig
-from sweep.execution.segment import Segment
-from sweep.execution.trainable import Orders, SegmentTrainable, TrialFailed
 from sweep.records.checkpoints import checkpoint_file, checkpoint_files, inherited_file
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase
+from sweep.worker.segment import Orders, Segment
+from sweep.worker.segment_training import TrialFailed
+from sweep.worker.trainable import SegmentTrainable
 from tests.sweep.pretended import configured, data
 
 CPU = RuntimeConfig(device=Device.cpu)

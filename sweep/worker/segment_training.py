@@ -1,19 +1,16 @@
-"""The Ray Tune Trainable of a segment: it pulls one report of `Training` per step and knows no MLflow."""
+"""Train a segment in a worker, from the newest whole checkpoint to its end. It knows neither Ray nor MLflow."""
 
 import errno
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from ray import tune
 
-from odenet.data.config import Portion
-from odenet.data.subsets import Splits
 from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import manifestations
@@ -21,10 +18,9 @@ from odenet.training.footprint import footprint
 from odenet.training.loop import Diverged, Progress, Report, Training
 from odenet.training.optim_config import OptimizerKind
 from odenet.training.transfer import transfer
-from sweep.config.schema import EvaluateConfig
-from sweep.execution.segment import EpochResult, Segment, TrialEnded, WorkerResult
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
+from sweep.worker.segment import EpochResult, Orders, Segment, TrialEnded, WorkerResult
 
 STORAGE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO)
 
@@ -37,50 +33,32 @@ class OutOfTime(Exception):
     """The trial took longer than it may."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orders:
-    """The settings that all segments of one sweep share."""
+class SegmentTraining:
+    """The training of a segment in a worker, one report of `Training` per step.
 
-    splits: dict[Portion, Splits]
-    tables: EvaluateConfig
-    checkpoint_every: int
-    seconds: float | None  # that a trial may train
-
-
-class SegmentTrainable(tune.Trainable):
-    """Train a segment: `config` holds the segment, and in `batch` the index of the orders that it is under.
-
-    Processes are reused, so nothing is kept between segments. A step's result is a `WorkerResult`. After a checkpoint
-    was loaded the reports of its epochs that nobody has on record come first, the last one in any case.
+    After a checkpoint was loaded the reports of its epochs that nobody has on record come first, the last one in any
+    case. A defect is reported with its reason, and raised at the next step.
     """
 
-    def setup(  # type: ignore[override]  # Tune binds the further arguments
-        self, config: dict[str, Any], runtime: RuntimeConfig, orders: list[Orders], stop: Path
-    ) -> None:
-        self._runtime, self._all_orders, self._stop = runtime, orders, stop
-        self.reset_config(config)
-        assert self.trial_resources is not None, "the runner asks for resources"
-        torch.set_num_threads(int(self.trial_resources.required_resources["CPU"]))
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another segment in this process; called by Tune, and first by `setup`."""
-        self._segment, self._orders = Segment.from_dict(new_config["segment"]), self._all_orders[new_config["batch"]]
-        self._experiment = self._segment.experiment
+    def __init__(self, segment: Segment, runtime: RuntimeConfig, orders: Orders, stop: Path) -> None:
+        self._segment, self._orders = segment, orders
+        self._runtime, self._stop = runtime, stop
+        self._experiment = segment.experiment
         self._training: Training | None = None
         self._unheard: list[Report] = []
         self._failed, self._notice = "", ""
-        return True
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> WorkerResult:
+        """Train one epoch. TrialFailed: the step before reported a defect."""
         if self._failed:
             raise TrialFailed(self._failed)
         try:
             with self._limited():
-                return self._advance().to_dict()
+                return self._advance()
         except Exception as error:  # noqa: BLE001 - a defect is reported with its reason, then raised at the next step
             ended = self._ended(error)
             self._failed = ended.reason if ended.outcome is Outcome.code else ""
-            return WorkerResult(ended=ended, done=not self._failed).to_dict()
+            return WorkerResult(ended=ended, done=not self._failed)
 
     def _ended(self, error: Exception) -> TrialEnded:
         """Classify the exception that ended training."""
@@ -176,9 +154,6 @@ class SegmentTrainable(tune.Trainable):
         self._training.save(checkpoint_file(folder, epoch))
         for old in checkpoint_files(folder)[KEPT:]:
             old.unlink(missing_ok=True)
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Save nothing: Ray keeps no checkpoints."""
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from odenet.data.config import Portion
+from odenet.data.subsets import Splits
 from odenet.training.config import ExperimentConfig, from_plain, to_plain
+from sweep.config.schema import EvaluateConfig
 from sweep.records.outcome import Outcome
 from sweep.records.rows import METRICS, Phase
 
@@ -41,6 +44,16 @@ class Segment:
     def from_dict(cls, plain: dict[str, Any]) -> "Segment":
         typed = {"phase": Phase[plain["phase"]], "experiment": from_plain(ExperimentConfig, plain["experiment"])}
         return cls(**{**plain, **typed})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """The settings that all segments of one sweep share."""
+
+    splits: dict[Portion, Splits]
+    tables: EvaluateConfig
+    checkpoint_every: int
+    seconds: float | None  # that a trial may train
 
 
 def new_trial_id() -> str:

@@ -1,0 +1,40 @@
+"""The Ray Tune Trainable of a segment. The driver, which only names it to Ray, loads neither torch nor networks."""
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from odenet.training.config import RuntimeConfig
+from sweep.worker.segment import Orders, Segment
+
+
+class SegmentTrainable(tune.Trainable):
+    """Train a segment: `config` holds the segment, and in `batch` the index of the orders that it is under.
+
+    Processes are reused, so nothing is kept between segments. A step's result is a `WorkerResult`.
+    """
+
+    def setup(  # type: ignore[override]  # Tune binds the further arguments
+        self, config: dict[str, Any], runtime: RuntimeConfig, orders: list[Orders], stop: Path
+    ) -> None:
+        import torch
+
+        assert self.trial_resources is not None, "the runner asks for resources"
+        torch.set_num_threads(int(self.trial_resources.required_resources["CPU"]))
+        self._runtime, self._orders, self._stop = runtime, orders, stop
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another segment in this process; called by Tune, and first by `setup`."""
+        from sweep.worker.segment_training import SegmentTraining
+
+        segment, orders = Segment.from_dict(new_config["segment"]), self._orders[new_config["batch"]]
+        self._training = SegmentTraining(segment, self._runtime, orders, self._stop)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        return self._training.step().to_dict()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Save nothing: Ray keeps no checkpoints."""
