@@ -4,11 +4,12 @@ loopback."""
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NoReturn
@@ -20,6 +21,7 @@ from sweep.records.run_directory import JOURNAL
 from sweep.tracking.outbox import check_store, store_uri
 
 HOST = "127.0.0.1"
+TRAINING_VIEW = "workflowType=machine_learning"  # else MLflow opens in its view of GenAI, whatever an experiment is
 START_SECONDS = 180.0  # that a server may take on a busy machine
 END_SECONDS = 5.0  # between asking a server's processes to end and ending them
 LOG_BYTES = 10_000  # of a server's last words
@@ -46,9 +48,19 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
     with TemporaryFile() as log, _serving(list(commands.values()), log) as servers:
         _wait_for(servers, commands, log)
         optuna = f", Optuna http://{HOST}:{port + 1}" if port + 1 in commands else ""
-        console.print(f"MLflow http://{HOST}:{port}{optuna}", highlight=False)  # 71 columns with both
+        page = f"http://{HOST}:{port}/#/experiments{_experiment(store)}?{TRAINING_VIEW}"
+        console.print(f"MLflow {page}{optuna}", highlight=False)
         servers[0].wait()
         _say_ended(servers[0], log)
+
+
+def _experiment(store: Path) -> str:
+    """Return the path of the experiment's page: of the directory's name, or the newest; empty where there is none."""
+    query = "SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'active' ORDER BY name = ? DESC, 1 DESC"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{(store / 'mlflow.db').as_uri()}?mode=ro", uri=True)) as db:
+        found = db.execute(query, (store.name,)).fetchone()
+        return f"/{found[0]}" if found else ""
+    return ""
 
 
 def _mlflow(store: Path, port: int) -> list[str]:

@@ -31,7 +31,7 @@ AWAY_CODES = {
     "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED",
     "CANCELLED", "ABORTED", "ENDPOINT_NOT_FOUND", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED",
 }  # fmt: skip
-KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"  # without it pages open in the view of GenAI
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"  # as MLflow's list of experiments links it
 Answer = TypeVar("Answer")
 
 

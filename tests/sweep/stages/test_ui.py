@@ -44,7 +44,8 @@ def test_the_pages_are_served_with_one_line_and_end_with_the_command_and_all_the
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line == f"Starting ... MLflow http://127.0.0.1:{port}, Optuna http://127.0.0.1:{port + 1}\n"
+    page_of_training = f"http://127.0.0.1:{port}/#/experiments/0?workflowType=machine_learning"
+    assert line == f"Starting ... MLflow {page_of_training}, Optuna http://127.0.0.1:{port + 1}\n"
     assert b"MLflow" in page(port) and b"Optuna" in page(port + 1)
     assert len(processes_about(directory)) >= 3, "two servers, one of them with a process of its own"
     os.kill(process.pid, signal.SIGTERM)

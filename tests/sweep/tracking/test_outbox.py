@@ -110,7 +110,7 @@ def test_mlflow_holds_exactly_what_was_written(tmp_path, uri):
     assert [file.path for file in client.list_artifacts(parent.info.run_id, "final")] == ["final/best.yaml"]
     assert parent.data.tags["mlflow.note.content"] == "what was found"
     experiment = client.get_experiment_by_name(str(tmp_path))
-    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development", "it opens in the view of training"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert (parent.info.status, parent.data.metrics) == ("FINISHED", {})
     tags = {"mlflow.parentRunId": parent.info.run_id, "family": "smoke", "outcome": "pruned"}
     assert child.data.tags.items() >= (tags | {"reason": "stopped [after] epoch 3"}).items()
