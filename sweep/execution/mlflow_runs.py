@@ -154,7 +154,8 @@ class TrialRuns(Observer):
     def _start(self, row: TrialRow) -> None:
         key = self._key(row)
         run = TrackedRun(key=key, name=self._name(row, key), parent=self._session.run_key)
-        tags = {name: getattr(row, name) for name in ("trial_id", "family", "config_hash", "proposed_by")}
+        named = ("trial_id", "family", "config_hash", "proposed_by")
+        tags = {name: text for name in named if (text := getattr(row, name))}
         stage = "search" if row.phase is Phase.search else "final"
         tags |= {"phase": row.phase.value, **source_tags(stage, self._session.name)}
         self._tracker.start(run, tags=tags, params={**row.parameters, "training.seed": row.seed})
