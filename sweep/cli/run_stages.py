@@ -243,21 +243,21 @@ def run_evaluate(command: Command, console: Console) -> None:
 def run_report(command: Command, console: Console) -> None:
     from sweep.cli.existing import shown, sweeps_of
     from sweep.config.compose import load
-    from sweep.records.run_directory import run_directory
+    from sweep.records.run_directory import REPORT, run_directory
 
     config = load(command.overrides)
     runs = Path(config.runtime.runs_dir).resolve()
     directories = [path for name in command.names for path in sweeps_of(runs, run_directory(config, name))]
-    first = runs / command.names[0]
-    output = (
-        first / "report.html"
-        if len(command.names) == 1
-        else runs / f"report-{'-'.join(command.names).replace('/', '.')}.html"
-    )
+    first, *others = command.names
+    output = runs / f"report-{'-'.join(command.names).replace('/', '.')}.html" if others else runs / first / REPORT
     from sweep.report.page import write_report
 
     report = write_report(directories, output, " and ".join(command.names))
     console.print(f"Open the report: {shown(report)}", highlight=False)
+    if not others:
+        from sweep.stages.deliver import attach_report
+
+        attach_report(config, first, report, console)
 
 
 def run_status(command: Command, console: Console) -> None:

@@ -2,18 +2,21 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from odenet.data.config import Portion
 from odenet.data.subsets import Splits
-from odenet.training.config import to_plain
 from search_spaces import Space
+from sweep.errors import StorageError
 from sweep.execution.observers import Observer
 from sweep.execution.session import Session
 from sweep.records.files import write_text
 from sweep.records.outcome import STATES
-from sweep.records.rows import METRICS, CurveRow, TrialRow
+from sweep.records.rows import METRICS, CurveRow, Phase, TrialRow
+from sweep.records.summary import SweepSummary
+from sweep.tracking.description import NOTE, description, searched_params, source_tags
 from sweep.tracking.lines import KnownRuns
 from sweep.tracking.outbox import TrackedRun
 from sweep.worker.segment import Segment
@@ -25,32 +28,34 @@ class SweepRun:
     def __init__(self, session: Session) -> None:
         self._session, self._tracker, self._key = session, session.tracker, session.run_key
 
-    def searches(self, space: Space) -> None:
+    def searches(self, space: Space, splits: Splits) -> None:
         """Show configuration and space of a search that begins or goes on."""
         config, files = self._session.config, self._session.files
-        tags = {"family": config.space.name, "kind": "sweep", "sampler": config.search.sampler.value}
-        tags["directory"] = str(self._session.directory)  # tells sweeps of one name in one store apart
-        params = {
-            f"{part}.{key}": value
-            for part, values in to_plain(config.experiment).items()
-            for key, value in values.items()
-        }
-        self._tracker.start(TrackedRun(self._key, self._key), tags=tags, params=params)
+        self._begins("search", {"sampler": config.search.sampler.value}, searched_params(config, space))
+        self._reads(splits, config.data.portion)
         self._tracker.artifact(self._key, files.config)
         write_text(files.space, json.dumps(space.to_dict(), indent=2) + "\n")
         self._tracker.artifact(self._key, files.space)
 
-    def found(self, objective: float) -> None:
-        """Show the best trial of the search."""
-        self._tracker.artifact(self._key, self._session.files.best)
-        self._tracker.metrics(self._key, {"objective": objective}, 0)
+    def retrains(self, splits: Splits) -> None:
+        """Show that configurations are confirmed and retrained, in the run of their search where it was tracked."""
+        self._begins("final", {}, {})
+        self._reads(splits, Portion.trainval)
 
-    def retrains(self) -> None:
-        self._tracker.start(TrackedRun(self._key, self._key), tags={"kind": "sweep"}, params={})
+    def found(self) -> None:
+        """Show the best configuration of the search."""
+        self._tracker.artifact(self._key, self._session.files.best)
 
     def crowned(self) -> None:
         """Show which configuration was confirmed."""
         self._tracker.artifact(self._key, self._session.files.crowned)
+
+    def keeps(self, rows: Iterable[TrialRow]) -> None:
+        """Attach the checkpoint that each of these trials ended with."""
+        told = self._tracker.told()
+        for row in rows:
+            file = self._session.files.checkpoint(row.number)
+            self._tracker.artifact(told.attempt(trial_key(row), row.trial_id), file, "checkpoint")
 
     def registers(self, row: TrialRow, checkpoint: Path) -> None:
         """Register the network of this trial as the sweep's model."""
@@ -63,16 +68,44 @@ class SweepRun:
         for row, metrics in scores:
             key = told.attempt(trial_key(row), row.trial_id)
             if key not in told:  # its runs were tracked elsewhere
+                run = TrackedRun(key, f"final {row.candidate}, trial {row.number}", self._key)
                 tags = {"trial_id": row.trial_id, "phase": row.phase.value}
-                self._tracker.start(TrackedRun(key, f"final-{row.number}", self._key), tags=tags, params={})
+                self._tracker.start(run, tags=tags, params={})
             self._tracker.metrics(key, metrics, row.epochs)
             if key not in told:
                 self._tracker.end(key, "FINISHED")
         self._tracker.artifact(self._key, self._session.files.rows)
+        self._tracker.tags(self._key, self._results())
 
     def end(self, status: str) -> None:
-        """End the run with MLflow's word for it: FINISHED, FAILED or KILLED."""
-        self._tracker.end(self._key, status)
+        """End the run with MLflow's word for it, FINISHED, FAILED or KILLED, and with the results so far."""
+        files = self._session.files
+        for folder, table in (("", files.trials), ("final", files.final.trials)):
+            if table.exists():
+                self._tracker.artifact(self._key, table, folder)
+        self._tracker.end(self._key, status, self._results())
+
+    def _begins(self, stage: str, tags: dict[str, str], params: dict[str, str]) -> None:
+        """Begin the run, or take it up again as it is: parameters are those that the sweep began with."""
+        session, family = self._session, self._session.config.space.name
+        tags |= {"family": family, "kind": "sweep", "directory": str(session.directory)}  # tells sweeps of a name apart
+        tags |= {NOTE: description(session.config, SweepSummary([], [], [])), **source_tags(stage, self._key)}
+        known = self._key in self._tracker.told()
+        run = TrackedRun(self._key, self._key)
+        self._tracker.start(run, tags=tags, params={} if known else params)
+
+    def _reads(self, splits: Splits, portion: Portion) -> None:
+        name = self._session.config.data.dataset.value
+        self._tracker.dataset(self._key, name, splits.hash, portion.value, images(splits))
+
+    def _results(self) -> dict[str, str]:
+        """Log the figures so far, and return the tags that say them in words."""
+        summary = SweepSummary.read(self._session.files)
+        step = (
+            self._tracker.told().step(self._key) + 1
+        )  # after all others, whatever the clock says, also where less is known
+        self._tracker.metrics(self._key, summary.metrics(), step)
+        return {NOTE: description(self._session.config, summary)}
 
 
 class TrialRuns(Observer):
@@ -80,9 +113,10 @@ class TrialRuns(Observer):
     yet passed on; a trial that has the number of an earlier one, trained again, has a run of its own."""
 
     def __init__(self, session: Session, splits: dict[Portion, Splits]) -> None:
-        self._parent, self._tracker = session.run_key, session.tracker
-        self._portions = {data.hash: portion for portion, data in reversed(splits.items())}
+        self._session, self._tracker = session, session.tracker
+        self._data = {data.hash: (portion, data) for portion, data in reversed(splits.items())}
         self._told = KnownRuns()  # by earlier sessions
+        self._alike: dict[tuple[Phase, int], set[int]] = defaultdict(set)  # numbers of one configuration's trials
 
     def take_up(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
         told, by_number = self._tracker.told(), defaultdict(list)
@@ -119,17 +153,55 @@ class TrialRuns(Observer):
 
     def _start(self, row: TrialRow) -> None:
         key = self._key(row)
-        run = TrackedRun(key=key, name=key.rpartition("/")[2], parent=self._parent)
-        tags = {name: getattr(row, name) for name in ("trial_id", "family", "config_hash", "proposed_by")}
-        params = {**row.parameters, "training.seed": row.seed}
-        self._tracker.start(run, tags={**tags, "phase": row.phase.value}, params=params)
+        run = TrackedRun(key=key, name=self._name(row, key), parent=self._session.run_key)
+        named = ("trial_id", "family", "config_hash", "proposed_by")
+        tags = {name: text for name in named if (text := getattr(row, name))}
+        stage = "search" if row.phase is Phase.search else "final"
+        tags |= {"phase": row.phase.value, **source_tags(stage, self._session.name)}
+        self._tracker.start(run, tags=tags, params={**row.parameters, "training.seed": row.seed})
         if row.legs <= 1:
-            self._tracker.dataset(key, row.dataset, row.data_hash, self._portions[row.data_hash].value)
+            portion, splits = self._data[row.data_hash]
+            self._tracker.dataset(key, row.dataset, row.data_hash, portion.value, images(splits))
+
+    def _name(self, row: TrialRow, key: str) -> str:
+        """Name a run so that a narrow table shows which it is: trial 7, final 3 seed 1."""
+        again = key.partition("#")[2]
+        again = f" #{again}" if again else ""
+        if row.phase is Phase.search:
+            return f"trial {row.number}{again}"
+        alike = self._alike[row.phase, row.candidate]
+        alike.add(row.number)
+        return f"{row.phase.value} {row.candidate} seed {sum(number <= row.number for number in alike)}{again}"
+
+
+@contextmanager
+def study_run(session: Session) -> Iterator[None]:
+    """Keep a run of the study beside those of its sweeps, with its configuration and its report, while it is at
+    work."""
+    config, key, files = session.config, session.run_key, session.files
+    families, draws = ", ".join(config.study.families), ", ".join(map(str, config.study.draws))
+    note = f"A study of {families} on {config.data.dataset.value}, draws {draws}; each sweep has a run of its own."
+    tags = {"kind": "study", NOTE: note, **source_tags("study", session.name)}
+    session.tracker.start(TrackedRun(key, key), tags=tags, params={})
+    session.tracker.artifact(key, files.study)
+    try:
+        yield
+    except BaseException as error:
+        with suppress(StorageError):  # what went wrong inside is to be said
+            session.tracker.end(key, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    session.tracker.artifact(key, files.report)
+    session.tracker.end(key, "FINISHED")
 
 
 def trial_key(row: TrialRow) -> str:
     """Return the outbox's key for the run of this trial, where no other one had it before."""
     return f"{row.sweep}/{row.phase.value}-{row.number}"
+
+
+def images(splits: Splits) -> dict[str, int]:
+    """Count the images of each part of the data."""
+    return {"train": len(splits.train)} | ({} if splits.val is None else {"val": len(splits.val)})
 
 
 def curve_metrics(curve: CurveRow) -> dict[str, float]:

@@ -23,35 +23,66 @@ class TrialRow:
     """One trial: runs/NAME/trials.csv (phase search) and runs/NAME/final/trials.csv (phases confirm and final)."""
 
     sweep: str
+    """The sweep's name; within a study STUDY/FAMILY-dDRAW."""
     family: str
+    """The name of the search space."""
     phase: Phase
-    number: int  # of this trial within its file, from 0
+    """The purpose: `search` tries a configuration, `confirm` retrains one of the best, `final` the crowned one on train
+    and val."""
+    number: int
+    """The trial's number within its file, from 0."""
     trial_id: str
-    candidate: int  # number of the search trial whose configuration this is
+    """The trial's id, the same in Optuna's study and MLflow, also after a resume."""
+    candidate: int
+    """The number of the search trial whose configuration this is."""
     outcome: Outcome
-    reason: str  # empty for done
-    parameters: dict[str, Any]  # what was varied: dotted names of the experiment's configuration
-    objective: float | None  # mean val/accuracy of the last 5 epochs; None where nothing was reported
+    """How the trial stands or has ended; docs/search.md explains each."""
+    reason: str
+    """Why it has ended so, in words; empty for done."""
+    parameters: dict[str, Any]
+    """What was varied: dotted keys of the configuration with their values."""
+    objective: float | None
+    """The mean of `val/accuracy` over the last 5 epochs; empty where nothing was reported, and in the final phase."""
     epochs: int
+    """Epochs that were trained."""
     gflops: float
+    """Computation of the training so far, in 10^9 floating-point operations, recomputation included."""
     seconds: float
+    """Seconds of training and validating, on its workers one after another."""
     rate_evaluations: int
+    """Evaluations of the rate R in dh/dt = R(theta(t), h) so far, summed over the training batches."""
     model_parameters: int
+    """Weights of the network at present; a refinement adds some."""
     dataset: str
-    per_class: int | None  # images per class in train and val together; None: all
+    """The data set."""
+    per_class: int | None
+    """Images per class in train and val together; empty for all."""
     draw: int
+    """Which images were drawn."""
     seed: int
+    """The seed of initialisation and batches."""
     config_hash: str
+    """A hash of the complete experiment, seed included: equal hashes are equal trainings."""
     data_hash: str
-    proposed_by: str = ""  # the sampler, or "enqueued"; empty for confirm and final
-    ray: str = ""  # Ray's status of the last segment
-    legs: int = 0  # segments begun, called so in old files: more than one after a pause, a loss or a restart
-    objectives: dict[str, Any] = field(default_factory=dict)  # values by name, where there are several
-    constraints: dict[str, Any] = field(default_factory=dict)  # measured values by name, where limits are set
-    feasible: bool = True  # within the limits
-    schedule: list[Any] = field(default_factory=list)  # of a population's member: epoch, parameters, parent
+    """A hash of the images that were used."""
+    proposed_by: str = ""
+    """The sampler, or `enqueued`; empty for confirm and final."""
+    ray: str = ""
+    """Ray's status of the trial's last segment."""
+    legs: int = 0
+    """Segments that were begun: more than one after a pause, a loss or a restart."""
+    objectives: dict[str, Any] = field(default_factory=dict)
+    """Values by objective, where `search.objectives` names several."""
+    constraints: dict[str, Any] = field(default_factory=dict)
+    """Measured values by constraint, where `search.constraints` sets limits."""
+    feasible: bool = True
+    """Whether the trial is within these limits."""
+    schedule: list[Any] = field(default_factory=list)
+    """What a member of a population was trained with, in turn: epoch, parameters, parent."""
     gpu_seconds: float = 0.0
-    classes: int | None = None  # of the data; None in rows of before, which are of published sets
+    """`seconds` times the GPUs that the trial had; 0 on CPUs."""
+    classes: int | None = None
+    """Classes of the data; empty in rows of before, which are of published sets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +90,23 @@ class ManifestationRow:
     """A trial's network, when it was done, under one scheme and number of steps on the val set: manifestations.csv."""
 
     number: int
+    """The trial's number."""
     scheme: str
-    steps: int  # integrator steps per stage
-    trained: bool  # the manifestation it was trained with
+    """The integration scheme under which the network was measured."""
+    steps: int
+    """Integrator steps of the network's last stage."""
+    trained: bool
+    """Whether this is the manifestation that the network was trained with."""
     accuracy: float
+    """Accuracy on the val images."""
     loss: float
-    n: int  # images measured
-    gflops: float  # of one image's forward pass
-    rate_evaluations: int  # of one forward pass
+    """Mean cross-entropy on the val images; not finite where the network is unstable so."""
+    n: int
+    """Images that were measured."""
+    gflops: float
+    """Computation of one image's forward pass, in 10^9 operations."""
+    rate_evaluations: int
+    """Evaluations of the rate in one forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +114,30 @@ class CurveRow:
     """One epoch of one trial: curves.csv beside each trials.csv. Field names are metric names with _ for /."""
 
     number: int
-    epoch: int  # epochs completed, from 1
+    """The trial's number within its file."""
+    epoch: int
+    """Epochs completed, from 1."""
     train_loss: float
-    val_loss: float | None  # None in the final phase, which trains on train+val
+    """Mean cross-entropy over the epoch's training images, without the regularization."""
+    val_loss: float | None
+    """Mean cross-entropy on the val images; empty in the final phase, which trains on train and val."""
     val_accuracy: float | None
+    """Accuracy on the val images; empty as `val_loss`."""
     objective: float | None
+    """The mean of `val_accuracy` over the last 5 epochs, or all where there are fewer."""
     cost_train_gflops: float
+    """Computation of the training from its beginning, in 10^9 operations, recomputation included."""
     cost_seconds: float
+    """Seconds of training and validating from the beginning."""
     cost_rate_evaluations: int
+    """Evaluations of the rate from the beginning, summed over the training batches."""
     depth_steps: int
+    """Integrator steps of the network's last stage in this epoch."""
     depth_nodes: int
-    gradient_drift: float | None = None  # with runtime.check_drift, where states are reconstructed
+    """Nodes in depth of the weights of the network's last stage in this epoch."""
+    gradient_drift: float | None = None
+    """The largest relative distance of a reconstructed first state from the true one; empty without
+    `runtime.check_drift`."""
 
 
 # Of an epoch, as workers report them; `objective` is the mean val/accuracy of the last 5 epochs.
@@ -103,22 +156,40 @@ class EvaluationRow:
     """One measured value of one final model: rows.csv. All fields before `value` together are the key."""
 
     family: str
+    """The name of the search space."""
     dataset: str
+    """The data set."""
     per_class: int | None
+    """Images per class in train and val together; empty for all."""
     draw: int
+    """Which images were drawn for train and val."""
     seed: int
+    """The seed that the network was trained with."""
     scheme: str
-    steps: int  # integrator steps per stage
-    condition: str  # CLEAN, MANIFESTATION; corruptions and attacks by name
+    """The integration scheme under which it was measured."""
+    steps: int
+    """Integrator steps of the last stage under which it was measured."""
+    condition: str
+    """`clean`: the whole test set, the network as trained. `manifestation`: a class-balanced part of it, under every
+    scheme and number of steps."""
     severity: float
+    """The strength of the condition; 0 for both of these."""
     split: str
-    metric: str  # "accuracy", "loss"
+    """The images: `test`."""
+    metric: str
+    """What was measured: `accuracy` or `loss`."""
     value: float
-    n: int  # images measured
+    """The measured value."""
+    n: int
+    """Images that were measured."""
     trained_scheme: str
+    """The scheme that the network was trained with."""
     trained_steps: int
+    """The steps of the last stage that it was trained with."""
     config_hash: str
+    """As in trials.csv, of the final training."""
     data_hash: str
+    """As in trials.csv, of the final training."""
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from sweep.config.schema import AppConfig
 from sweep.errors import InputError
 from sweep.records.files import sync_entry
 
-CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
+CONFIG, STUDY, BEST, REPORT = "config.yaml", "study.yaml", "best.yaml", "report.html"
 STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", "modules"
 FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
@@ -134,6 +134,10 @@ class SweepFiles:
     @property
     def rows(self) -> Path:
         return self.directory / "rows.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / REPORT
 
 
 def run_directory(config: AppConfig, name: str) -> Path:

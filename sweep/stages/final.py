@@ -80,7 +80,7 @@ class Final(Work):
         files.directory.mkdir(parents=True, exist_ok=True)
         record_stage(session.files.stage, BegunStage.final)
         write_text(files.config, save(session.config))
-        self._run.retrains()
+        self._run.retrains(splits[Portion.trainval])
         pairs = [(candidate, index) for candidate in self._candidates for index in range(seeds.confirm_seeds)]
         if len(self._candidates) == 1:
             pairs = []  # nothing to choose between
@@ -120,6 +120,7 @@ class Final(Work):
                 copy_file(checkpoint_file(folder / f"{row.number:06d}", row.epochs), files.checkpoint(row.number))
         if folder.exists():
             first = min(done, key=lambda row: row.number)
+            self._run.keeps(done)
             self._run.registers(first, files.checkpoint(first.number))
             shutil.rmtree(folder)
 

@@ -111,7 +111,7 @@ class Search(Work):
         check_origin(files.origin, now, config.search.accept_changes, session.run_key)
         record_stage(files.stage, BegunStage.search)
         write_text(files.config, save(config))
-        self._run.searches(self._problem.space)
+        self._run.searches(self._problem.space, splits)
         data = {config.data.portion: splits}
         log = TrialLog(session, files, data)
         self.batch = Batch(session, self._source(prepared, log), log, data)
@@ -151,7 +151,7 @@ class Search(Work):
         best = [self._problem.best(row) for row in rows[: max(session.config.final.top, FEWEST_CANDIDATES)]]
         write_best(session.files.best, best[0])
         write_candidates(session.files.candidates, best)
-        self._run.found(rows[0].objective or 0.0)
+        self._run.found()
 
 
 def search(session: Session, prepared: PreparedSearch) -> None:

@@ -12,6 +12,7 @@ from sweep.config.overrides import flat
 from sweep.config.own import whole
 from sweep.config.schema import AppConfig, SpaceConfig, save
 from sweep.errors import InputError, StorageError, WorkError
+from sweep.execution.mlflow_runs import study_run
 from sweep.execution.run import run_works
 from sweep.execution.session import Session
 from sweep.records.files import write_text
@@ -81,6 +82,11 @@ def study(session: Session, prepared: PreparedStudy) -> Path:
     """
     write_text(session.files.study, save(session.config))
     record_stage(session.files.stage, BegunStage.study)
+    with study_run(session):
+        return _run_members(session, prepared)
+
+
+def _run_members(session: Session, prepared: PreparedStudy) -> Path:
     sweeps = {part: session.member(config, part) for part, config in members(session.config).items()}
     failures: list[str] = []
     searches = [
@@ -122,4 +128,4 @@ def _report(session: Session, sweeps: list[Session]) -> Path:
     from sweep.report.page import write_report
 
     tried = [sweep.directory for sweep in sweeps if sweep.files.trials.exists()]
-    return write_report(tried, session.directory / "report.html", session.name)
+    return write_report(tried, session.files.report, session.name)

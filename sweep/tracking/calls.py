@@ -97,6 +97,7 @@ class Delivery:
         self.stored = StoredRuns()
         self._handlers: dict[str, Callable[[Line, Runs], None]] = {
             "metrics": self._metrics,
+            "tags": self._tags,
             "artifact": self._artifact,
             "dataset": self._dataset,
             "end": self._end,
@@ -183,14 +184,17 @@ class Delivery:
 
     def _artifact(self, line: Line, runs: Runs) -> None:
         run_id, path = _run(line["key"], runs), Path(line["path"])
+        folder = line.get("folder") or None  # not in lines of version 0.1.0
         if path.is_file():
-            self.client.log_artifact(run_id, str(path))
-        elif path.name not in {file.path for file in self.client.list_artifacts(run_id)}:
+            self.client.log_artifact(run_id, str(path), folder)
+        elif path.name not in {Path(file.path).name for file in self.client.list_artifacts(run_id, folder)}:
             raise RefusedError(f"the file {path} is missing")
 
     def _dataset(self, line: Line, runs: Runs) -> None:
         source = json.dumps({"name": line["name"]})
-        dataset = Dataset(name=line["name"], digest=line["digest"], source_type="code", source=source)
+        images = line.get("images") or {}  # as above
+        profile = json.dumps({"num_rows": sum(images.values()), **images}) if images else None
+        dataset = Dataset(line["name"], line["digest"], source_type="code", source=source, profile=profile)
         context = InputTag("mlflow.data.context", line["context"])
         self.client.log_inputs(_run(line["key"], runs), datasets=[DatasetInput(dataset, [context])])
 
@@ -231,10 +235,14 @@ class Delivery:
                 model, name="model", serialization_format="pickle", pip_requirements=["torch"], tags={ID: line["id"]}
             ).model_uri
 
+    def _tags(self, line: Line, runs: Runs) -> None:
+        tags = [RunTag(name, value) for name, value in line["tags"].items()]
+        self.client.log_batch(_run(line["key"], runs), tags=tags)
+
     def _end(self, line: Line, runs: Runs) -> None:
         run_id = _run(line["key"], runs)
         if line["tags"]:
-            self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in line["tags"].items()])
+            self._tags(line, runs)
         if line["status"] == "SCHEDULED":
             self.client.update_run(run_id, status=line["status"])
         else:

@@ -17,6 +17,7 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "start": {"id": _TEXT, "time": _NUMBER, "name": _TEXT, "parent": (str, type(None)), "tags": _MAPPING}
     | {"params": _MAPPING},
     "metrics": {"time": _NUMBER, "metrics": _MAPPING, "step": _NUMBER},
+    "tags": {"tags": _MAPPING},
     "artifact": {"path": _TEXT},
     "dataset": {"name": _TEXT, "digest": _TEXT, "context": _TEXT},
     "model": {"id": _TEXT, "path": _TEXT, "name": _TEXT},

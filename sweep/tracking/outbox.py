@@ -68,13 +68,16 @@ class Tracker:
     def metrics(self, key: str, metrics: dict[str, float], step: int) -> None:
         self._write("metrics", key, metrics=metrics, step=step)
 
-    def artifact(self, key: str, path: Path) -> None:
-        """Attach a file, which must stay as it is until it is delivered."""
-        self._write("artifact", key, path=self._place(path))
+    def tags(self, key: str, tags: dict[str, str]) -> None:
+        self._write("tags", key, tags=tags)
 
-    def dataset(self, key: str, name: str, digest: str, context: str) -> None:
-        """Log the data that a run has read as its input."""
-        self._write("dataset", key, name=name, digest=digest, context=context)
+    def artifact(self, key: str, path: Path, folder: str = "") -> None:
+        """Attach a file, which must stay as it is until it is delivered; `folder`: among the artifacts."""
+        self._write("artifact", key, path=self._place(path), folder=folder)
+
+    def dataset(self, key: str, name: str, digest: str, context: str, images: dict[str, int]) -> None:
+        """Log the data that a run has read as its input: what for, and how many images each part of it has."""
+        self._write("dataset", key, name=name, digest=digest, context=context, images=images)
 
     def model(self, key: str, checkpoint: Path, name: str) -> None:
         """Register a checkpoint's network under `name` with the alias champion, unless the file is another one when

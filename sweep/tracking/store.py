@@ -33,6 +33,7 @@ AWAY_CODES = {
     "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED",
     "CANCELLED", "ABORTED", "ENDPOINT_NOT_FOUND", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED",
 }  # fmt: skip
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"  # as MLflow's list of experiments links it
 Answer = TypeVar("Answer")
 
 
@@ -141,9 +142,12 @@ def _delivery(client: MlflowClient, name: str, artifacts: str | None) -> Deliver
     if known and known.lifecycle_stage != "active":
         raise deleted(name, known.experiment_id, client.tracking_uri)
     if known:
+        if KIND not in known.tags:  # else its user has chosen another one
+            client.set_experiment_tag(known.experiment_id, KIND, TRAINING)
         return Delivery(client, known.experiment_id)
     try:
-        return Delivery(client, client.create_experiment(name, artifact_location=artifacts))
+        made = client.create_experiment(name, artifact_location=artifacts, tags={KIND: TRAINING})
+        return Delivery(client, made)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

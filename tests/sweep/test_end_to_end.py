@@ -115,6 +115,48 @@ def test_trial_runs_are_children_of_their_sweeps_run_and_carry_data_and_paramete
         assert run.data.params["optim.lr"] == str(row.parameters["optim.lr"])
 
 
+def test_the_run_of_a_sweep_shows_what_was_searched_what_came_of_it_and_its_files(member: SweepFiles) -> None:
+    store, name = member.directory.parent, f"tiny/{member.directory.name}"
+    (run,) = (one for one in mlflow_runs(store, "tags.kind = 'sweep'") if one.info.run_name == name)
+    assert {"searched.optim.lr", "fixed.model.width", "fixed.training.epochs"} <= run.data.params.keys()
+    assert "optim.lr" not in run.data.params, "the default that was not used"
+    best = ranked(read_rows(member.trials, TrialRow))[0]
+    clean = [
+        one.value
+        for one in read_rows(member.rows, EvaluationRow)
+        if (one.condition, one.metric) == ("clean", "accuracy")
+    ]
+    assert run.data.metrics["best/objective"] == best.objective
+    assert run.data.metrics["test/accuracy_mean"] == pytest.approx(sum(clean) / 2)
+    assert (run.data.metrics["confirmed/seeds"], run.data.metrics["trials/done"]) == (2, 3)
+    assert {data.tags[0].value for data in run.inputs.dataset_inputs} == {"train", "trainval"}
+    assert run.data.tags["mlflow.source.name"] == f"sweep search {name}" and run.data.tags["mlflow.user"]
+    assert "| test accuracy |" in run.data.tags["mlflow.note.content"]
+    attached = {file.path for file in client_of(store).list_artifacts(run.info.run_id)}
+    assert attached == {"best.yaml", "config.yaml", "crowned.yaml", "final", "rows.csv", "space.json", "trials.csv"}
+
+
+def test_final_runs_have_their_checkpoint_and_what_the_test_set_said(member: SweepFiles) -> None:
+    store, family = member.directory.parent, member.directory.name.split("-")[0]
+    clean = [
+        one for one in read_rows(member.rows, EvaluationRow) if (one.condition, one.metric) == ("clean", "accuracy")
+    ]
+    seeds = {str(one.seed): one.value for one in clean}
+    runs = mlflow_runs(store, "tags.phase = 'final'", family=family)
+    assert {run.data.params["training.seed"]: run.data.metrics["test/accuracy"] for run in runs} == seeds
+    crowned = read_best(member.crowned).provenance["trial"]
+    assert {run.info.run_name for run in runs} == {f"final {crowned} seed {n}" for n in (1, 2)}
+    attached = [client_of(store).list_artifacts(run.info.run_id, "checkpoint") for run in runs]
+    assert {Path(files[0].path).name for files in attached} == {"model-4.ckpt", "model-5.ckpt"}
+
+
+def test_a_study_has_a_run_with_its_report(study: Path) -> None:
+    store = study / "runs" / "tiny"
+    (run,) = mlflow_runs(store, "tags.kind = 'study'")
+    assert (run.info.run_name, run.info.status) == ("tiny", "FINISHED")
+    assert {file.path for file in client_of(store).list_artifacts(run.info.run_id)} == {"report.html", "study.yaml"}
+
+
 def test_best_yaml_is_the_best_trial_as_a_complete_experiment_with_its_provenance(member: SweepFiles) -> None:
     row, best = ranked(read_rows(member.trials, TrialRow))[0], read_best(member.best)
     assert identity(best.experiment) == row.config_hash

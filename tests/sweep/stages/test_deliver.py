@@ -49,3 +49,8 @@ def test_a_finished_sweep_is_delivered_by_resume_and_what_was_refused_by_deliver
     assert answer.out == "MLflow has been told everything about x; lines just now: 1.\n"
     assert read_set_aside(files.directory) == []
     assert len(list(files.directory.glob("mlartifacts/**/absent.yaml"))) == 1
+
+    answer = sweep("report", "x")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == "Open the report: runs/x/report.html\nAttaching it to its run in MLflow.\n"
+    assert len(list(files.directory.glob("mlartifacts/**/report.html"))) == 1

@@ -173,6 +173,12 @@ def test_crowned_yaml_and_one_checkpoint_per_seed_are_kept_and_the_first_seed_is
     (model,) = [line for line in outbox(tmp_path) if line["op"] == "model"]
     assert (model["key"], model["name"], Path(model["path"]).name) == ("x/final-3", "x", "model-3.ckpt")
     assert [line["status"] for line in outbox(tmp_path) if line["op"] == "end" and line["key"] == "x"] == ["FINISHED"]
+    names = {line["key"]: line["name"] for line in outbox(tmp_path) if line["op"] == "start"}
+    assert list(names.values()) == [
+        "x", "confirm 1 seed 1", "confirm 0 seed 1", "confirm 2 seed 1", "final 2 seed 1", "final 2 seed 2",
+    ]  # fmt: skip
+    kept = [(line["key"], line["folder"], Path(line["path"]).name) for line in outbox(tmp_path) if line.get("folder")]
+    assert kept[:2] == [(f"x/final-{n}", "checkpoint", f"model-{n}.ckpt") for n in (3, 4)]
 
 
 def test_a_command_that_was_killed_before_it_had_kept_its_networks_keeps_them_when_it_is_resumed(tmp_path):
@@ -271,7 +277,7 @@ def test_final_training_done_again_is_a_run_of_its_own_and_the_former_one_is_kep
     sweep.controller.finish("")
     again.conclude()
     first, second = starts(tmp_path).values()
-    assert (first["key"], second["key"], second["name"]) == ("x/final-3", "x/final-3#2", "final-3#2")
+    assert (first["key"], second["key"], second["name"]) == ("x/final-3", "x/final-3#2", "final 0 seed 1 #2")
     assert first["tags"]["trial_id"] != second["tags"]["trial_id"]
     told = KnownRuns.read(tmp_path / "x" / OUTBOX)
     assert [told.status(key) for key in starts(tmp_path)] == ["FINISHED", "FINISHED"]

@@ -145,7 +145,7 @@ def test_each_line_counts_once_wherever_its_delivery_dies_or_loses_the_answer(
     for number in range(2):
         key = f"x/search-{number}"
         tracker.start(TrackedRun(key, f"search-{number}", "x"), tags={"family": "smoke"}, params={"lr": 0.1})
-        tracker.dataset(key, "digits", "da7a", "train")
+        tracker.dataset(key, "digits", "da7a", "train", {"train": 12, "val": 8})
         for step in (1, 2, 3):
             tracker.metrics(key, {"m": step / 4, "l": -step}, step)
         tracker.end(key, "FINISHED", {"outcome": "done"})

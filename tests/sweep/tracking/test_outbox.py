@@ -85,9 +85,11 @@ def a_small_sweep(directory: Path) -> Callable[[Tracker], None]:
     def write(tracker: Tracker) -> None:
         tracker.start(TrackedRun("x", "x"), tags={"kind": "sweep"}, params={f"p{n}": n for n in range(250)})
         tracker.artifact("x", directory / "best.yaml")
+        tracker.artifact("x", directory / "best.yaml", "final")
+        tracker.tags("x", {"mlflow.note.content": "what was found"})
         params = {"lr": 0.1, "long": 9999 * "l"}
         tracker.start(TrackedRun("x/search-0", "search-0", parent="x"), tags={"family": "smoke"}, params=params)
-        tracker.dataset("x/search-0", "digits", "da7a", "train")
+        tracker.dataset("x/search-0", "digits", "da7a", "train", {"train": 12, "val": 8})
         for epoch in (1, 2, 3):
             tracker.metrics("x/search-0", {"val/accuracy": epoch / 10, "train/loss": 1 / epoch}, epoch)
         tracker.end("x/search-0", "KILLED", {"outcome": "pruned", "reason": "stopped [after] epoch 3"})
@@ -103,7 +105,12 @@ def test_mlflow_holds_exactly_what_was_written(tmp_path, uri):
     assert set(runs) == {"x", "search-0"}
     parent, child = runs["x"], runs["search-0"]
     assert parent.data.params == {f"p{n}": str(n) for n in range(250)}
-    assert [file.path for file in MlflowClient(uri).list_artifacts(parent.info.run_id)] == ["best.yaml"]
+    client = MlflowClient(uri)
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["best.yaml", "final"]
+    assert [file.path for file in client.list_artifacts(parent.info.run_id, "final")] == ["final/best.yaml"]
+    assert parent.data.tags["mlflow.note.content"] == "what was found"
+    experiment = client.get_experiment_by_name(str(tmp_path))
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert (parent.info.status, parent.data.metrics) == ("FINISHED", {})
     tags = {"mlflow.parentRunId": parent.info.run_id, "family": "smoke", "outcome": "pruned"}
     assert child.data.tags.items() >= (tags | {"reason": "stopped [after] epoch 3"}).items()
@@ -112,8 +119,9 @@ def test_mlflow_holds_exactly_what_was_written(tmp_path, uri):
     assert history(uri, child, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     (data,) = child.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest, data.tags[0].value) == ("digits", "da7a", "train")
+    assert json.loads(data.dataset.profile) == {"num_rows": 20, "train": 12, "val": 8}
     written = [json.loads(line)["time"] for line in (tmp_path / OUTBOX).read_text().splitlines()]
-    assert (child.info.status, child.info.end_time) == ("KILLED", written[7])
+    assert (child.info.status, child.info.end_time) == ("KILLED", written[9])
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def trial(tracker: Tracker, number: int, first: int = 1) -> None:
     tags = {"trial_id": f"t{number}", "phase": "search"}
     tracker.start(TrackedRun(key, f"search-{number}", "x"), tags=tags, params={"lr": number})
     if first == 1:
-        tracker.dataset(key, "digits", "da7a", "train")
+        tracker.dataset(key, "digits", "da7a", "train", {"train": 12, "val": 8})
     for epoch in range(first, EPOCHS + 1):
         tracker.metrics(key, {"objective": number + epoch / 8, "train/loss": 1 / epoch}, epoch)
     tracker.end(key, "FINISHED", {"outcome": "done"})
