@@ -61,7 +61,7 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
 
 
 def _experiment(store: Path) -> str:
-    """Return the path of the experiment's page: of the name that the directory was begun with, or the newest; empty where there is none."""
+    """Return the path of the page of the directory's experiment, or of the newest; empty where there is none."""
     query = "SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'active' ORDER BY name = ? DESC, 1 DESC"
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{(store / 'mlflow.db').as_uri()}?mode=ro", uri=True)) as db:
         found = db.execute(query, (experiment_of(store),)).fetchone()
