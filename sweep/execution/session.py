@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.cluster.connect import connected
-from sweep.cluster.resources import trial_resources
-from sweep.config.schema import AppConfig
+from sweep.cluster.resources import slots, trial_resources
+from sweep.config.schema import AppConfig, ClusterConfig, ClusterKind
 from sweep.errors import InputError
 from sweep.records.files import write_text
 from sweep.records.locks import LOCK, alone
@@ -73,10 +73,21 @@ def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[s
 @contextmanager
 def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Session]:
     """Lock the run directory, connect the cluster, find what a trial gets of it, and deliver to MLflow meanwhile."""
-    with alone(config, name), connected(config.cluster, run_directory(config, name)):
-        per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
-        store = store_directory(config, name)
-        with delivering(store, config.tracking.uri) as tracker:
-            yield Session(config, name, tracker, console, per_trial)
-        if refused := aside_sentence(store):
-            console.print(refused, highlight=False)
+    with alone(config, name):
+        console.print(_connecting(config.cluster), highlight=False)
+        with connected(config.cluster, run_directory(config, name)):
+            per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
+            each = ", ".join(f"{count:g} {kind}" for kind, count in per_trial.items())
+            at_once = config.search.concurrency or slots(per_trial)
+            console.print(f"Ray runs: {at_once} at once, each with {each}", highlight=False)
+            store = store_directory(config, name)
+            with delivering(store, config.tracking.uri) as tracker:
+                yield Session(config, name, tracker, console, per_trial)
+            if refused := aside_sentence(store):
+                console.print(refused, highlight=False)
+
+
+def _connecting(cluster: ClusterConfig) -> str:
+    if cluster.kind is ClusterKind.local:
+        return "Starting Ray (about 8 s)"
+    return f"Joining Ray at {cluster.address} (about 8 s)"
