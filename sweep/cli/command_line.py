@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from rich.console import Console
 
 VERIFY, AGAIN, VERSION = "--verify", "--again", "--version"
+WIDE, CSV, JSON = "--wide", "--csv", "--json"
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A parsed command line. `flags` are --help, --version, --cfg job, --verify, --again, or what follows -sc."""
+    """A parsed command line. `flags` are --help, --version, --cfg job, those of single stages such as --verify, or what
+    follows -sc."""
 
     stage: str
     names: list[str]

@@ -74,9 +74,12 @@ STAGES: dict[str, StageCommand] = {
     "status": StageCommand(
         run_status,
         "table of sweeps or of one sweep's trials",
-        "sweep status [NAME] [--verify] [runtime.runs_dir=DIR]",
+        "sweep status [NAME] [--wide|--csv|--json|--verify] [runtime.runs_dir=DIR]",
         (0, 1),
-        "Outcomes, reasons, cost so far and best so far, also while the sweep runs.\n"
+        "Outcomes, objectives, cost and the parameters that vary, also while the sweep runs: whole columns, as many\n"
+        "as the window has room for.\n"
+        "  --wide     all columns, however wide\n"
+        "  --csv, --json   the same for other programs, every parameter in full\n"
         "  --verify   whether trials.csv, Ray, the Optuna study and MLflow agree on every trial; 1 if they do not",
     ),
     "final": StageCommand(

@@ -2,16 +2,21 @@
 
 import difflib
 
-from sweep.cli.command_line import AGAIN, VERIFY, VERSION, Command
+from sweep.cli.command_line import AGAIN, CSV, JSON, VERIFY, VERSION, WIDE, Command
 from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
-OF_STAGE = {VERIFY: "status", AGAIN: "final"}  # a flag that one stage has
+OF_STAGE = {  # a flag that one stage has
+    **dict.fromkeys((VERIFY, WIDE, CSV, JSON), "status"),
+    AGAIN: "final",
+}
 
 
 def parse(argv: list[str]) -> Command:
     """Parse a command line. InputError: an unknown stage or flag, a missing or superfluous name."""
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in {"-h", "--help"}:
         return Command("", [], [], ["--help"])
     if argv[0] == VERSION:
@@ -27,6 +32,9 @@ def parse(argv: list[str]) -> Command:
     for flag, its in OF_STAGE.items():
         if flag in flags and stage != its:
             raise InputError(f"{flag} belongs to `sweep {its} NAME`, not to `sweep {stage}`.")
+    forms = [flag for flag in flags if flag in (WIDE, CSV, JSON)]
+    if len(forms) > 1 or (VERIFY in flags and forms):
+        raise InputError(f"{' '.join(flags)}: one of {VERIFY}, {WIDE}, {CSV} and {JSON} at a time.")
     if not flags or OF_STAGE.keys() & set(flags):
         _check_names(stage, names, least=1 if VERIFY in flags else None)
         _check_more(stage, overrides)
@@ -94,7 +102,7 @@ def help_text(stage: str) -> str:
             "",
             *lines,
             "",
-            "`sweep STAGE --help` explains a stage, `sweep STAGE --cfg job` prints its configuration.",
+            "`sweep help STAGE` explains a stage, `sweep STAGE --cfg job` prints its configuration.",
             "`sweep --version` prints the version.",
             'Tab completion: eval "$(sweep -sc install=bash)"',
         ]
