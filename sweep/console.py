@@ -1,5 +1,6 @@
 """The console that commands print to, and how values are written on it."""
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -37,11 +38,21 @@ def is_live(console: Console) -> bool:
 
 
 def wrapped(console: Console, text: str) -> list[str]:
-    """Break a line between words where a terminal would break it anywhere; a file or pipe gets it whole."""
-    if not console.is_terminal:
+    """Break a line between words where a terminal would break it anywhere; a file or pipe gets it whole.
+
+    What follows an indented line stands below its text, or below that of its second column.
+    """
+    if not console.is_terminal or not text:
         return [text]
-    indent = " " * (len(text) - len(text.lstrip()))
-    return textwrap.wrap(printable(text), console.width, initial_indent=indent, subsequent_indent=f"{indent}  ")
+    head = re.match(r" *", text) if text[0] != " " else re.match(r" +(\S+(?: \S+)* {2,})?", text)
+    hang = " " * (len(head[0]) if head and len(head[0]) < console.width // 2 else 2)
+    return textwrap.wrap(printable(text), console.width, subsequent_indent=hang)
+
+
+def say(text: str, console: Console) -> None:
+    """Print a sentence, broken between words where the window is narrower."""
+    for line in wrapped(console, text):
+        console.print(line, highlight=False)
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from sweep.console import say
+
 if TYPE_CHECKING:
     from sweep.config.schema import AppConfig
 
@@ -20,7 +22,7 @@ def begin(stage: str, name: str, config: "AppConfig", console: Console) -> None:
 
     directory = run_directory(config, name)
     check_free(directory)
-    console.print(f"{stage} {name}: {described(stage, config)}, in {shown(directory)}", highlight=False)
+    say(f"{stage} {name}: {described(stage, config)}, in {shown(directory)}", console)
 
 
 def described(stage: str, config: "AppConfig") -> str:

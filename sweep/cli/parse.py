@@ -90,7 +90,7 @@ def help_text(stage: str) -> str:
         one = STAGES[stage]
         return (
             f"usage: {one.usage}\n\n{one.summary}\n\n{one.details}\n\n"
-            "Any key of the configuration can be set by KEY=VALUE; --cfg job prints all of them with their values."
+            "Any key can be set by KEY=VALUE; --cfg job prints all of them with their values."
         )
     width = max(map(len, STAGES))
     lines = [f"  {name:<{width}}  {row.summary}" for name, row in STAGES.items()]

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sweep.cli import announce
 from sweep.cli.command_line import AGAIN, VERIFY, Command
+from sweep.console import say
 from sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def run_plan(command: Command, console: Console) -> None:
     from sweep.config.compose import load
 
     config = load(command.overrides)
-    console.print(f"plan: {announce.described('plan', config)}", highlight=False)
+    say(f"plan: {announce.described('plan', config)}", console)
     announce.loads_torch("plan", console)
     from sweep.stages.plan import plan
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from sweep.console import printable, short_names, short_value, varying, wrapped
+from sweep.console import printable, say, short_names, short_value, varying
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase, TrialRow, ranked
 
@@ -125,12 +125,6 @@ def _columns(rows: Sequence[TrialRow], view: View) -> Iterator[Column]:
 def say_left_out(heads: Sequence[str], console: Console) -> None:
     if heads:
         say(f"No room for {', '.join(heads)}: --wide, --csv and --json have all.", console)
-
-
-def say(text: str, console: Console) -> None:
-    """Print a sentence, broken between words where the window is narrower."""
-    for line in wrapped(console, text):
-        console.print(line, highlight=False)
 
 
 def _reasons(rows: Sequence[TrialRow]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from odenet.training.footprint import training_mib
 from odenet.training.loop import Training
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
+from sweep.console import say
 from sweep.errors import InputError
 from sweep.stages.search import prepare_search
 from sweep.tuning.schedulers import bracket_shares, rungs
@@ -61,15 +62,15 @@ def plan(config: AppConfig, console: Console) -> None:
     images = f"{len(splits.train)} train, {len(splits.val) if splits.val else 0} val"
     console.print(f"Data: {config.data.dataset.value}, draw {config.data.draw}, {images} images, hash {splits.hash}")
     console.print(f"Space: {config.space.name}, {len(corners)} corners, all possible")
-    console.print(f"Search: {_described(config)}")
+    say(f"Search: {_described(config)}", console)
     course = expected(config.search, config.training.epochs)
-    console.print("Trials expected: " + "; ".join(f"{trials:.3g} to epoch {epoch}" for epoch, trials in course))
-    console.print(f"Dry run: counts the operations of all corners, then times {ITERATIONS} iterations of three of them")
+    say("Trials expected: " + "; ".join(f"{trials:.3g} to epoch {epoch}" for epoch, trials in course), console)
+    console.print(f"Dry run: counts all corners' operations, times {ITERATIONS} iterations of three corners")
     with _threads(config.runtime.resources.cpus):
         estimates = _estimates(corners, config, splits)
     console.print(_table(estimates, course, config))
     for line in _budget(estimates, course, config):
-        console.print(line)
+        say(line, console)
 
 
 @contextmanager

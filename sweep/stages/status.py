@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sweep.console import say
 from sweep.errors import InputError
 from sweep.records.locks import is_alive
 from sweep.records.progress import SweepProgress
@@ -20,7 +21,6 @@ from sweep.stages.listing import (
     outcomes,
     print_csv,
     print_json,
-    say,
     say_left_out,
     show,
     show_trials,

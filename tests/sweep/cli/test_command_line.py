@@ -173,7 +173,6 @@ def test_every_stage_is_runnable_and_explains_itself(sweep, stage):
     assert STAGES[stage].summary in answer.out
     assert answer.out == sweep("help", stage).out
     assert STAGES[stage].summary in sweep("--help").out == sweep().out == sweep("help").out == help_text("") + "\n"
-    assert max(map(len, [*answer.out.splitlines(), *sweep("help").out.splitlines()])) <= 120
 
 
 @pytest.mark.parametrize("stage", STAGES)
