@@ -158,7 +158,8 @@ class ProgressDisplay:
         names, several = short_names(keys), len({row.sweep for row in self._known()}) > 1
         room = max(1, min(SHOWN, self._console.height - 8))
         for row in rows[:room]:
-            head = f"  {_name(row, several)}  epoch {row.epochs}/{self._epochs[row.trial_id]}"
+            epochs = self._epochs[row.trial_id]
+            head = f"  {_name(row, several)}  epoch {row.epochs:>{len(str(epochs))}}/{epochs}"
             value = "" if row.objective is None else f"{row.objective:.1%}"
             params = (f"{names[key]}={short_value(row.parameters[key])}" for key in keys if key in row.parameters)
             yield fitted([f"{head}  {value:>6} ", *map(printable, params)], self._console.width)
