@@ -4,12 +4,15 @@
   mode, at initialisation and after `iterations` of SGD in float64, against float64 on the CPU: `logits` and `gradients`
   against the same gradient mode, so what device and arithmetic add; `gradients_in_all` against the exact gradient, so
   also what an approximate mode costs.
+* `graph`: two epochs on the digits with and without CUDA graphs, with runtime.deterministic and stochastic depth: all
+  weights and statistics bit for bit, or why there is no graph. On a CPU both are without.
 * `resume`: two epochs on the digits against one, a checkpoint and one more, with runtime.deterministic: all weights
   and statistics bit for bit.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -36,20 +39,23 @@ from odenet import (
     build_model,
     load_checkpoint,
 )
+from odenet.enums import CudaGraphs
 from odenet.networks.table import NETWORKS
 from odenet.seeding import generator
+from odenet.training.regularization_config import RegularizationConfig
 
 CLASSES, CHANNELS = 10, 3
 GROUPED = (Network.resnext, Network.lm_resnext)
 
 
 def accuracy(size: Size) -> Iterator[Case]:
-    """Every network with the first seed, then resuming, then the other seeds."""
+    """Every network with the first seed, then graphs and resuming, then the other seeds."""
     for seed in range(size.seeds):
         yield from errors(size, seed)
         if seed == 0:
-            for network in Network:
-                yield from _resumed(size, network)
+            for what, measure in (("graph", _graph), ("resume", _resume)):
+                for network in Network:
+                    yield from _twice(size, network, what, measure)
 
 
 def small(network: Network, size: Size, gradient: Gradient = Gradient.direct) -> ModelConfig:
@@ -137,36 +143,62 @@ def _pass(size: Size, point: Point, gradient: Gradient, arithmetic: str) -> tupl
     return logits_BK.detach().double().cpu(), [gradient.double().cpu() for gradient in gradients]
 
 
-# --- resumed training ------------------------------------------------------------------------------------------------
+# --- equal to the bit ------------------------------------------------------------------------------------------------
 
 
-def _resumed(size: Size, network: Network) -> Iterator[Case]:
-    """Twice: as it comes, and recomputing in bf16 where that can be."""
+def _twice(
+    size: Size, network: Network, what: str, measure: Callable[[Size, ModelConfig, Precision], Result]
+) -> Iterator[Case]:
+    """As it comes, and recomputing in bf16 where that can be."""
     reconstructs = Gradient.checkpointed if "lm" in network.value else Gradient.reconstructed
     for gradient, precision in ((Gradient.direct, Precision.fp32), (reconstructs, Precision.bf16)):
         labels = {"network": network.value, "gradient": gradient.value, "arithmetic": precision.value}
-        yield Case({"what": "resume", **labels}, partial(_resume, size, small(network, size, gradient), precision))
+        yield Case({"what": what, **labels}, partial(measure, size, small(network, size, gradient), precision))
+
+
+def _experiment(size: Size, model: ModelConfig, precision: Precision) -> ExperimentConfig:
+    """Two epochs of seven iterations and one of a smaller batch."""
+    return ExperimentConfig(
+        model=model,
+        data=DataConfig(per_class=size.per_class),
+        optim=OptimConfig(lr=0.01, batch_size=max(2, size.per_class * 8 // 10)),
+        training=TrainingConfig(epochs=2, precision=precision),
+        regularization=RegularizationConfig(stochastic_depth=0.2),
+    )
+
+
+@contextmanager
+def _deterministic(size: Size, graphs: CudaGraphs = CudaGraphs.auto) -> Iterator[RuntimeConfig]:
+    try:
+        yield RuntimeConfig(device=Device[size.device], deterministic=True, cuda_graphs=graphs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def _graph(size: Size, model: ModelConfig, precision: Precision) -> Result:
+    config, found = _experiment(size, model, precision), list[Training]()
+    for graphs in (CudaGraphs.auto, CudaGraphs.never):
+        with _deterministic(size, graphs) as runtime:
+            found.append(Training(config, runtime))
+            for _ in found[-1]:
+                pass
+    return _differences(*found) | {"obstacle": found[0].graph_obstacle}
 
 
 def _resume(size: Size, model: ModelConfig, precision: Precision) -> Result:
-    config = ExperimentConfig(
-        model=model,
-        data=DataConfig(per_class=size.per_class),
-        optim=OptimConfig(lr=0.01, batch_size=4 * size.per_class),
-        training=TrainingConfig(epochs=2, precision=precision),
-    )
-    runtime = RuntimeConfig(device=Device[size.device], deterministic=True)
-    try:
+    config = _experiment(size, model, precision)
+    with _deterministic(size) as runtime, tempfile.TemporaryDirectory() as place:
         whole, begun = Training(config, runtime), Training(config, runtime)
         for _ in whole:
             pass
         next(begun)
-        with tempfile.TemporaryDirectory() as place:
-            begun.save(Path(place) / "checkpoint")
-            resumed = Training(config, runtime, checkpoint=load_checkpoint(Path(place) / "checkpoint"))
+        begun.save(Path(place) / "checkpoint")
+        resumed = Training(config, runtime, checkpoint=load_checkpoint(Path(place) / "checkpoint"))
         for _ in resumed:
             pass
-    finally:
-        torch.use_deterministic_algorithms(False)
-    pairs = list(zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True))
+    return _differences(whole, resumed)
+
+
+def _differences(one: Training, other: Training) -> Result:
+    pairs = list(zip(one.model.state_dict().items(), other.model.state_dict().values(), strict=True))
     return {"differ": [name for (name, mine), theirs in pairs if not torch.equal(mine, theirs)], "tensors": len(pairs)}

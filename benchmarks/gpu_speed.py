@@ -6,8 +6,8 @@ time; `of_copy` its traffic at the second, the traffic being an estimate: five t
 backward pass, because an activation is written and read forward, read again backward, and its gradient written and
 read. Weights are not counted, and what a kernel reads twice is not either.
 
-ContinuousNets are timed in turns with the same net over torchdiffeq on the full grid (see bench_train_step.py), in the
-same arithmetic; ratios are taken within a turn.
+`graph` is the same step as one CUDA graph. ContinuousNets are timed in turns with the same net over torchdiffeq on the
+full grid (see bench_train_step.py), in the same arithmetic; ratios are taken within a turn.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,14 +18,17 @@ import torch
 from bench_train_step import CLASSES, WIDTH, Row, peer, training_step
 from gpu_case import Case, Result, Size, arithmetics, set_products
 from measure import Seconds, Spread, interleaved, ratio, saved_mib
+from torch import Tensor
 from torch.optim import SGD
 
-from odenet.enums import Network, Scheme
+from odenet.enums import Network, Precision, Scheme
 from odenet.networks.model import build_model
 from odenet.networks.model_config import ModelConfig
+from odenet.training.config import ExperimentConfig, TrainingConfig
 from odenet.training.cost import train_gflops
 from odenet.training.optim import build_optimizer
 from odenet.training.optim_config import OptimConfig
+from odenet.training.step import WARM_UP, GraphStep, StaticStep
 
 PASSES = 5  # over what a forward pass keeps
 Step = Callable[[], object]
@@ -97,6 +100,7 @@ def _step(size: Size, net: Timed, batch_size: int, arithmetic: str, ceilings: Ce
     calls: dict[str, Step] = {
         "ours": training_step(model, build_optimizer(model, OptimConfig()), (last, labels_B), bf16)
     }
+    calls["graph"] = _graph(size, net.config, (last, labels_B), bf16)
     if net.peer is not None:
         theirs = peer(net.peer, full_grid=True).to(size.device)
         calls["torchdiffeq"] = training_step(theirs, SGD(theirs.parameters(), 0.1, 0.9), (x_BCHW, labels_B), bf16)
@@ -108,10 +112,28 @@ def _step(size: Size, net: Timed, batch_size: int, arithmetic: str, ceilings: Ce
     return _figures(seconds, batch_size) | _shares(seconds, gflop, moved_gib, ceilings, arithmetic)
 
 
+def _graph(size: Size, config: ModelConfig, batch: tuple[Tensor, Tensor], bf16: bool) -> Step:
+    """The same step as one CUDA graph; on a CPU what it would repeat."""
+    x_BCHW, labels_B = batch
+    experiment = ExperimentConfig(
+        model=config,
+        optim=OptimConfig(batch_size=len(x_BCHW)),
+        training=TrainingConfig(precision=Precision.bf16 if bf16 else Precision.fp32),
+    )
+    model = build_model(config, channels=x_BCHW.shape[1], classes=CLASSES).to(size.device)
+    kind = GraphStep if size.device == "cuda" else StaticStep
+    step = kind(model, build_optimizer(model, experiment.optim), experiment, model)
+    for _ in range(WARM_UP + 1):  # until it is captured
+        step(x_BCHW, labels_B, 0.1, 0)
+    return lambda: step(x_BCHW, labels_B, 0.1, 0)
+
+
 def _figures(seconds: Seconds, batch_size: int) -> Result:
     found: Result = {
         "ms": Spread.of(1000 * s for s in seconds["ours"]),
         "images_per_second": Spread.of(batch_size / s for s in seconds["ours"]),
+        "graph_ms": Spread.of(1000 * s for s in seconds["graph"]),
+        "graph_speed_up": ratio(seconds, "ours", "graph"),
     }
     if "torchdiffeq" in seconds:
         found["torchdiffeq_ms"] = Spread.of(1000 * s for s in seconds["torchdiffeq"])

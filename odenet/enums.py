@@ -100,6 +100,14 @@ class Device(Enum):
     cuda = "cuda"
 
 
+class CudaGraphs(Enum):
+    """Whether an iteration of training is one CUDA graph; `auto` is wherever it can be."""
+
+    auto = "auto"
+    always = "always"  # refused where it cannot be
+    never = "never"
+
+
 def member(kind: type[Choice], name: Choice | str, key: str) -> Choice:
     """Return the member of a closed choice, also by its name.
 

@@ -27,6 +27,8 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(soft_wrap=True, markup=False, **options)
+        if self.width < 1:  # COLUMNS=0 in the environment, with which rich prints nothing
+            self.width = 80
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)

@@ -65,11 +65,16 @@ def test_resumed_training_of_every_network_is_compared_bit_for_bit(rows: Rows) -
     assert all(row["differ"] == [] and row["tensors"] > 0 for row in of(rows, "resume"))
 
 
+def test_graphs_of_every_network_are_compared_bit_for_bit(rows: Rows) -> None:
+    assert {row["network"] for row in of(rows, "graph")} == {network.value for network in Network}
+    assert all(row["differ"] == [] and row["obstacle"] == "it runs on no CUDA device" for row in of(rows, "graph"))
+
+
 def test_steps_are_timed_beside_the_ceilings_and_torchdiffeq(rows: Rows) -> None:
     assert [row["arithmetic"] for row in of(rows, "ceiling")] == ["fp32", "bf16", "copy"]
     steps = list(of(rows, "step"))
     assert len({row["network"] for row in steps}) == 5
     for row in steps:
-        assert row["ms"]["n"] >= 1
+        assert row["ms"]["n"] >= 1 and row["graph_ms"]["n"] >= 1
         assert all(row[key] > 0 for key in ("gflop", "of_matmul", "moved_gib", "of_copy"))
         assert ("speed_up" in row) == row["network"].startswith("continuous")

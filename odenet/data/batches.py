@@ -84,14 +84,21 @@ class Batches:
 
         Every image comes once; the last batch is smaller where batch_size does not divide the set.
         """
+        for picked_4B in self._picked(seed, epoch, batch_size).split(batch_size, dim=1):
+            yield self._batch(picked_4B)
+
+    def _picked(self, seed: int, epoch: int, batch_size: int) -> Tensor:
+        """Draw order, crops and mirror images of an epoch on the CPU, and move them to the device at once."""
         order_N = torch.randperm(len(self), generator=generator(seed, "order", epoch))
-        offsets = 2 * self._padding + 1
+        offsets, codes = 2 * self._padding + 1, list[Tensor]()
         for iteration, index_B in enumerate(order_N.split(batch_size)):
             draws = generator(seed, "augment", epoch, iteration)
-            code_B = torch.randint(self._sides * offsets**2, index_B.shape, generator=draws)
-            mirrored_B, top_B, left_B = code_B // offsets**2, code_B // offsets % offsets, code_B % offsets
-            picked_4B = torch.stack([index_B, index_B + mirrored_B * len(self), top_B, left_B])
-            yield self._batch(picked_4B.to(self.labels_N.device))  # one transfer per batch
+            codes.append(torch.randint(self._sides * offsets**2, index_B.shape, generator=draws))
+        code_N = torch.cat(codes)
+        mirrored_N, top_N, left_N = code_N // offsets**2, code_N // offsets % offsets, code_N % offsets
+        picked_4N = torch.stack([order_N, order_N + mirrored_N * len(self), top_N, left_N])
+        device = self.labels_N.device
+        return picked_4N.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else picked_4N
 
     def ordered(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield pairs (x_BCHW, labels_B) for measuring: in the order given, neither shuffled nor augmented."""

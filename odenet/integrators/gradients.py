@@ -22,7 +22,7 @@ from odenet.integrators.hidden import clock, refuse_hidden, watched
 from odenet.integrators.recomputing import Piece, Sums, Walk, differentiated
 from odenet.integrators.replay import Replay
 from odenet.integrators.scheme import Course, OpenRate, PairScheme, Stage, State, Stepping
-from odenet.integrators.schemes import SCHEMES, Adaptive
+from odenet.integrators.schemes import SCHEMES, Adaptive, named_failures
 
 
 @dataclass(slots=True)
@@ -208,7 +208,8 @@ class _Adjoint(Walk):
         return last, [*last]
 
     def backward(self, kept: list[Tensor], grads: State, sums: Sums) -> State:  # noqa: ARG002
-        flow, *found = torch.autograd.grad(self._last, (self._first, *self.known), grads, retain_graph=True)
+        with named_failures():
+            flow, *found = torch.autograd.grad(self._last, (self._first, *self.known), grads, retain_graph=True)
         sums.add(self.known, found)
         return (flow,)
 

@@ -87,7 +87,7 @@ class Replay:
         return counted
 
     def _record(self) -> None:
-        draws, buffers = (torch.get_rng_state(), *self._cuda_state()), self._buffers()
+        draws, buffers = self._generators(), self._buffers()
         last = self._moments[-1] if self._moments else _Moment((), {})
         if len(draws) == len(last.draws) and all(map(torch.equal, draws, last.draws)):
             draws = last.draws
@@ -114,8 +114,14 @@ class Replay:
             _Place(owner, name): buffer for owner in self._owners for name, buffer in owner.named_buffers(recurse=False)
         }
 
-    def _cuda_state(self) -> tuple[Tensor, ...]:
-        return (torch.cuda.get_rng_state(self._device),) if self._device.type == "cuda" else ()
+    def _generators(self) -> tuple[Tensor, ...]:
+        """Return the states of torch's generators; none in a CUDA graph, where they cannot be read: what is captured
+        takes its draws from tensors."""
+        if self._device.type != "cuda":
+            return (torch.get_rng_state(),)
+        if torch.cuda.is_current_stream_capturing():
+            return ()
+        return torch.get_rng_state(), torch.cuda.get_rng_state(self._device)
 
 
 def _same(now: Tensor, then: Tensor | None) -> bool:

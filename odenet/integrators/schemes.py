@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -149,9 +150,22 @@ class Adaptive:
 
         ends = torch.tensor([0.0, 1.0], device=h0.device, dtype=h0.real.dtype)
         tolerance = {"rtol": course.tolerance, "atol": course.tolerance, "method": "dopri5"}
-        if adjoint is None:
-            return odeint(func, h0, ends, **tolerance)[-1]
-        return odeint_adjoint(func, h0, ends, adjoint_params=tuple(adjoint), **tolerance)[-1]
+        with named_failures():
+            if adjoint is None:
+                return odeint(func, h0, ends, **tolerance)[-1]
+            return odeint_adjoint(func, h0, ends, adjoint_params=tuple(adjoint), **tolerance)[-1]
+
+
+@contextmanager
+def named_failures() -> Iterator[None]:
+    """Turn what torchdiffeq asserts of a solution that blows up into a FloatingPointError: its state is finite, and its
+    steps are not so short that they vanish beside the depth."""
+    try:
+        yield
+    except AssertionError as error:
+        if "underflow in dt" not in str(error) and "non-finite values" not in str(error):
+            raise
+        raise FloatingPointError(f"the adaptive scheme found no further step ({str(error)[:60]})") from error
 
 
 def _tableau(name: str, order: int, a: list[list[str]], b: str, of_x: tuple[int, ...] = ()) -> ExplicitRungeKutta:

@@ -4,8 +4,7 @@ Shapes: `B` batch, `C` channels, `H W` space, `N` depth nodes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import sqrt
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,61 +14,14 @@ from odenet.depth.discretisation import Depth
 from odenet.depth.node_weights import readout
 from odenet.integrators.gradients import Drift
 from odenet.integrators.integrate import integrate_stages
-from odenet.integrators.scheme import Course, OpenRate, Slope, Stage, State, composed
+from odenet.integrators.scheme import OpenRate, Stage, State
 from odenet.integrators.schemes import SCHEMES, Adaptive
 from odenet.networks.batch_norm import BatchNorm
 from odenet.networks.convolutions import convolution
 from odenet.networks.orders import TransitionOrder
+from odenet.networks.perturbation import Perturbation
 from odenet.networks.rates import Rate
 from odenet.networks.widths import Change, zero_channels
-from odenet.seeding import derive
-
-
-@dataclass(frozen=True, slots=True)
-class Perturbation:
-    """Random regularization of one forward pass in training.
-
-    Stochastic depth (Huang et al. 2016, arXiv 1603.09382): the rate of step l of L in the whole network is left out
-    with probability l/L * stochastic_depth, else divided by the probability to stay. Noise: x gains
-    noise * sqrt(h) * N(0, 1) a step of depth time h, Euler-Maruyama's term of dx = R dt + noise dB (the view of Lu et
-    al. 2018, arXiv 1710.10121); two-step midpoint doubles it, leapfrog has it in x''. A draw is a function of
-    (seed, stage, step), so that a recomputation repeats it.
-    """
-
-    stochastic_depth: float
-    noise: float
-    seed: int
-
-    def of(self, rate: OpenRate, course: Course, place: tuple[int, int]) -> OpenRate:
-        """Return the perturbed rate of stage `place[0]` of `place[1]`."""
-
-        def perturbed(slope: Slope, half: int) -> Slope:
-            def randomly(stage: Stage, h: Tensor) -> Tensor:
-                return self._kept(stage, place) * slope(stage, h) + self._noise(stage, h, course, (place[0], half))
-
-            return randomly
-
-        if rate.halves is None:
-            return replace(rate, slope=perturbed(rate.slope, 0))
-        halves = perturbed(rate.halves[0], 0), perturbed(rate.halves[1], 1)
-        return replace(rate, slope=composed(*halves), halves=halves)
-
-    def _kept(self, stage: Stage, place: tuple[int, int]) -> float:
-        index, stages = place
-        stays = 1 - self.stochastic_depth * (index + (stage.step + 1) / stage.steps) / stages
-        draw = torch.rand((), generator=_generator("cpu", self.seed, "drop", index, stage.step))
-        return float(draw < stays) / stays
-
-    def _noise(self, stage: Stage, h: Tensor, course: Course, place: tuple[int, int]) -> Tensor | float:
-        if not self.noise:
-            return 0.0
-        generator = _generator(h.device.type, self.seed, "noise", *place, stage.step)
-        draw = torch.randn(h.shape, generator=generator, device=h.device, dtype=h.dtype)
-        return draw.to(memory_format=torch.preserve_format).mul_(self.noise / sqrt(course.size))
-
-
-def _generator(device: str, seed: int, purpose: str, *indices: int) -> torch.Generator:
-    return torch.Generator(device).manual_seed(derive(seed, purpose, *indices))
 
 
 class DepthStage(nn.Module):

@@ -14,10 +14,11 @@ from odenet.depth.discretisation import Depth
 from odenet.enums import Scheme, member
 from odenet.integrators.scheme import whole_steps
 from odenet.networks.batch_norm import BatchNorm
-from odenet.networks.blocks import DepthStage, Perturbation, Transition
+from odenet.networks.blocks import DepthStage, Transition
 from odenet.networks.convolutions import convolution
 from odenet.networks.heads import Head
 from odenet.networks.model_config import ModelConfig, check_model, stage_changes, stage_depths
+from odenet.networks.perturbation import Perturbation
 from odenet.networks.rates import Rate
 from odenet.networks.table import NETWORKS, Stem
 from odenet.seeding import global_seed

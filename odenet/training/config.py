@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 from odenet.data.config import DataConfig
 from odenet.depth.discretisation import Depth
-from odenet.enums import Device, Gradient, Precision, Scheme
+from odenet.enums import CudaGraphs, Device, Gradient, Precision, Scheme
 from odenet.networks.model_config import MOST_STEPS, ModelConfig, check_every_node_is_read, check_model, stage_depths
 from odenet.networks.table import NETWORKS
 from odenet.training.optim_config import OptimConfig
@@ -43,6 +43,7 @@ class RuntimeConfig:
 
     device: Device = Device.auto
     deterministic: bool = False  # on a GPU: bit-exact kernels, slower
+    cuda_graphs: CudaGraphs = CudaGraphs.auto  # an iteration as one graph: on a GPU several times as fast
     compile: bool = False  # torch.compile: pays off after minutes of training, recompiles at refinements
     check_drift: bool = False  # report how far reconstructed states stray from the true ones; keeps one state more
     data_dir: str = "data"  # where the files of the published data sets are

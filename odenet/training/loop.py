@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from odenet.data.batches import Batches, Statistics
@@ -19,19 +18,19 @@ from odenet.enums import Precision
 from odenet.integrators.gradients import Drift
 from odenet.networks.model import DepthNet, build_model
 from odenet.networks.refinement import coarsen, refine
+from odenet.seeding import derive
 from odenet.training.checkpoint import Checkpoint, save_checkpoint
 from odenet.training.config import ExperimentConfig, RuntimeConfig
 from odenet.training.cost import train_gflops
 from odenet.training.evaluation import evaluate
-from odenet.training.optim import build_optimizer, learning_rate, scale_depth_gradients
-from odenet.training.optim_config import DepthMetric
-from odenet.training.regularization import roughness
+from odenet.training.optim import build_optimizer, learning_rate, plain_state
+from odenet.training.step import GraphStep, TrainStep, graph_obstacle
 
 OBJECTIVE_EPOCHS = 5
 
 
-class Diverged(ArithmeticError):
-    """The loss is not finite; nothing of that epoch is reported."""
+class Diverged(FloatingPointError):
+    """The loss is not finite, or an adaptive scheme found none; nothing of that epoch is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +148,10 @@ class Training:
             for stage in self.model.depth_stages():
                 stage.drift = self._drift
         self._gflops_per_image = train_gflops(self.model, self.train_batches.shape)
-        self._forward: Callable[..., Tensor] = self.model
-        if self._runtime.compile:
-            self._forward = torch.compile(self.model)
+        forward: Callable[..., Tensor] = torch.compile(self.model) if self._runtime.compile else self.model
+        self.graph_obstacle = graph_obstacle(self.config, self._runtime, self.model)
+        kind = TrainStep if self.graph_obstacle else GraphStep
+        self._step = kind(self.model, self.optimizer, self.config, forward)
 
     def __iter__(self) -> "Training":
         return self
@@ -169,7 +169,12 @@ class Training:
             self._change_depth(refine)
         if self.epoch == self._coarsens:
             self._change_depth(coarsen)
-        metrics = {"train/loss": self._train_epoch()}
+        try:
+            metrics = {"train/loss": self._train_epoch()}
+        except Diverged:
+            raise
+        except FloatingPointError as error:
+            raise Diverged(f"{error} in epoch {self.epoch + 1}") from error
         if self.val_batches is not None:
             metrics |= self._validate()
         self.epoch += 1
@@ -220,23 +225,13 @@ class Training:
         """Do one iteration of the present epoch, counted from 0.
 
         Returns:
-            the mean cross-entropy of the batch, detached, without the regularization.
+            the mean cross-entropy of the batch, detached, without the regularization; valid until the next iteration.
         """
-        config, regularization = self.config, self.config.regularization
+        config = self.config
         iterations = math.ceil(len(self.train_batches) / config.optim.batch_size)
         progress = (self.epoch + iteration / iterations) / config.training.epochs
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config.optim, progress)
-        self.optimizer.zero_grad()
-        perturbation = regularization.perturbation(config.training.seed, self.epoch, iteration)
-        with self._autocast():
-            loss = F.cross_entropy(self._forward(x_BCHW, perturbation).float(), labels_B)
-        objective = loss + regularization.smoothness * roughness(self.model) if regularization.smoothness else loss
-        objective.backward()
-        if config.optim.depth_metric is DepthMetric.l2:
-            scale_depth_gradients(self.model)
-        self.optimizer.step()
-        return loss.detach()
+        seed = derive(config.training.seed, "perturb", self.epoch, iteration)
+        return self._step(x_BCHW, labels_B, learning_rate(config.optim, progress), seed)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.config.training.precision is Precision.bf16
@@ -272,7 +267,7 @@ class Training:
             classes=self._classes,
             epoch=self.epoch,
             weights=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
+            optimizer=plain_state(self.optimizer),
             progress=asdict(self._progress),
         )
 

@@ -51,6 +51,16 @@ def build_optimizer(model: DepthNet, config: OptimConfig) -> Optimizer:
     )
 
 
+def plain_state(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the state to be kept, the same whether a CUDA graph held the learning rate in a tensor or not."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+        if "capturable" in group:
+            group["capturable"] = False
+    return state
+
+
 def learning_rate(config: OptimConfig, progress: float) -> float:
     """Return the rate after the fraction `progress` of all iterations, in [0, 1)."""
     if config.schedule is Schedule.cosine:

@@ -1,15 +1,7 @@
 """The strengths of what regularizes training, as values."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from odenet.seeding import derive
-
-if TYPE_CHECKING:
-    from odenet.networks.blocks import Perturbation
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,11 +21,3 @@ class RegularizationConfig:
                 f"regularization.stochastic_depth={self.stochastic_depth}: the probability to leave out the last "
                 "block, at least 0 and less than 1."
             )
-
-    def perturbation(self, seed: int, epoch: int, iteration: int) -> Perturbation | None:
-        """Return the random part of one iteration; None where there is none."""
-        if not self.stochastic_depth and not self.noise:
-            return None
-        from odenet.networks.blocks import Perturbation
-
-        return Perturbation(self.stochastic_depth, self.noise, derive(seed, "perturb", epoch, iteration))

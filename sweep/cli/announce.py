@@ -18,10 +18,9 @@ def begin(stage: str, name: str, config: "AppConfig", console: Console) -> None:
         InputError: the name is not possible, or taken.
     """
     from sweep.cli.existing import shown
-    from sweep.records.run_directory import check_free, run_directory
+    from sweep.records.run_directory import free_directory
 
-    directory = run_directory(config, name)
-    check_free(directory)
+    directory = free_directory(config, name)
     say(f"{stage} {name}: {described(stage, config)}, in {shown(directory)}", console)
 
 

@@ -22,7 +22,12 @@ def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[App
     saved = files.study if files.study.exists() else files.config
     if not saved.exists():
         raise missing(Path(how.runtime.runs_dir).resolve(), name)
-    return load(command.overrides, saved, possible), name
+    return here(load(command.overrides, saved, possible), how), name
+
+
+def here(config: AppConfig, how: AppConfig) -> AppConfig:
+    """Return a saved configuration whose directory of results is the one where it was found: it may have been moved."""
+    return replace(config, runtime=replace(config.runtime, runs_dir=how.runtime.runs_dir))
 
 
 def from_best(path: Path, overrides: list[str]) -> tuple[AppConfig, str, Best]:

@@ -11,6 +11,12 @@ OF_STAGE = {  # a flag that one stage has
     **dict.fromkeys((VERIFY, WIDE, CSV, JSON), "status"),
     AGAIN: "final",
 }
+# What can be set for stages that only read: any other key would have no effect.
+USED = {
+    "status": ("runtime.runs_dir=", "tracking."),
+    "report": ("runtime.runs_dir=",),
+    "ui": ("runtime.runs_dir=", "tracking."),
+}
 
 
 def parse(argv: list[str]) -> Command:
@@ -38,6 +44,7 @@ def parse(argv: list[str]) -> Command:
     if not flags or OF_STAGE.keys() & set(flags):
         _check_names(stage, names, least=1 if VERIFY in flags else None)
         _check_more(stage, overrides)
+        _check_used(stage, overrides)
     return Command(stage, names, overrides, flags)
 
 
@@ -73,6 +80,14 @@ def _check_names(stage: str, names: list[str], least: int | None = None) -> None
         raise InputError(f"`sweep {stage}` needs a name: {STAGES[stage].usage}")
     if len(names) > most:
         raise InputError(f"{names[most]!r} is one name too many, or lacks its `=`: {STAGES[stage].usage}")
+
+
+def _check_used(stage: str, overrides: list[str]) -> None:
+    used = USED.get(stage, ("",))
+    for text in overrides:
+        if not text.lstrip("+~").startswith(used):
+            possible = ", ".join(key.replace("=", "=DIR").replace("tracking.", "tracking.*") for key in used)
+            raise InputError(f"{text} would have no effect on `sweep {stage}`; possible are {possible}.")
 
 
 def _check_more(stage: str, overrides: list[str]) -> None:

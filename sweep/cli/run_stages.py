@@ -59,7 +59,7 @@ def run_search(command: Command, console: Console) -> None:
 
 
 def run_resume(command: Command, console: Console) -> None:
-    from sweep.cli.existing import existing
+    from sweep.cli.existing import existing, here
     from sweep.config.compose import GOES_ON, load
     from sweep.records.run_directory import SweepFiles, run_directory
     from sweep.records.stage_record import BegunStage
@@ -80,7 +80,7 @@ def run_resume(command: Command, console: Console) -> None:
         _go_on(config, name, console)
     elif stage is BegunStage.final:
         if files.final.config.exists():
-            config = load(command.overrides, files.final.config, GOES_ON)
+            config = here(load(command.overrides, files.final.config, GOES_ON), config)
         _confirm(config, name, console)
     else:
         _deliver_rest(config, name, console)
@@ -166,9 +166,10 @@ def run_study(command: Command, console: Console) -> None:
     announce.loads_torch(f"study {name}", console)
     from sweep.execution.session import new_session
     from sweep.stages.study import prepare_study, study
+    from sweep.tuning.problem import copies_of_enqueued
 
     prepared = prepare_study(config, name)
-    begun = {STUDY: save(config), STAGE: BegunStage.study.text}
+    begun = {STUDY: save(config), STAGE: BegunStage.study.text, **copies_of_enqueued(config)}
     with new_session(config, name, console, begun) as session:
         report = study(session, prepared)
     announce.say_report(report, name, console)

@@ -6,13 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sweep.cluster.environment import FOR_WORKERS, environment, only_allowed
+from sweep.cluster.environment import FOR_WORKERS, environment, only_allowed, same_imports
 from sweep.cluster.join import check_visible, join
 from sweep.cluster.session_directory import session_directory
-from sweep.cluster.watch import KEPT, ended, shut_down, watched
+from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, watched
 from sweep.config.schema import ClusterConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 
+_OWN_CODE = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": False}  # under `uv run` Ray would ship the working directory to workers
+# Loopback is this machine's address, as it is on systems where firewalls ask about others.
+_AT_HOME = {"ENABLE_RAY_CLUSTER": False, **_OWN_CODE}
+ATTEMPTS = 2  # at starting Ray
 _QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -38,7 +42,8 @@ def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
             else:
                 stack.callback(ray.shutdown)
                 _refresh_authentication()
-                join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
+                with _constants(**_OWN_CODE):
+                    join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
         if config.kind is ClusterKind.address:
             check_visible(run_directory)
         yield
@@ -56,24 +61,8 @@ def _refresh_authentication() -> None:
 def _started(config: ClusterConfig) -> Iterator[None]:
     """Start Ray's processes on this machine, which listen on loopback only, and end them. WorkError: one of them has
     ended before."""
-    import ray
-
-    asked = f"cluster.cpus={config.cpus}, cluster.gpus={config.gpus}"
     with contextlib.ExitStack() as stack:
-        try:  # "local", because a RAY_ADDRESS of the user's would otherwise be joined
-            directory = stack.enter_context(session_directory())
-            stack.callback(shut_down)
-            _refresh_authentication()
-            with only_allowed(), _on_loopback(), _bare():
-                options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "_temp_dir": str(directory), **_QUIET}
-                ray.init(address="local", **options)
-        except (ValueError, OSError) as error:
-            raise InputError(
-                f"Ray cannot start on this machine with {asked}: {error} "
-                "Possible are fewer cluster.gpus, and a short and writable directory in RAY_TMPDIR."
-            ) from error
-        except Exception as error:  # a bare one is what Ray raises when its processes are slow to start
-            raise WorkError(f"Ray failed to start on this machine with {asked}: {error}") from error
+        _start_patiently(config, stack)
         try:
             with watched(), _without_reports():
                 yield
@@ -81,6 +70,46 @@ def _started(config: ClusterConfig) -> Iterator[None]:
             if not ended():
                 raise
             raise WorkError(f"{ended()}. {KEPT}.") from error
+
+
+def _start_patiently(config: ClusterConfig, stack: contextlib.ExitStack) -> None:
+    """Start Ray, which `stack` ends; and once more where its processes were too slow, as on a busy machine."""
+    told = {"cluster.cpus": config.cpus, "cluster.gpus": config.gpus}
+    asked = ", ".join(f"{key}={value}" for key, value in told.items() if value is not None)
+    machine = f"on this machine{' with ' if asked else ''}{asked}"
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with contextlib.ExitStack() as tried:
+                _start(config, tried)
+                stack.enter_context(tried.pop_all())
+                return
+        except Exception as error:
+            if isinstance(error, ValueError | OSError) and not isinstance(error, TimeoutError):
+                raise InputError(
+                    f"Ray cannot start {machine}: {error} Possible are fewer cluster.gpus, and a short and writable "
+                    "directory in RAY_TMPDIR."
+                ) from error
+            if attempt == ATTEMPTS:
+                raise WorkError(
+                    f"Ray failed to start {machine}, {ATTEMPTS} times: {error} None of its processes is left. Run the "
+                    "command again when the machine has less to do."
+                ) from error
+
+
+def _start(config: ClusterConfig, stack: contextlib.ExitStack) -> None:
+    import ray
+
+    directory = stack.enter_context(session_directory())
+    stack.callback(shut_down)
+    _refresh_authentication()
+    options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "_temp_dir": str(directory), **_QUIET}
+    # Ray puts the working directory first on its workers' path: a module there that is called as one of ours would win.
+    with only_allowed(), same_imports(), contextlib.chdir(directory.parent), _constants(**_AT_HOME), _bare():
+        try:
+            ray.init(address="local", **options)  # "local", because a RAY_ADDRESS of the user's would else be joined
+        except BaseException:
+            end_processes_of(directory)
+            raise
 
 
 @contextmanager
@@ -97,15 +126,16 @@ def _without_reports() -> Iterator[None]:
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Let Ray take loopback for this machine's address, as it does on systems where firewalls ask about others."""
+def _constants(**values: Any) -> Iterator[None]:
+    """Set constants of Ray's, which it reads from the environment before anybody could set that."""
     from ray._private import ray_constants
 
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    before = {name: getattr(ray_constants, name) for name in values}
+    vars(ray_constants).update(values)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        vars(ray_constants).update(before)
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sweep.config.schema import ClusterConfig, ClusterKind
+from sweep.interpreter import import_path
 
 FOR_WORKERS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -22,13 +23,21 @@ _LOCAL = {
     # By workers that wait for the first trials.
     "RAY_preload_python_modules": "sweep.worker.trainable,sweep.worker.segment_training",
     "RAY_enable_metrics_collection": "false",  # its ports answer without a token
+    "RAY_raylet_start_wait_time_s": "120",  # for a busy machine, instead of 30
+    "RAY_gcs_server_port_wait_time_s": "120",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes Ray's processes listen on loopback, on any system
 }
+# What of the user's would have Ray do something else than it was asked for: how Tune takes results (in batches, say),
+# and of a local Ray which code and how many CPUs there are.
+STEERING = ("TUNE_*", "RAY_AIR_*", "RAY_TRAIN_*", "RAY_CLIENT_MODE")
+_STEERING_LOCAL = ("RAY_RUNTIME_ENV_HOOK", "RAY_OVERRIDE_*", "RAY_JOB_CONFIG_JSON_ENV_VAR")
 # What training on this machine needs of the user's environment. Everything else stays with the driver: keys, tokens and
 # passwords of other programs, above all, of which Ray writes some into its logs.
 ALLOWED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
-    *("PYTHON*", "VIRTUAL_ENV", "CONDA_PREFIX"),
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONPLATLIBDIR", "PYTHONSAFEPATH"),
+    *("PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+    *("PYTHONMALLOC", "PYTHONFAULTHANDLER", "PYTHONUNBUFFERED", "VIRTUAL_ENV", "CONDA_PREFIX"),
     *("RAY_*", "TUNE_*", "GRPC_*"),
     *("CUDA_*", "NVIDIA_*", "NCCL_*", "CUBLAS_*", "CUDNN_*", "HIP_*", "HSA_*", "ROCR_*"),  # with MPS: CUDA_MPS_*
     *("TORCH*", "PYTORCH_*", "TRITON_*"),
@@ -40,13 +49,21 @@ ALLOWED = (
 
 def is_allowed(name: str) -> bool:
     """Tell whether Ray's processes get this variable of the user's."""
-    return any(fnmatchcase(name, pattern) for pattern in ALLOWED)
+    return _matches(name, ALLOWED)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def only_allowed() -> AbstractContextManager[None]:
+    """Hide from processes that are started inside the block what they do not need."""
+    return _hidden(lambda name: not is_allowed(name))
 
 
 @contextmanager
-def only_allowed() -> Iterator[None]:
-    """Hide from processes that are started inside the block what they do not need."""
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if not is_allowed(name)}
+def _hidden(which: Callable[[str], bool]) -> Iterator[None]:
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if which(name)}
     try:
         yield
     finally:
@@ -54,18 +71,34 @@ def only_allowed() -> Iterator[None]:
 
 
 @contextmanager
-def environment(config: ClusterConfig) -> Iterator[None]:
-    """Set what Ray is to find: quiet, authentication. What the user had set is never touched."""
-    wanted = FOR_WORKERS | _FOR_THE_DRIVER | _authentication(config)
-    if config.kind is ClusterKind.local:
-        wanted |= _LOCAL
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
+def same_imports() -> Iterator[None]:
+    """Let processes that are started inside the block import what this one does."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = import_path()
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+@contextmanager
+def environment(config: ClusterConfig) -> Iterator[None]:
+    """Set what Ray is to find: quiet, authentication. What the user had set for Ray stays, and what would change what a
+    search does is hidden, until the end."""
+    local = config.kind is ClusterKind.local
+    wanted = FOR_WORKERS | _FOR_THE_DRIVER | _authentication(config) | (_LOCAL if local else {})
+    steering = (*STEERING, *_STEERING_LOCAL) if local else STEERING
+    with _hidden(lambda name: _matches(name, steering)):
+        added = {name: value for name, value in wanted.items() if name not in os.environ}
+        os.environ.update(added)
+        try:
+            yield
+        finally:
+            for name in added:
+                os.environ.pop(name, None)
 
 
 def _authentication(config: ClusterConfig) -> dict[str, str]:

@@ -76,6 +76,15 @@ def _children(pid: int) -> list[int]:
     return found
 
 
+def end_processes_of(directory: Path) -> None:
+    """End Ray's processes of this session directory, which stay where Ray has failed halfway; none where the system
+    does not tell their command lines."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ends meanwhile, or is another user's
+            if str(directory).encode() in command.read_bytes() and int(command.parent.name) != os.getpid():
+                os.kill(int(command.parent.name), signal.SIGKILL)
+
+
 # Waits until its standard input ends, with the command that holds the other end, however that dies.
 _REAPER = """
 import os, sys

@@ -147,7 +147,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if not self.schemes or not self.step_factors or not all(0 < f <= 1024 for f in self.step_factors):
             raise ValueError("evaluate needs schemes, and step_factors above 0 and at most 1024.")
-        if not all(1 <= size <= 1_000_000 for size in (self.batch_size, self.manifestation_images or 1)):
+        images = 1 if self.manifestation_images is None else self.manifestation_images
+        if not all(1 <= size <= 1_000_000 for size in (self.batch_size, images)):
             raise ValueError("evaluate.batch_size and evaluate.manifestation_images must be at least 1, at most 1e6.")
 
 

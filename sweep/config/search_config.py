@@ -1,9 +1,12 @@
 """The configuration of a search: sampler, scheduler, objectives, limits and budget."""
 
 import math
+import sys
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import PurePath
+
+LONGEST_MINUTES = 366 * 24 * 60  # of a trial: a year; the system's timers end at 292
 
 
 class SamplerKind(Enum):
@@ -52,7 +55,7 @@ class Constraints:
 
     def __post_init__(self) -> None:
         for name, limit in self.limits().items():
-            if not (limit > 0 and math.isfinite(limit)):
+            if not 0 < limit < sys.float_info.max:  # also of a whole number, which may be larger
                 raise ValueError(f"search.constraints.{name}={limit}: must be above 0, or null for no limit.")
 
     def limits(self) -> dict[str, float]:
@@ -77,7 +80,7 @@ class Budget:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
+            if value is not None and not 0 < value < sys.float_info.max:
                 raise ValueError(f"search.budget.{f.name}={value}: must be above 0, or null for no limit.")
         if self.money is not None and self.gpu_hour_price is None:
             raise ValueError(f"search.budget.money={self.money} needs search.budget.gpu_hour_price.")
@@ -164,8 +167,11 @@ class SearchConfig:
             raise ValueError(f"search.grace={self.grace}: a fraction of the epochs, above 0 and at most 1.")
         if not 0 <= self.random_share <= 1:
             raise ValueError(f"search.random_share={self.random_share}: a fraction of the trials, from 0 to 1.")
-        if self.timeout_minutes is not None and not 0 < self.timeout_minutes < math.inf:
-            raise ValueError(f"search.timeout_minutes={self.timeout_minutes}: must be above 0, or null.")
+        if self.timeout_minutes is not None and not 0 < self.timeout_minutes <= LONGEST_MINUTES:
+            raise ValueError(
+                f"search.timeout_minutes={self.timeout_minutes}: must be above 0, or null for no limit; at most a "
+                f"year, {LONGEST_MINUTES}."
+            )
 
     def _check_several_objectives(self) -> None:
         if len(self.objectives) == 1:
@@ -187,6 +193,11 @@ class SearchConfig:
     def is_random(self, number: int) -> bool:
         """Tell whether trial `number` belongs to the share that is proposed at random and never stopped early."""
         return math.floor((number + 1) * self.random_share) > math.floor(number * self.random_share)
+
+    def is_unstopped(self, number: int, proposed_by: str) -> bool:
+        """Tell whether a trial is never stopped early: that share, which a grid that is used up lets go on at other
+        numbers."""
+        return self.is_random(number) or (self.sampler is SamplerKind.grid and proposed_by == SamplerKind.random.value)
 
 
 ENQUEUED_FROM = (".yaml", ".yml", ".csv")

@@ -35,7 +35,7 @@ class SweepRun:
             for part, values in to_plain(config.experiment).items()
             for key, value in values.items()
         }
-        self._tracker.start(TrackedRun(self._key, self._session.name), tags=tags, params=params)
+        self._tracker.start(TrackedRun(self._key, self._key), tags=tags, params=params)
         self._tracker.artifact(self._key, files.config)
         write_text(files.space, json.dumps(space.to_dict(), indent=2) + "\n")
         self._tracker.artifact(self._key, files.space)
@@ -46,7 +46,7 @@ class SweepRun:
         self._tracker.metrics(self._key, {"objective": objective}, 0)
 
     def retrains(self) -> None:
-        self._tracker.start(TrackedRun(self._key, self._session.name), tags={"kind": "sweep"}, params={})
+        self._tracker.start(TrackedRun(self._key, self._key), tags={"kind": "sweep"}, params={})
 
     def crowned(self) -> None:
         """Show which configuration was confirmed."""
@@ -55,7 +55,7 @@ class SweepRun:
     def registers(self, row: TrialRow, checkpoint: Path) -> None:
         """Register the network of this trial as the sweep's model."""
         key = self._tracker.told().attempt(trial_key(row), row.trial_id)
-        self._tracker.model(key, checkpoint, self._session.name.replace("/", "."))
+        self._tracker.model(key, checkpoint, self._key.replace("/", "."))
 
     def evaluated(self, scores: Iterable[tuple[TrialRow, dict[str, float]]]) -> None:
         """Show what the final networks have reached on the test set, and the table with all of it."""

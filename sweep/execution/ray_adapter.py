@@ -5,10 +5,10 @@ from typing import Any
 
 from ray import cloudpickle, exceptions
 from ray.air._internal import usage
-from ray.tune import Callback
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -110,11 +110,20 @@ class SegmentScheduler(FIFOScheduler):
         self._ended.append(trial)
 
 
-class Watch(Callback):
-    """A callback that raises, between two of Ray's steps, what went wrong inside one."""
+class Watch(TrialProgressCallback):
+    """A callback that raises, between two of Ray's steps, what went wrong inside one.
+
+    It stands in the place of the one that Ray Tune would add, which keeps every trial to print its progress.
+    """
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
+
+    def on_trial_result(self, *_: Any, **__: Any) -> None: ...
+
+    def on_trial_error(self, *_: Any, **__: Any) -> None: ...
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None: ...
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
         if self._interrupt.failure is not None:
@@ -135,6 +144,10 @@ def _forget(tune_controller: TuneController, trial: Trial) -> None:
         tune_controller._trials_to_cache,
     ):
         trials.discard(trial)
+    manager = tune_controller._actor_manager  # keeps the tasks of workers that were asked for, and then not needed
+    waiting = manager._pending_actors_to_enqueued_actor_tasks
+    for actor in waiting.keys() - manager._pending_actors_to_attrs.keys():
+        del waiting[actor]
 
 
 def unburden() -> None:

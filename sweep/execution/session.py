@@ -11,10 +11,17 @@ from rich.console import Console
 from sweep.cluster.connect import connected
 from sweep.cluster.resources import slots, trial_resources
 from sweep.config.schema import AppConfig, ClusterConfig, ClusterKind
-from sweep.errors import InputError
 from sweep.records.files import write_text
 from sweep.records.locks import LOCK, alone
-from sweep.records.run_directory import SweepFiles, claim_directory, run_directory, store_directory
+from sweep.records.provenance import identity_text, name_begun_with
+from sweep.records.run_directory import (
+    ORIGIN,
+    SweepFiles,
+    claim_directory,
+    free_directory,
+    run_directory,
+    store_directory,
+)
 from sweep.tracking.outbox import Tracker, delivering
 from sweep.tracking.state import aside_sentence
 
@@ -39,8 +46,9 @@ class Session:
 
     @property
     def run_key(self) -> str:
-        """The key of the sweep's own MLflow run, the parent of its trials'."""
-        return self.name
+        """The key of the sweep's own MLflow run, the parent of its trials': the name that the sweep was begun with,
+        whatever its directory is called now."""
+        return name_begun_with(self.files.origin) or self.name
 
     @property
     def gpus_per_trial(self) -> float:
@@ -57,14 +65,15 @@ def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[s
 
     `begun`: texts of files by which `sweep resume` knows from the first moment what it is.
     """
-    directory = run_directory(config, name)
+    directory = free_directory(config, name)
     claim_directory(directory)
-    for file, text in begun.items():
-        write_text(directory / file, text)
+    begun = {**begun, ORIGIN: identity_text(name, directory)}
     try:
+        for file, text in begun.items():
+            write_text(directory / file, text)
         with open_session(config, name, console) as session:
             yield session
-    except InputError:
+    except BaseException:
         if {path.name for path in directory.iterdir()} <= {LOCK, *begun}:
             shutil.rmtree(directory)
         raise

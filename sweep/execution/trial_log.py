@@ -206,7 +206,7 @@ def first_row(session: Session, segment: Segment, data_hash: str) -> TrialRow:
     """Build the row of a trial that has not reported yet."""
     experiment = segment.experiment
     return TrialRow(
-        sweep=session.name,
+        sweep=session.run_key,
         family=session.config.space.name,
         phase=segment.phase,
         number=segment.number,

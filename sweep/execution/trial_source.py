@@ -96,6 +96,10 @@ class Trials:
         excess = {name: value - limits[name] for name, value in row.constraints.items() if name in limits}
         self.proposals.tell(row.number, row.outcome, values, excess)
 
+    def is_unstopped(self, number: int) -> bool:
+        """Tell whether the scheduler has no say in this trial."""
+        return self.config.is_unstopped(number, self.proposals.asked[number].proposed_by)
+
     def segment(self, proposal: Proposal, parameters: dict[str, Any], until: int) -> Segment:
         number = proposal.number
         experiment = override(self.experiment, {**parameters, "training.seed": trial_seed(self.config.seed, number)})
@@ -136,7 +140,7 @@ class SearchSource(TrialSource):
         self._trials.due = [number for number in self._trials.due if not self._at_rung(number)]
 
     def _at_rung(self, number: int) -> bool:
-        return not self._trials.config.is_random(number) and self._trials.epochs.get(number, 0) in self._rungs
+        return not self._trials.is_unstopped(number) and self._trials.epochs.get(number, 0) in self._rungs
 
     def next(self, may_begin: bool) -> Next:
         trials = self._trials
@@ -152,7 +156,7 @@ class SearchSource(TrialSource):
     def _segment(self, number: int) -> Segment:
         trials = self._trials
         last = trials.experiment.training.epochs
-        until = last if trials.config.is_random(number) else self._scheduler.until(trials.epochs.get(number, 0))
+        until = last if trials.is_unstopped(number) else self._scheduler.until(trials.epochs.get(number, 0))
         proposal = trials.proposals.asked[number]
         return trials.segment(proposal, proposal.parameters, until)
 
@@ -165,7 +169,7 @@ class SearchSource(TrialSource):
             trials.proposals.report(number, epoch, objective)
         elif epoch in self._rungs:
             trials.proposals.report(number, self._rungs.index(epoch), objective)
-        if trials.config.is_random(number):
+        if trials.is_unstopped(number):
             return True
         return self._scheduler.report(number, epoch, objective)
 

@@ -4,6 +4,7 @@ runs/NAME/best.yaml is the best trial of a search, runs/NAME/candidates.yaml has
 runs/NAME/final/crowned.yaml is the configuration that `final` crowned.
 """
 
+import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -62,9 +63,10 @@ def provenance(row: TrialRow, space: Space) -> dict[str, Any]:
 def git_commit() -> str:
     """Return the commit of the code that runs, with `-dirty` where files differ from it; empty outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # not another checkout
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except OSError:
+        result = subprocess.run(command, env=ours, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout.strip()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError
 from sweep.records.files import make_directory, storing
+from sweep.records.provenance import check_no_copy, settle
 from sweep.records.run_directory import run_directory, store_directory
 
 LOCK = "driver.lock"
@@ -19,9 +20,11 @@ def alone(config: AppConfig, name: str) -> Iterator[None]:
     frees the lock however the process dies.
 
     Raises:
-        InputError: another one does. StorageError: the lock cannot be made, as on a read-only disk.
+        InputError: another one does, or the directory is a copy of one that is there, too. StorageError: the lock
+            cannot be made, as on a read-only disk.
     """
     directory, store = run_directory(config, name), store_directory(config, name)
+    check_no_copy(store)
     with ExitStack() as held:
         for place in dict.fromkeys((store, directory)):
             with storing(place / LOCK, 0):
@@ -30,6 +33,7 @@ def alone(config: AppConfig, name: str) -> Iterator[None]:
             shared = place == store and store != directory  # sweeps of one study may be worked on side by side
             if not _locked(lock.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
                 raise InputError(f"Another command is at work on {place.name}; wait for it, or stop it first.")
+        settle(store)
         yield
 
 

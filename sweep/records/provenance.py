@@ -1,8 +1,10 @@
 """origin.json: the space, code and data that a sweep began with, and its id. Going on under others would mix two
 experiments.
 
-The id is drawn when the sweep begins and never changes, whatever its directory is called. A directory of version 0.1.0
-has none; it is given one when it is next gone on with.
+The id is drawn when the sweep begins and never changes, and nor does the name under which study, ledger and MLflow know
+it, whatever its directory is called later. `place` is where it was last worked on: a directory with the same id
+elsewhere is a copy while that one is there, else it was moved. A directory of version 0.1.0 has none of these; it is
+given them when it is next gone on with.
 """
 
 import hashlib
@@ -17,8 +19,10 @@ from odenet.data.subsets import Splits
 from search_spaces import Space
 from sweep.errors import InputError
 from sweep.records.files import write_text
+from sweep.records.run_directory import ORIGIN
 
 LEARNED_BY = ("odenet", "search_spaces")  # packages whose code decides what a trial's result is
+IDENTITY = ("id", "name", "place")
 VERSIONS = ("torch", "numpy", "optuna")
 
 
@@ -41,30 +45,98 @@ def _hash_of(package: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_origin(file: Path, now: dict[str, Any], accept: bool) -> None:
-    """Write origin.json where there is none, else compare it with `now` and rewrite it.
+def check_origin(file: Path, now: dict[str, Any], accept: bool, name: str = "") -> None:
+    """Write origin.json where there is none, else compare it with `now` and rewrite it. `name`: of a sweep whose name
+    is not recorded yet.
 
     Raises:
         InputError: something differs and `accept` is False; names it. Or the file is damaged.
     """
     compare_origin(file, now, accept)
-    write_text(file, json.dumps({"id": sweep_id(file) or uuid.uuid4().hex, **now}, indent=2) + "\n")
+    begun = identity(name or file.parent.name, file.parent)
+    known = {key: value for key in IDENTITY if (value := _recorded(file, key))}
+    _write(file, {**begun, **known, "place": begun["place"], **now})
+
+
+def identity(name: str, directory: Path) -> dict[str, str]:
+    """Draw the id of what begins now."""
+    return {"id": uuid.uuid4().hex, "name": name, "place": str(directory.resolve())}
+
+
+def identity_text(name: str, directory: Path) -> str:
+    """Return the origin.json of what begins now, before its space and data are known."""
+    return _text(identity(name, directory))
 
 
 def sweep_id(file: Path) -> str:
     """Read the id of a sweep from its origin.json; empty where there is none, or the file is damaged."""
+    return _recorded(file, "id")
+
+
+def name_begun_with(file: Path) -> str:
+    """Read the name under which a sweep was begun from its origin.json; empty as for `sweep_id`."""
+    return _recorded(file, "name")
+
+
+def check_no_copy(directory: Path) -> None:
+    """Raise InputError where this run directory, or one of a sweep within it, is the copy of one that is there, too: to
+    go on with both would mix them in MLflow and in what is reported."""
+    for file in _origins(directory):
+        place = Path(_recorded(file, "place") or file.parent.resolve())
+        if place == file.parent.resolve():
+            continue
+        # Beside it as well: what was moved and then copied has the place of before.
+        for other in (place / file.name, *directory.resolve().parent.glob(f"*/{file.name}")):
+            if sweep_id(other) == sweep_id(file) != "" and not _same_file(file, other):
+                raise InputError(
+                    f"{file.parent} is a copy of {other.parent}, which has the same id: it can be read, and cannot be "
+                    "gone on with while both are there. A new sweep can try its configurations first: "
+                    f"search.enqueue=[{file.parent / 'trials.csv'}]."
+                )
+
+
+def settle(directory: Path) -> None:
+    """Record that this run directory, and those of sweeps within it, are now here: they may have been moved."""
+    for file in _origins(directory):
+        place = str(file.parent.resolve())
+        if _recorded(file, "place") not in ("", place):
+            _write(file, {**_read(file), "place": place})
+
+
+def _origins(directory: Path) -> list[Path]:
+    return [file for pattern in (ORIGIN, f"*/{ORIGIN}") for file in directory.glob(pattern)]
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Tell whether two paths lead to one file, also where its file system is mounted twice."""
+    first, second = one.stat(), other.stat()
+    return (first.st_ino, first.st_mtime_ns) == (second.st_ino, second.st_mtime_ns)
+
+
+def _recorded(file: Path, key: str) -> str:
     try:
-        found = _read(file).get("id") if file.exists() else None
-    except InputError:
+        found = _read(file).get(key) if file.exists() else None
+    except (InputError, OSError):  # OSError: somebody else's directory
         return ""
     return found if isinstance(found, str) else ""
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    write_text(file, _text(content))
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def compare_origin(file: Path, now: dict[str, Any], accept: bool) -> None:
     """Compare origin.json with `now` without writing. InputError as `check_origin`."""
     if not file.exists() or accept:
         return
-    changed = list(_differences(_read(file), now))
+    before = _read(file)
+    if before.keys() <= set(IDENTITY):  # it was cut short before its space and data were recorded
+        return
+    changed = list(_differences(before, now))
     if changed:
         raise InputError(
             f"{file.parent.name} began with something else: {'; '.join(changed)}. Go back to that, or go on with "

@@ -10,8 +10,13 @@ from sweep.errors import InputError
 from sweep.records.files import sync_entry
 
 CONFIG, STUDY, BEST = "config.yaml", "study.yaml", "best.yaml"
-STAGE, JOURNAL = "stage.json", "study.journal"
+STAGE, JOURNAL, ORIGIN = "stage.json", "study.journal", "origin.json"
 FORMER = "final~"  # and a number; no sweep can be called so
+# What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
+TAKEN = {"final", "checkpoints", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
+TAKEN_ENDS = (
+    ".yaml", ".yml", ".csv", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
+)  # fmt: skip
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -67,8 +72,8 @@ class SweepFiles:
 
     @property
     def origin(self) -> Path:
-        """The record of the space, code and data that the sweep began with."""
-        return self.directory / "origin.json"
+        """The record of the space, code and data that the sweep began with, and its id."""
+        return self.directory / ORIGIN
 
     @property
     def stage(self) -> Path:
@@ -132,14 +137,16 @@ class SweepFiles:
 
 
 def run_directory(config: AppConfig, name: str) -> Path:
-    """Return the run directory of a sweep, as an absolute path because workers run elsewhere.
+    """Return the run directory of a sweep, as an absolute path because workers run elsewhere. It ends in the name, also
+    where that is a link to a directory of another name.
 
     Raises:
         InputError: the name is not possible, or leads in a circle of links.
     """
     directory = Path(config.runtime.runs_dir) / check_name(name)
     try:
-        return directory.resolve()
+        directory.resolve()
+        return Path(config.runtime.runs_dir).resolve() / name
     except (OSError, RuntimeError) as error:  # before Python 3.13 a circle of links is a RuntimeError
         raise InputError(f"{directory} cannot be followed: {error}.") from error
 
@@ -152,6 +159,23 @@ def store_directory(config: AppConfig, name: str) -> Path:
 def is_former(directory: Path) -> bool:
     """Tell whether this is final training that was put away."""
     return directory.name.startswith(FORMER)
+
+
+def free_directory(config: AppConfig, name: str) -> Path:
+    """Return the run directory of a new sweep.
+
+    Raises:
+        InputError: as `run_directory`; the name has another meaning; or it exists already.
+    """
+    for part in map(str.lower, name.split("/")):
+        if part in TAKEN or part.endswith(TAKEN_ENDS):
+            raise InputError(
+                f"The name {name!r} is not possible: {part} means a file or directory that sweeps have of their own, "
+                f"as {', '.join(sorted(TAKEN))} and all names that end in {', '.join(TAKEN_ENDS)} do."
+            )
+    directory = run_directory(config, name)
+    check_free(directory)
+    return directory
 
 
 def check_free(directory: Path) -> None:

@@ -2,8 +2,9 @@
 
 import html
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,9 +13,8 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from sweep.report.statistics import Interval
 
 NONE = "–"
-# Okabe & Ito 2008: told apart with any common colour vision, and in grey.
-PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B5B5B"]
-INK, GREY = "#222222", "#9A9A9A"
+INK, GREY = "#222222", "#7A7A7A"
+TICKS = 11  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,26 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What was asked, in one sentence, and what to know about it, each under a word."""
+
+    lead: str
+    points: Sequence[tuple[str, str]]
+    kind: ClassVar[str] = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names with their values, side by side."""
+
+    title: str
+    items: Sequence[tuple[str, str]]
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
-    """A cell that leads to a file beside the report."""
+    """Part of a cell that leads to a file beside the report."""
 
     text: str
     href: str
@@ -68,27 +86,50 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; columns whose title stands in `words` are set left, all others right."""
+    """A table; columns whose title stands in `words` are set left, all others right. `full`: longer names of columns;
+    `folded`: what to click on, for a table that is folded away."""
 
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str | Link]]
+    rows: Sequence[Sequence[str | Sequence[Link]]]
     words: Sequence[str] = ()
+    full: Mapping[str, str] = field(default_factory=dict)
+    folded: str = ""
     kind: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True, slots=True)
+class Panel:
+    """A plotly drawing as JSON that is safe inside a script element. `alternative` says in words what it shows."""
+
+    title: str
+    alternative: str
+    json: str
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An entry of a legend. mark: dot, open, cross, line, dashed, faint, band, outline, or scale, a colour bar."""
+
+    text: str
+    mark: str
+    colour: str = GREY
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
-    """A plotly figure as JSON that is safe inside a script element."""
+    """Panels side by side, or one below the other where there is no room: each is at least `width` pixels wide."""
 
     name: str  # unique on the page
     caption: str
-    json: str
-    height: int
+    panels: Sequence[Panel]
+    keys: Sequence[Key] = ()
+    width: int = 320
     kind: ClassVar[str] = "figure"
 
 
-Block = Text | Notice | Heading | Commands | Details | Table | Figure
+Block = Text | Notice | Heading | Commands | Details | Answer | Facts | Table | Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +141,57 @@ class Section:
     blocks: Sequence[Block]
 
 
-def figure(name: str, caption: str, chart: go.Figure, height: int = 380, *, legend: bool = False) -> Figure:
-    """Give a chart the page's look and freeze it."""
+def panel(chart: go.Figure, alternative: str, title: str = "", height: int = 320) -> Panel:
+    """Give a chart the page's look and freeze it. Titles and legends are the page's: plotly's are cut on a phone."""
     chart.update_layout(
         template="none",
         height=height,
-        margin={"l": 64, "r": 16, "t": chart.layout.margin.t or 36, "b": 88 if legend else 52},
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        showlegend=legend,
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+        margin={"l": 56, "r": 12, "t": 10, "b": 44},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
+        showlegend=False,
         hoverlabel={"namelength": -1},
+        dragmode=False,  # so that a finger scrolls the page
     )
     axis = {"gridcolor": "#ECECEC", "zeroline": False, "linecolor": GREY, "ticks": "outside", "automargin": True}
-    chart.update_xaxes(**axis, title_font_size=13)
-    chart.update_yaxes(**axis, title_font_size=13, title_standoff=14)
-    chart.update_annotations(font_size=13)
+    chart.update_xaxes(**axis, title_font_size=12, tickfont_size=TICKS, title_standoff=8)
+    chart.update_yaxes(**axis, title_font_size=12, tickfont_size=TICKS, title_standoff=10)
     plain = json.dumps(_plain(chart.to_dict()), allow_nan=False, separators=(",", ":"))
     for character in "<>&":  # as JSON escapes, so that no name can end the script element
         plain = plain.replace(character, f"\\u{ord(character):04x}")
-    return Figure(name, caption, plain, height)
+    return Panel(title, alternative, plain, height)
+
+
+def padded(values: Iterable[float | None]) -> list[float]:
+    """Return the range of an axis that all panels of a figure share."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    room = 0.06 * ((high - low) or 1.0)
+    return [low - room, high + room]
+
+
+def log_axis(values: Iterable[float]) -> dict[str, Any]:
+    """Describe a logarithmic axis with few, plain ticks: 1, 2 and 5 of a decade, or only every decade where it has
+    many."""
+    known = [value for value in values if 0 < value < np.inf] or [1.0]
+    low, high = np.log10(min(known)), np.log10(max(known))
+    mantissas = (1, 2, 5) if high - low < 1.2 else (1,)
+    powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    ticks = [m * 10.0**power for power in powers for m in mantissas]
+    room = 0.06 * ((high - low) or 1.0)
+    shown = [tick for tick in ticks if low - room <= np.log10(tick) <= high + room]
+    texts = [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in shown]
+    return {"type": "log", "tickvals": shown, "ticktext": texts, "range": [low - room, high + room]}
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Shorten dotted names to their last word where no two end alike.
+
+    >>> short_names(["optim.lr", "model.steps", "data.steps"])
+    {'optim.lr': 'lr', 'model.steps': 'model.steps', 'data.steps': 'data.steps'}
+    """
+    given = list(dict.fromkeys(names))
+    ends = Counter(name.rpartition(".")[2] for name in given)
+    return {name: name.rpartition(".")[2] if ends[name.rpartition(".")[2]] == 1 else name for name in given}
 
 
 def label(name: str) -> str:

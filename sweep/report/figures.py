@@ -1,24 +1,86 @@
-"""Draw runs as dots, differences to the baseline, learning curves, and networks under other integrators."""
+"""Draw final runs as dots, against what they cost, and differences to the baseline; choose the colours of families."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
-import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
-from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, Phase, TrialRow
-from sweep.report.elements import GREY, INK, PALETTE, Figure, figure, label, plural, points
-from sweep.report.results import FAILED, UNFINISHED, Family, Study, TaskResults, is_trained, manifestation_differences
+from sweep.records.rows import Phase, TrialRow
+from sweep.report.elements import (
+    GREY,
+    INK,
+    Figure,
+    Key,
+    Panel,
+    count,
+    label,
+    listing,
+    log_axis,
+    padded,
+    panel,
+    percent,
+    points,
+)
+from sweep.report.results import Difference, Family, Study, TaskResults, mean_or_none
 from sweep.report.statistics import EQUIVALENCE, Interval
 
+# The first seven are told apart with any common colour vision (after Okabe & Ito 2008, darkened where they were too
+# faint on white); variants of a network are shades of it.
+COLOURS = {
+    "resnet": "#0072B2",
+    "continuous": "#D55E00",
+    "hamiltonian": "#009E73",
+    "lm_resnet": "#AA4499",
+    "midpoint": "#A87400",
+    "revnet": "#5B5B5B",
+    "leapfrog": "#C9699E",
+    "neural_ode": "#332288",
+    "heunnet": "#882255",
+    "polynet": "#117733",
+    "fractalnet": "#008B8B",
+    "continuous_preact": "#8A3D00",
+    "stateful": "#BF3B3B",
+    "preact_resnet": "#00456E",
+    "wide_resnet": "#3B8CC4",
+    "scaled_resnet": "#5A6FD6",
+    "bottleneck_resnet": "#6A3D9A",
+    "resnext": "#4E79A7",
+    "lm_bottleneck": "#6E2A63",
+    "lm_resnext": "#8E6BBF",
+    "smoke": "#8C7B6B",
+}
+WIDE = 5.0  # a cost axis that spans this is logarithmic
+COSTS: tuple[tuple[str, str, Callable[[TrialRow], float]], ...] = (  # words, title of the axis, value
+    ("parameters", "parameters", lambda row: row.model_parameters),
+    ("training FLOPs", "GFLOP of training", lambda row: row.gflops),
+    ("rate evaluations", "rate evaluations", lambda row: row.rate_evaluations),
+    ("seconds", "seconds", lambda row: row.seconds),
+)
+DRAWN = COSTS[:3]  # seconds depend on the machine and what else it did
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "pentagon", "hexagon", "triangle-down")
+
+
+def colours(families: Iterable[str]) -> dict[str, str]:
+    """Choose a colour per family. One that is not ours gets the colour of its name's checksum, or the next free one."""
+    names = sorted(families)
+    chosen = {name: COLOURS[name] for name in names if name in COLOURS}
+    offered = list(COLOURS.values())
+    for name in names:
+        if name not in chosen:
+            first = crc32(name.encode()) % len(offered)
+            turned = offered[first:] + offered[:first]
+            chosen[name] = next((one for one in turned if one not in chosen.values()), turned[0])
+    return chosen
 
 
 def colour(study: Study, family: str) -> str:
     """Return the colour of a family, the same everywhere on the page."""
-    return PALETTE[study.families.index(family) % len(PALETTE)]
+    return colours(study.families)[family]
+
+
+def family_keys(study: Study, families: Sequence[Family], mark: str = "dot") -> list[Key]:
+    return [Key(family.name, mark, colour(study, family.name)) for family in families]
 
 
 def runs_as_dots(study: Study, results: TaskResults, name: str) -> Figure:
@@ -27,12 +89,11 @@ def runs_as_dots(study: Study, results: TaskResults, name: str) -> Figure:
     for place, family in enumerate(shown):
         draws = sorted({run.draw for run in family.runs})
         for rank, draw in enumerate(draws):
-            chart.add_trace(
-                _dots(family, draw, place - 0.22 + 0.3 * rank / max(1, len(draws) - 1), colour(study, family.name))
-            )
+            x = place - 0.22 + 0.3 * rank / max(1, len(draws) - 1)
+            chart.add_trace(_dots(family, draw, x, colour(study, family.name)))
         mean = 100 * family.mean
         chart.add_scatter(
-            x=[place + 0.25], y=[mean], mode="markers", error_y=_whiskers(mean, family.interval),
+            x=[place + 0.25], y=[mean], mode="markers", error_y=whiskers(mean, family.interval),
             hovertemplate="mean %{y:.1f} %<extra></extra>",
             marker={"color": INK, "symbol": "line-ew-open", "size": 18, "line": {"width": 2}},
         )  # fmt: skip
@@ -40,11 +101,11 @@ def runs_as_dots(study: Study, results: TaskResults, name: str) -> Figure:
     chart.update_xaxes(tickvals=list(range(len(shown))), ticktext=ticks, range=[-0.6, len(shown) - 0.4])
     chart.update_yaxes(title="test accuracy, %")
     caption = (
-        f"{results.task}: every final run as a dot, one symbol and column per draw; × marks a failed run, counted as "
-        "chance. The bar is the mean over draws, the whiskers its 95 % interval (none for n = 1). Look for "
-        "families whose dots separate in every draw."
+        "Every final run: one symbol and column per draw; × is a failed run, counted as chance. Bar and whiskers: mean "
+        "over draws and its 95 % interval (none for n = 1)."
     )
-    return figure(name, caption, chart)
+    told = listing([f"{f.name} {percent(f.mean)} % (n = {len(f.runs)})" for f in shown])
+    return Figure(name, caption, [panel(chart, f"Mean test accuracies: {told}.")])
 
 
 def _dots(family: Family, draw: int, x: float, tint: str) -> go.Scatter:
@@ -61,7 +122,8 @@ def _dots(family: Family, draw: int, x: float, tint: str) -> go.Scatter:
     )
 
 
-def _whiskers(centre: float, interval: Interval | None) -> dict[str, Any] | None:
+def whiskers(centre: float, interval: Interval | None) -> dict[str, Any] | None:
+    """Return plotly's error bars for a mean in percent and its interval in fractions."""
     if interval is None:
         return None
     return {"array": [100 * interval.high - centre], "arrayminus": [centre - 100 * interval.low], "thickness": 2}
@@ -71,147 +133,100 @@ def differences(study: Study, results: TaskResults, name: str) -> Figure:
     chart = go.Figure()
     names = [label(difference.family.name) for difference in results.differences]
     for title, difference in zip(names, results.differences, strict=True):
-        tint, found = colour(study, difference.family.name), difference.comparison
-        centre = 100 * found.delta
+        tint, centre = colour(study, difference.family.name), 100 * difference.comparison.delta
         chart.add_scatter(
             x=[100 * value for value in difference.by_draw.values()], y=[title] * len(difference.by_draw),
             mode="markers", marker={"color": tint, "symbol": "circle-open", "size": 9},
             customdata=list(difference.by_draw), hovertemplate="draw %{customdata}: %{x:+.1f} points<extra></extra>",
         )  # fmt: skip
         chart.add_scatter(
-            x=[centre], y=[title], mode="markers", error_x=_whiskers(centre, difference.delta_interval),
+            x=[centre], y=[title], mode="markers", error_x=whiskers(centre, difference.delta_interval),
             marker={"color": tint, "symbol": "square", "size": 10},
             hovertemplate="mean %{x:+.1f} points<extra></extra>",
         )  # fmt: skip
-    chart.add_vrect(x0=-100 * EQUIVALENCE, x1=100 * EQUIVALENCE, fillcolor="#F0F0F0", line_width=0, layer="below")
+    chart.add_vrect(x0=-100 * EQUIVALENCE, x1=100 * EQUIVALENCE, fillcolor="#E4E4E4", line_width=0, layer="below")
     chart.add_vline(x=0, line_color=GREY, line_width=1)
-    chart.update_xaxes(title=f"test accuracy minus that of {label(results.baseline.name)}, percentage points")
+    chart.update_xaxes(title=f"test accuracy minus that of {label(results.baseline.name)}, points")
     chart.update_yaxes(range=[len(names) - 0.5, -0.5], type="category")
-    caption = (
-        f"{results.task}: difference to {results.baseline.name}; squares are means with their paired 95 % interval "
-        "(none for n = 1), circles the mean of each draw. The grey band is ±1 point, within which families count as "
-        "equivalent."
-    )
-    return figure(name, caption, chart, 170 + 60 * len(names))
+    caption = f"Difference to {results.baseline.name} over matched runs (same draw, same seed)."
+    keys = [
+        Key("mean, with its paired 95 % interval (none for one pair)", "square", INK),
+        Key("a draw", "open", INK),
+        Key("±1 point: within it families count as equivalent", "band", GREY),
+    ]
+    told = "; ".join(map(_told, results.differences))
+    return Figure(name, caption, [panel(chart, f"{told}.", height=90 + 46 * len(names))], keys)
 
 
-def search_curves(study: Study, results: TaskResults, name: str) -> Figure:
-    """Draw the search's learning curves, a panel per family; done, pruned and failed trials as one trace each."""
-    titles = [label(family.name) for family in results.families]
-    chart = make_subplots(1, len(titles), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
-    for column, family in enumerate(results.families, start=1):
-        groups = (
-            ("done", (Outcome.done,), {"color": colour(study, family.name), "width": 1}, None),
-            ("pruned", (Outcome.pruned,), {"color": GREY, "width": 1}, "circle"),
-            ("failed", FAILED, {"color": INK, "width": 1, "dash": "dot"}, "x"),
-            ("not ended", UNFINISHED, {"color": GREY, "width": 1, "dash": "dash"}, None),
-        )
-        for title, ended, line, symbol in groups:
-            curves = [c for s in family.sweeps for c in _curves(s.trials, s.curves, ended)]
-            if curves:
-                chart.add_trace(_bundle(curves, _validation, title, line, symbol), 1, column)
-    chart.update_xaxes(title="epoch")
-    chart.update_yaxes(title="validation accuracy, %", row=1, col=1)
-    n = sum(1 for family in results.families for s in family.sweeps for _ in {row.number for row in s.curves})
-    caption = (
-        f"{results.task}: {plural(n, 'search trial')} with at least one epoch. Coloured: done; grey, ending in a dot: "
-        "pruned; dotted, ending in ×: failed; dashed: not ended. Look for curves that still rise at the "
-        "end (too few epochs)."
-    )
-    return figure(name, caption, chart, 400)
+def _told(difference: Difference) -> str:
+    interval = difference.delta_interval
+    spread = f" ({points(interval.low)} to {points(interval.high)})" if interval else ""
+    return f"{difference.family.name}: {points(difference.comparison.delta)} points{spread}"
 
 
-def final_curves(study: Study, results: TaskResults, name: str) -> Figure:
-    """Draw the confirm phase on validation (left) and the final phase, which has no validation images left (right)."""
-    titles = ["confirm: validation accuracy, %", "final (train + val): training loss"]
-    chart = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.08)
-    measures = ((Phase.confirm, _validation), (Phase.final, lambda row: row.train_loss))
-    runs = 0
-    for column, (phase, measure) in enumerate(measures, start=1):
-        for family in results.families:
-            curves = [
-                curve
-                for sweep in family.sweeps
-                for curve in _curves(
-                    [r for r in sweep.final_trials if r.phase is phase], sweep.final_curves, tuple(Outcome)
-                )
-            ]
-            runs += len(curves)
-            trace = _bundle(
-                curves, measure, label(family.name), {"color": colour(study, family.name), "width": 1}, None
-            )
-            chart.add_trace(trace.update(showlegend=column == 1), 1, column)
-    chart.update_xaxes(title="epoch")
-    caption = f"{results.task}: learning curves of {plural(runs, 'retrained network')}, one line per run."
-    return figure(name, caption, chart, 400, legend=True)
-
-
-def _curves(trials: Sequence[TrialRow], curves: Sequence[CurveRow], ended: Sequence[Outcome]) -> list[list[CurveRow]]:
-    by_number: dict[int, list[CurveRow]] = {}
-    for row in curves:
-        by_number.setdefault(row.number, []).append(row)
-    chosen = [by_number.get(trial.number, []) for trial in trials if trial.outcome in ended]
-    return [sorted(curve, key=lambda row: row.epoch) for curve in chosen if curve]
-
-
-def _validation(row: CurveRow) -> float | None:
-    return None if row.val_accuracy is None else 100 * row.val_accuracy
-
-
-def _bundle(
-    curves: Sequence[Sequence[CurveRow]],
-    measure: Callable[[CurveRow], float | None],
-    title: str,
-    line: dict[str, object],
-    end: str | None,
-) -> go.Scatter:
-    """Draw many curves as one trace, with gaps between them; `end` marks the last epoch of each."""
-    x: list[int | None] = []
-    y: list[float | None] = []
-    sizes: list[int] = []
-    trial: list[int | None] = []
-    for curve in curves:
-        x += [*(row.epoch for row in curve), None]
-        y += [*(measure(row) for row in curve), None]
-        trial += [*(row.number for row in curve), None]
-        sizes += [0] * (len(curve) - 1) + [7, 0]
-    return go.Scatter(
-        x=x, y=y, name=title, line=line, opacity=0.7, mode="lines+markers" if end else "lines", customdata=trial,
-        marker={"symbol": end or "circle", "size": sizes}, hovertemplate="trial %{customdata}, epoch %{x}: %{y:.3g}",
-    )  # fmt: skip
-
-
-def manifestations(task: TaskResults, family: Family, name: str) -> Figure | None:
-    """Draw a family under other schemes and steps; None when it was measured only as it was trained."""
-    found = manifestation_differences(family)
-    if len(found) < 2:
+def accuracy_against_costs(study: Study, results: TaskResults, name: str) -> Figure | None:
+    """Draw a panel per cost: every final network as a dot, its family's mean as a square; None for the networks of a
+    single configuration, which cost the same."""
+    shown = [family for family in results.families if family.runs]
+    if len({(family.name, run.draw) for family in shown for run in family.runs}) < 2:
         return None
-    schemes, steps = list(dict.fromkeys(scheme for scheme, _ in found)), sorted({steps for _, steps in found})
-    trained = {(row.scheme, row.steps) for s in family.sweeps for row in s.evaluations if is_trained(row)}
-    cells = {key: 100 * float(np.mean(values)) for key, values in found.items()}
-    means = [[cells.get((scheme, n)) for n in steps] for scheme in schemes]
-    texts = [["" if value is None else points(value / 100) for value in row] for row in means]
-    largest = max(abs(value) for row in means for value in row if value is not None) or 1.0
-    chart = go.Figure(
-        go.Heatmap(
-            z=means, x=[str(n) for n in steps], y=[label(scheme) for scheme in schemes], text=texts,
-            texttemplate="%{text}", xgap=2, ygap=2, zmin=-largest, zmax=largest,
-            colorscale=[[0, "#B35806"], [0.5, "#F7F7F7"], [1, "#2166AC"]], colorbar={"title": {"text": "points"}},
-            hovertemplate="%{y}, %{x} steps: %{text} points<extra></extra>",
-        )
-    )  # fmt: skip
-    for scheme, n in trained & set(found):
-        x, y = steps.index(n), schemes.index(scheme)
-        chart.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": INK, "width": 3})
-    numbers = sorted({len(values) for values in found.values()})
-    n_text = str(numbers[-1]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    chart.update_layout(title={"text": f"{label(family.name)}, n = {n_text} networks per cell", "font": {"size": 14}})
-    chart.update_xaxes(title="integrator steps per stage", type="category")
-    chart.update_yaxes(type="category", autorange="reversed")
+    heights = padded(100 * run.accuracy for family in shown for run in family.runs)
+    panels = [_panel(study, shown, title, value, heights) for _, title, value in DRAWN]
     caption = (
-        f"{task.task}, {family.name}: mean test accuracy under another integrator and number of steps, minus that of "
-        "the same network as it was trained, in points (n = " + n_text + "). Outlined: trained manifestations; where "
-        "draws chose different ones, an outlined cell need not be 0. A network that is an ODE loses nothing "
-        "with more steps or a better integrator."
+        "Final networks on the test set against their size and what their training cost. Up and to the left is better."
     )
-    return figure(name, caption, chart, 170 + 44 * len(schemes))
+    keys = [
+        *family_keys(study, shown),
+        Key("a network", "dot", INK),
+        Key("mean, with the 95 % interval of the accuracy", "square", INK),
+    ]
+    return Figure(name, caption, panels, keys, 230)
+
+
+def _panel(
+    study: Study, families: list[Family], title: str, value: Callable[[TrialRow], float], heights: list[float]
+) -> Panel:
+    chart, told, every = go.Figure(), [], []
+    for family in families:
+        costs = _costs(family, value)
+        found = [
+            (costs[run.draw, run.seed], 100 * run.accuracy) for run in family.runs if (run.draw, run.seed) in costs
+        ]
+        if not found:
+            continue
+        x, tint = [cost for cost, _ in found], colour(study, family.name)
+        every += x
+        mean = sum(x) / len(x)
+        chart.add_scatter(
+            x=x, y=[accuracy for _, accuracy in found], mode="markers", name=label(family.name),
+            marker={"color": tint, "size": 8, "opacity": 0.6}, hovertemplate="%{y:.1f} %, %{x:,.4g}",
+        )  # fmt: skip
+        chart.add_scatter(
+            x=[mean], y=[100 * family.mean], mode="markers", name=f"{label(family.name)}, mean",
+            error_y=whiskers(100 * family.mean, family.interval),
+            marker={"color": tint, "size": 11, "symbol": "square", "line": {"color": "white", "width": 1}},
+            hovertemplate="%{y:.1f} %, %{x:,.4g}",
+        )  # fmt: skip
+        told.append(f"{family.name} {percent(family.mean)} % at {count(mean)}")
+    if every and min(every) > 0 and max(every) >= WIDE * min(every):
+        chart.update_xaxes(**log_axis(every))
+    else:
+        chart.update_xaxes(range=padded([*every, 0.9 * min(every, default=0)]), nticks=5, tickformat="~s")
+    chart.update_xaxes(title=title)
+    chart.update_yaxes(title="test accuracy, %", range=heights)
+    return panel(chart, f"Mean test accuracy against {title}: {listing(told)}.", height=290)
+
+
+def _costs(family: Family, value: Callable[[TrialRow], float]) -> dict[tuple[int, int], float]:
+    rows = [row for sweep in family.sweeps for row in sweep.final_trials if row.phase is Phase.final]
+    return {(row.draw, row.seed): value(row) for row in rows}
+
+
+def ratios(family: Family, base: Family) -> list[tuple[str, float, float, float]]:
+    """List the measures with the family's mean over final trainings, that of the base, and their ratio."""
+    found = []
+    for words, _, value in COSTS:
+        own, other = mean_or_none(map(value, family.final_trials)), mean_or_none(map(value, base.final_trials))
+        if own is not None and other:
+            found.append((words, own, other, own / other))
+    return found

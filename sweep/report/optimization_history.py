@@ -5,18 +5,18 @@ random and never stopped. A sampler's trials depend on each other: of them there
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
-from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from sweep.config.search_config import SchedulerKind
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow, ranked
-from sweep.report.elements import Figure, figure, label, listing, plural
-from sweep.report.figures import colour
+from sweep.report.elements import INK, Figure, Key, Panel, label, listing, padded, panel
+from sweep.report.figures import colour, family_keys
 from sweep.report.load import Sweep
-from sweep.report.results import UNFINISHED, Study, TaskResults, chance
+from sweep.report.results import UNFINISHED, Family, Study, TaskResults, chance
 
 RANDOM = "random"
 FEWEST = 2  # random trials: with one there is nothing to choose from
@@ -32,7 +32,7 @@ def random_trials(sweep: Sweep) -> list[TrialRow]:
     """
     drawn = [row for row in sweep.trials if row.proposed_by == RANDOM and not row.schedule]
     if sweep.search is not None and sweep.search.scheduler is not SchedulerKind.none:
-        drawn = [row for row in drawn if sweep.search.is_random(row.number)]
+        drawn = [row for row in drawn if sweep.search.is_unstopped(row.number, row.proposed_by)]
     if any(row.outcome is Outcome.pruned for row in drawn):
         return []
     ended = [row for row in drawn if row.outcome not in UNFINISHED]
@@ -60,7 +60,7 @@ def without_expectation(results: TaskResults) -> str | None:
         return None
     where = "any sweep" if len(lacking) == len(sweeps) > 1 else listing(lacking)
     return (
-        f"{results.task}: no expected best-so-far of {where}: it needs at least {FEWEST} ended trials that were "
+        f"No expected best-so-far of {where}: it needs at least {FEWEST} ended trials that were "
         "proposed at random and never stopped early (search.sampler=random without a scheduler, or a "
         "search.random_share). Trials of another sampler depend on each other, and survivors of a scheduler are too "
         "good."
@@ -69,45 +69,41 @@ def without_expectation(results: TaskResults) -> str | None:
 
 def tuning_curves(study: Study, results: TaskResults, name: str) -> Figure | None:
     """Draw the expected best objective; None where no sweep of the task has random trials."""
-    chart = _panels("expected best validation objective, %", "random trials", "training GFLOP of random trials")
-    counted = []
+    drawn, counted = [], []
     for family in results.families:
         sweeps = [(sweep, rows) for sweep in family.sweeps if (rows := random_trials(sweep))]
         if sweeps:
             titles = [f"draw {sweep.draw}, n = {len(rows)}" for sweep, rows in sweeps]
-            lines = [_expectation(sweep, rows) for sweep, rows in sweeps]
-            _add(chart, (label(family.name), colour(study, family.name)), titles, lines)
+            drawn.append(_Lines(family, titles, [_expectation(sweep, rows) for sweep, rows in sweeps]))
             counted.append(f"{family.name} {', '.join(str(len(rows)) for _, rows in sweeps)}")
-    if not counted:
+    if not drawn:
         return None
     caption = (
-        f"{results.task}: best objective that a random search of this budget would have found on average, from the "
-        f"trials proposed at random and run to their end (n by draw: {'; '.join(counted)}). Trials that failed or "
-        "exceeded a limit count as chance. GFLOP: the number of trials times their mean cost. Thick: mean over draws, "
-        "where every draw has a value; thin: each draw. Towards its right end a curve rests on few combinations of "
-        "trials, and its last value is simply the best of them."
+        "What a random search of this budget would have found on average: the best search objective (one seed per "
+        f"trial) among trials proposed at random and run to their end (n by draw: {'; '.join(counted)}). Trials that "
+        "failed or exceeded a limit count as chance. GFLOP: the number of trials times their mean cost. Towards its "
+        "right end a curve rests on few combinations of trials, and its last value is simply the best of them."
     )
-    return figure(name, caption, chart, 400, legend=True)
+    axes = ("expected best objective, %", ("random trials", "training GFLOP of random trials"))
+    return _figure(study, name, caption, axes, drawn)
 
 
 def histories(study: Study, results: TaskResults, name: str) -> Figure | None:
     """Draw the best so far as it happened, of the sweeps with other than random trials; None where there are none."""
-    chart = _panels("best validation objective so far, %", "trials of the sweep", "training GFLOP of the sweep")
-    shown = []
+    drawn = []
     for family in results.families:
         sweeps = [sweep for sweep in family.sweeps if len(random_trials(sweep)) < len(sweep.trials)]
         if sweeps:
-            titles = [f"draw {sweep.draw}" for sweep in sweeps]
-            _add(chart, (label(family.name), colour(study, family.name)), titles, [_history(s) for s in sweeps])
-            shown.append(f"{family.name} {plural(len(sweeps), 'draw')}")
-    if not shown:
+            drawn.append(_Lines(family, [f"draw {sweep.draw}" for sweep in sweeps], [_history(s) for s in sweeps]))
+    if not drawn:
         return None
     caption = (
-        f"{results.task}: a single history of each sweep, not an expectation: best objective so far among done trials "
-        "within all limits, in the order in which trials were proposed; failed and pruned trials use up budget. "
-        f"Thick: mean over draws, where every draw has a value; thin: each draw ({', '.join(shown)})."
+        "A single history of each sweep, not an expectation: the best search objective so far (one seed per trial) "
+        "among done trials within all limits, in the order in which trials were proposed; failed and pruned trials use "
+        "up budget."
     )
-    return figure(name, caption, chart, 400, legend=True)
+    axes = ("best objective so far, %", ("trials of the sweep", "training GFLOP of the sweep"))
+    return _figure(study, name, caption, axes, drawn)
 
 
 def _expectation(sweep: Sweep, rows: Sequence[TrialRow]) -> tuple[Curve, Curve]:
@@ -128,22 +124,42 @@ def _history(sweep: Sweep) -> tuple[Curve, Curve]:
     return (np.arange(1.0, len(best) + 1), best), (np.cumsum([row.gflops for row in sweep.trials]), best)
 
 
-def _panels(measure: str, left: str, right: str) -> go.Figure:
-    """Make two panels: left against the number of trials, right against what they cost."""
-    chart = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04)
-    chart.update_xaxes(title=left, row=1, col=1)
-    chart.update_xaxes(title=right, rangemode="tozero", row=1, col=2)
-    return chart.update_yaxes(title=measure, row=1, col=1)
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The curves of a family: against the number of trials and against their cost, by draw."""
+
+    family: Family
+    titles: Sequence[str]
+    curves: Sequence[tuple[Curve, Curve]]
 
 
-def _add(chart: go.Figure, look: tuple[str, str], titles: Sequence[str], lines: Sequence[tuple[Curve, Curve]]) -> None:
-    """Add one family to both panels. look: its name and colour; titles and lines: one per draw."""
-    family, tint = look
-    for column, own in enumerate(zip(*lines, strict=True), start=1):
-        for title, (x, best) in zip(titles, own, strict=True):
-            chart.add_trace(_steps(x, best, tint, f"{family}, {title}", thin=True), 1, column)
-        trace = _steps(*_mean_line(own), tint, family, thin=False)
-        chart.add_trace(trace.update(showlegend=column == 1), 1, column)
+def _figure(
+    study: Study, name: str, caption: str, axes: tuple[str, tuple[str, str]], drawn: Sequence[_Lines]
+) -> Figure:
+    """Make two panels: against the number of trials, and against what they cost."""
+    measure, titles = axes
+    heights = padded(float(one) for lines in drawn for curve in lines.curves for one in curve[0][1])
+    panels = [_panel(study, drawn, which, (measure, title), heights) for which, title in enumerate(titles)]
+    families = [lines.family for lines in drawn]
+    keys = [*family_keys(study, families, "line"), Key("mean over draws", "line", INK), Key("a draw", "faint", INK)]
+    several = any(len(lines.curves) > 1 for lines in drawn)
+    return Figure(name, caption, panels, keys if several else keys[:-2])
+
+
+def _panel(study: Study, drawn: Sequence[_Lines], which: int, axes: tuple[str, str], heights: Sequence[float]) -> Panel:
+    chart, told = go.Figure(), []
+    measure, title = axes
+    for lines in drawn:
+        family, tint = label(lines.family.name), colour(study, lines.family.name)
+        own = [curve[which] for curve in lines.curves]
+        for one, (x, best) in zip(lines.titles, own, strict=True):
+            chart.add_trace(_steps(x, best, tint, f"{family}, {one}", thin=True))
+        x, best = _mean_line(own)
+        chart.add_trace(_steps(x, best, tint, family, thin=False))
+        told += [f"{lines.family.name} {best[-1]:.1f} at {x[-1]:.4g}"] if len(x) else []
+    chart.update_xaxes(title=title, rangemode="tozero" if which else "normal")
+    chart.update_yaxes(title=measure, range=heights)
+    return panel(chart, f"{measure} against {title}: {listing(told)}.")
 
 
 def _mean_line(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -160,6 +176,6 @@ def _mean_line(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarr
 
 def _steps(x: np.ndarray, y: np.ndarray, tint: str, title: str, *, thin: bool) -> go.Scatter:
     return go.Scatter(
-        x=x.tolist(), y=y.tolist(), name=title, mode="lines", opacity=0.35 if thin else 1.0, showlegend=not thin,
+        x=x.tolist(), y=y.tolist(), name=title, mode="lines", opacity=0.35 if thin else 1.0,
         line={"color": tint, "width": 1 if thin else 3, "shape": "hv"}, hovertemplate="%{y:.1f} %",
     )  # fmt: skip

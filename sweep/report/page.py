@@ -1,6 +1,6 @@
 """Put the sections in their order, and the page around them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -8,12 +8,32 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from sweep.records.files import write_text
-from sweep.report import figures, optimization_history, pareto, search_tables, sentences, tables
-from sweep.report.elements import Block, Commands, Details, Heading, Notice, Section, Text, plural
+from sweep.report import (
+    answer,
+    figures,
+    learning_curves,
+    manifestations,
+    optimization_history,
+    pareto,
+    search_tables,
+    sentences,
+    tables,
+)
+from sweep.report.elements import Block, Commands, Details, Figure, Heading, Notice, Section, Text, plural
+from sweep.report.figures import colour
 from sweep.report.load import FILES, load_sweeps
-from sweep.report.parallel_coordinates import parallel_coordinates
-from sweep.report.param_importances import FEW, MEASURE, importance_bars, importances, varied_parameters
-from sweep.report.results import Family, Study, TaskResults, build_study, configuration_value
+from sweep.report.parameters import (
+    FEW,
+    IMPORTANCE_KEYS,
+    MEASURE,
+    PARALLEL_KEYS,
+    importance_bars,
+    importances,
+    parallel_coordinates,
+    slices,
+    varied_parameters,
+)
+from sweep.report.results import Study, TaskResults, build_study, configuration_value
 
 COMMANDS = (
     "Open MLflow on a sweep; confirm and retrain its best configurations (once; to train again, remove folder final,"
@@ -39,140 +59,172 @@ def write_report(sweeps: Sequence[Path], output: Path, title: str) -> Path:
 
 
 def sections(study: Study) -> list[Section]:
-    return [
-        Section("summary", "Summary", _summary(study)),
-        Section("families", "Families", _families(study)),
+    compared = any(len(results.families) > 1 for results in study.tasks)
+    made = [
+        Section("summary", "The answer" if compared else "The result", _summary(study)),
+        Section("families", "Test accuracy", _families(study)),
         Section("differences", "Difference to the baseline", _differences(study)),
-        Section("search", "The search", search_tables.blocks(study)),
-        Section("best-so-far", "Best objective against budget", _best_so_far(study)),
-        Section("curves", "Learning curves", _curves(study)),
-        Section("importances", "Parameter importances", _importances(study)),
-        Section("parallel", "Parallel coordinates", _parallel(study)),
-        Section("pareto", "Pareto fronts", _pareto(study)),
-        Section("manifestations", "Manifestations", _manifestations(study)),
+        Section("manifestations", "Other integrators and steps", _manifestations(study)),
         Section("configurations", "Best configurations", _configurations(study)),
+        Section("search", "The search", _search(study)),
+        Section("slices", "Objective against each parameter", _slices(study)),
+        Section("importances", "Parameter importances", _importances(study)),
+        Section("parallel", "Trials through all parameters", _parallel(study)),
+        Section("best-so-far", "What more trials bring", _best_so_far(study)),
+        Section("curves", "Learning curves", _curves(study)),
+        Section("pareto", "Accuracy against inference cost", _pareto(study)),
         Section("failures", "Failures", _failures(study)),
         Section("files", "Where everything is", _files(study)),
     ]
+    return [section for section in made if section.blocks]
+
+
+Blocks = list[Block] | Block | None
+
+
+def _by_task(study: Study, draw: Callable[[TaskResults, int], Blocks]) -> list[Block]:
+    """Collect what is drawn of each task by its number; the task stands above it where there are several."""
+    blocks: list[Block] = []
+    for index, results in enumerate(study.tasks):
+        drawn = draw(results, index)
+        made = drawn if isinstance(drawn, list) else _present(drawn)
+        blocks += [Heading(str(results.task)), *made] if made and len(study.tasks) > 1 else made
+    return blocks
+
+
+def _present(*blocks: Block | None) -> list[Block]:
+    return [block for block in blocks if block is not None]
 
 
 def _summary(study: Study) -> list[Block]:
-    found = [sentences.searched(study), sentences.spent(study)]
-    found += [sentence for results in study.tasks for sentence in sentences.conclusions(results)]
-    warnings = [sentences.equal_terms(results) for results in study.tasks] + [sentences.unfinished(study)]
-    warnings += [sentences.failed_finals(results) for results in study.tasks]
-    warnings += [sentences.empty_sweeps(study), sentences.missing_files(study.sweeps, list(FILES))]
-    return [
-        *map(Text, found),
-        *(Notice(warning) for warning in warnings if warning),
-        tables.trials_by_outcome(study),
-    ]
+    told: list[str | None] = [sentences.other_baseline(results) for results in study.tasks]
+    told += [sentences.equal_terms(results) for results in study.tasks]
+    told += [sentences.failed_finals(results) for results in study.tasks]
+    told += [sentences.unfinished(study), sentences.empty_sweeps(study)]
+    told.append(sentences.missing_files(study.sweeps, list(FILES)))
+    answers = _by_task(study, lambda results, index: answer.blocks(study, results, f"differences-{index}"))
+    return [*answers, *(Notice(one) for one in told if one)]
 
 
 def _families(study: Study) -> list[Block]:
-    blocks = _missing(study, "final/trials.csv", "rows.csv")
-    for index, results in enumerate(study.tasks):
-        blocks.append(tables.families(results))
-        if any(family.runs for family in results.families):
-            blocks.append(figures.runs_as_dots(study, results, f"runs-{index}"))
-    return blocks
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        if not any(family.runs for family in results.families):
+            return [tables.families(results)]
+        against = figures.accuracy_against_costs(study, results, f"costs-{index}")
+        return [*_present(against), figures.runs_as_dots(study, results, f"runs-{index}"), tables.families(results)]
+
+    return _by_task(study, draw)
 
 
 def _differences(study: Study) -> list[Block]:
-    blocks: list[Block] = [Text(sentences.RULES)]
-    blocks += [Notice(told) for results in study.tasks if (told := sentences.other_baseline(results))]
-    for index, results in enumerate(study.tasks):
-        if results.differences:
-            blocks += [tables.differences(results), figures.differences(study, results, f"differences-{index}")]
-        else:
-            blocks += map(Notice, sentences.conclusions(results))
-    return blocks
-
-
-def _best_so_far(study: Study) -> list[Block]:
-    blocks: list[Block] = []
-    for index, results in enumerate(study.tasks):
-        told = optimization_history.without_expectation(results)
-        blocks += [Notice(told)] if told else []
-        charts = (
-            optimization_history.tuning_curves(study, results, f"tuning-{index}"),
-            optimization_history.histories(study, results, f"best-{index}"),
-        )
-        blocks += [chart for chart in charts if chart is not None]
-    return blocks
-
-
-def _curves(study: Study) -> list[Block]:
-    blocks = _missing(study, "curves.csv", "final/curves.csv")
-    for index, results in enumerate(study.tasks):
-        sweeps = [sweep for family in results.families for sweep in family.sweeps]
-        if any(sweep.curves for sweep in sweeps):
-            blocks.append(figures.search_curves(study, results, f"search-curves-{index}"))
-        if any(sweep.final_curves for sweep in sweeps):
-            blocks.append(figures.final_curves(study, results, f"final-curves-{index}"))
-    return blocks
-
-
-def _importances(study: Study) -> list[Block]:
-    blocks: list[Block] = [Text(MEASURE)]
-    for index, (results, family) in enumerate(_every_family(study)):
-        ended = sum(configuration_value(row) is not None for sweep in family.sweeps for row in sweep.trials)
-        if ended < FEW:
-            blocks.append(
-                Notice(f"{family.name}, {results.task}: {plural(ended, 'trial')} ended; under {FEW} this is noise.")
-            )
-        found = importances(family, varied_parameters(family))
-        if found:
-            blocks.append(importance_bars(study, results, family, found, f"importances-{index}"))
-    return blocks
-
-
-def _parallel(study: Study) -> list[Block]:
-    blocks: list[Block] = []
-    for index, (results, family) in enumerate(_every_family(study)):
-        varied = varied_parameters(family)
-        if varied:
-            blocks.append(parallel_coordinates(results, family, varied, f"parallel-{index}"))
-        else:
-            blocks.append(Notice(f"{family.name}, {results.task}: no two trials that ended differ in a parameter."))
-    return blocks
-
-
-def _pareto(study: Study) -> list[Block]:
-    blocks: list[Block] = []
-    for index, results in enumerate(study.tasks):
-        chart = pareto.inference(study, results, f"pareto-{index}")
-        if chart is not None:
-            blocks += [chart, pareto.inference_table(results)]
-        for place, names in enumerate(pareto.objectives_of(results)):
-            blocks.append(pareto.objectives(study, results, names, f"objectives-{index}-{place}"))
-            blocks.append(pareto.objectives_table(results, names))
-    if blocks:
-        return [Text(pareto.BIAS), *blocks]
-    told = "No sweep recorded what its trials reach under other integrators (manifestations.csv)"
-    return [Text(f"{told}, and none had several objectives.")]
+    found = _by_task(study, lambda results, _: tables.differences(results) if results.differences else None)
+    return [Text(sentences.RULES), *found] if found else []
 
 
 def _manifestations(study: Study) -> list[Block]:
-    blocks = _missing(study, "rows.csv")
-    for index, (results, family) in enumerate(_every_family(study)):
-        chart = figures.manifestations(results, family, f"manifestations-{index}")
-        if chart is not None:
-            blocks.append(chart)
-        elif family.runs:
-            told = "measured only at the manifestation its networks were trained with"
-            blocks.append(Text(f"{family.name}, {results.task}: {told}."))
-    return blocks
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        lacking = [f.name for f in results.families if f.runs and len(manifestations.cells(f)) < 2]
+        told = Text(f"Measured only as they were trained: networks of {sentences.listing(lacking)}.")
+        return _present(manifestations.heat_maps(results, f"manifestations-{index}"), told if lacking else None)
+
+    return _by_task(study, draw)
 
 
 def _configurations(study: Study) -> list[Block]:
+    def draw(results: TaskResults, _: int) -> list[Block]:
+        return [block for family in results.families for block in tables.configurations(family)]
+
     spaces: dict[str, list[str]] = {}
     for sweep in study.sweeps:
         if sweep.best and (space := sweep.best.provenance.get("space")):
             text = yaml.safe_dump(space, sort_keys=False, allow_unicode=True)
-            spaces.setdefault(text, []).append(sweep.name)
+            spaces.setdefault(text, []).append(study.short(sweep))
     folded = [Details(f"Search space of {sentences.listing(names)}", text) for text, names in spaces.items()]
-    return [*_missing(study, "best.yaml", "final/crowned.yaml"), tables.best_configurations(study), *folded]
+    return [Text(tables.VALUES), *_by_task(study, draw), *folded]
+
+
+def _search(study: Study) -> list[Block]:
+    told = [Text(sentences.searched(study)), Text(sentences.spent(study))]
+    counted = [tables.trials_by_outcome(study)] if len(study.sweeps) > len(study.families) else []
+    return [*told, *counted, *search_tables.blocks(study)]
+
+
+def _slices(study: Study) -> list[Block]:
+    return _by_task(study, lambda results, index: slices(study, results, f"slices-{index}"))
+
+
+def _importances(study: Study) -> list[Block]:
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        few, panels = [], []
+        for family in results.families:
+            ended = sum(configuration_value(row) is not None for sweep in family.sweeps for row in sweep.trials)
+            few += [f"{family.name} {plural(ended, 'trial')}"] if ended < FEW else []
+            if found := importances(family, varied_parameters(family)):
+                panels.append(importance_bars(family, colour(study, family.name), found))
+        return _present(
+            Notice(f"Under {FEW} trials this is noise: {', '.join(few)}.") if few else None,
+            Figure(f"importances-{index}", "", panels, IMPORTANCE_KEYS, 360) if panels else None,
+        )
+
+    return [Text(MEASURE), *_by_task(study, draw)]
+
+
+def _parallel(study: Study) -> list[Block]:
+    caption = (
+        "Every search trial that ended as a line from its parameters down to its objective (one seed), failures at "
+        "chance; – where a parameter did not apply."
+    )
+
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        varied = {family.name: varied_parameters(family) for family in results.families}
+        same = [name for name, found in varied.items() if not found]
+        panels = [parallel_coordinates(f, varied[f.name]) for f in results.families if varied[f.name]]
+        return _present(
+            Notice(f"No two trials that ended differ in a parameter: {', '.join(same)}.") if same else None,
+            Figure(f"parallel-{index}", caption, panels, PARALLEL_KEYS, 360) if panels else None,
+        )
+
+    return _by_task(study, draw)
+
+
+def _best_so_far(study: Study) -> list[Block]:
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        told = optimization_history.without_expectation(results)
+        return _present(
+            Notice(told) if told else None,
+            optimization_history.tuning_curves(study, results, f"tuning-{index}"),
+            optimization_history.histories(study, results, f"best-{index}"),
+        )
+
+    return _by_task(study, draw)
+
+
+def _curves(study: Study) -> list[Block]:
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        sweeps = [sweep for family in results.families for sweep in family.sweeps]
+        search, final = any(sweep.curves for sweep in sweeps), any(sweep.final_curves for sweep in sweeps)
+        return _present(
+            learning_curves.search_curves(study, results, f"search-curves-{index}") if search else None,
+            learning_curves.final_curves(study, results, f"final-curves-{index}") if final else None,
+        )
+
+    return _by_task(study, draw)
+
+
+def _pareto(study: Study) -> list[Block]:
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        chart = pareto.inference(study, results, f"pareto-{index}")
+        blocks: list[Block] = [] if chart is None else [chart, pareto.inference_table(study, results)]
+        for place, names in enumerate(pareto.objectives_of(results)):
+            blocks.append(pareto.objectives(study, results, names, f"objectives-{index}-{place}"))
+            blocks.append(pareto.objectives_table(study, results, names))
+        return blocks
+
+    blocks = _by_task(study, draw)
+    if blocks:
+        return [Text(pareto.BIAS), *blocks]
+    told = "No sweep recorded what its trials reach under other integrators (manifestations.csv)"
+    return [Text(f"{told}, and none had several objectives.")]
 
 
 def _failures(study: Study) -> list[Block]:
@@ -193,12 +245,3 @@ def _files(study: Study) -> list[Block]:
         Text(COMMANDS),
         Commands(lines),
     ]
-
-
-def _missing(study: Study, *names: str) -> list[Block]:
-    told = sentences.missing_files(study.sweeps, names)
-    return [Notice(told)] if told else []
-
-
-def _every_family(study: Study) -> list[tuple[TaskResults, Family]]:
-    return [(results, family) for results in study.tasks for family in results.families]

@@ -2,14 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
-from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from sweep.config.search_config import Objective
 from sweep.records.rows import ManifestationRow, TrialRow, ranked
-from sweep.report.elements import Figure, Table, count, figure, label, listing, percent, plural, written_parameters
-from sweep.report.figures import colour
+from sweep.report.elements import (
+    INK,
+    Figure,
+    Key,
+    Table,
+    count,
+    label,
+    listing,
+    log_axis,
+    padded,
+    panel,
+    percent,
+    plural,
+    written_parameters,
+)
+from sweep.report.figures import colour, family_keys
 from sweep.report.load import Sweep
 from sweep.report.results import Family, Study, TaskResults
 
@@ -65,30 +79,35 @@ def point_front(found: Sequence[Point]) -> list[Point]:
 
 def inference(study: Study, results: TaskResults, name: str) -> Figure | None:
     """Draw every manifestation of every done trial; None where none was measured."""
-    chart = go.Figure()
-    costs: list[float] = []
-    for family in results.families:
-        found = points(family)
-        if found:
-            costs += [point.row.gflops for point in found]
-            tint, title = colour(study, family.name), label(family.name)
-            chart.add_trace(_cloud(found, tint, title))
-            chart.add_trace(_line(point_front(found), tint, f"{title}, front"))
+    chart, told = go.Figure(), []
+    drawn = [(family, found) for family in results.families if (found := points(family))]
+    for family, found in drawn:
+        tint, title, best = colour(study, family.name), label(family.name), point_front(found)
+        chart.add_trace(_cloud(found, tint, title))
+        chart.add_trace(_line(best, tint, f"{title}, front"))
+        ends = [f"{percent(one.row.accuracy)} % at {count(one.row.gflops)} GFLOP" for one in (best[0], best[-1])]
+        told.append(f"{family.name} from {ends[0]} to {ends[1]}")
+    costs = [point.row.gflops for _, found in drawn for point in found]
     if not costs:
         return None
-    chart.update_xaxes(title="GFLOP of one image's forward pass", type=_scale(costs))
+    chart.update_xaxes(title="GFLOP of one image's forward pass", **_axis(costs))
     chart.update_yaxes(title="validation accuracy, %")
     caption = (
-        f"{results.task}: accuracy on validation images against inference cost, for every scheme and number of steps "
-        f"under which a search trial was measured when it was done (n = {plural(len(costs), 'point')}); filled: as it "
-        "was trained. Lines: the front of each family, over all its trials and draws. Look for a front that lies above "
-        "and to the left of another's."
+        "Accuracy on validation images against inference cost, for every scheme and number of steps under which a "
+        f"search trial was measured when it was done (one seed each; n = {plural(len(costs), 'point')})."
     )
-    return figure(name, caption, chart, 420, legend=True)
+    keys = [
+        *family_keys(study, [family for family, _ in drawn]),
+        Key("as it was trained", "dot", INK),
+        Key("under another manifestation", "open", INK),
+        Key("front of a family, over all its trials and draws", "line", INK),
+    ]
+    return Figure(name, caption, [panel(chart, f"Fronts: {listing(told)}.", height=360)], keys)
 
 
-def _scale(costs: Sequence[float]) -> str:
-    return "log" if min(costs) > 0 and max(costs) >= DECADE * min(costs) else "linear"
+def _axis(costs: Sequence[float]) -> dict[str, Any]:
+    logarithmic = costs and min(costs) > 0 and max(costs) >= DECADE * min(costs)
+    return log_axis(costs) if logarithmic else {"type": "linear"}
 
 
 def _cloud(found: Sequence[Point], tint: str, title: str) -> go.Scatter:
@@ -108,14 +127,14 @@ def _line(best: Sequence[Point], tint: str, title: str) -> go.Scatter:
     )  # fmt: skip
 
 
-def inference_table(results: TaskResults) -> Table:
+def inference_table(study: Study, results: TaskResults) -> Table:
     body = []
     for family in results.families:
         for point in point_front(points(family)):
             row = point.row
             body.append([
                 family.name,
-                point.sweep.name,
+                study.short(point.sweep),
                 str(row.number),
                 row.scheme,
                 str(row.steps),
@@ -134,7 +153,7 @@ def inference_table(results: TaskResults) -> Table:
         draws > 1
     )
     caption = (
-        f"{results.task}: the front of each family, by rising GFLOP of one image's forward pass; rate evaluations are "
+        f"The front of each family, by rising GFLOP of one image's forward pass; rate evaluations are "
         f"of the same pass, accuracy in percent.{caution}"
     )
     return Table(caption, columns, body, ("family", "sweep", "scheme", "trained"))
@@ -159,27 +178,33 @@ def choice_front(found: Sequence[ChosenTrial], names: tuple[str, ...]) -> list[C
 
 
 def objectives(study: Study, results: TaskResults, names: tuple[str, ...], name: str) -> Figure:
-    """Draw a panel per objective besides accuracy; filled: on the front of its sweep."""
-    others = [other for other in names if other != Objective.accuracy.value]
-    chart = make_subplots(1, len(others), shared_yaxes=True, horizontal_spacing=0.04)
-    everything: list[ChosenTrial] = []
-    for family in results.families:
-        found = [one for sweep in family.sweeps for one in choices(sweep, names)]
-        best = [one for sweep in family.sweeps for one in choice_front(choices(sweep, names), names)]
-        everything += found
-        for column, other in enumerate(others, start=1):
-            trace = _trials(found, best, other).update(name=label(family.name), showlegend=column == 1)
-            chart.add_trace(trace.update(marker_color=colour(study, family.name)), 1, column)
-    for column, other in enumerate(others, start=1):
+    """Draw a panel per objective besides accuracy."""
+    found = {f.name: [one for sweep in f.sweeps for one in choices(sweep, names)] for f in results.families}
+    best = [one for f in results.families for sweep in f.sweeps for one in choice_front(choices(sweep, names), names)]
+    everything = [one for own in found.values() for one in own]
+    heights = padded(100 * one.row.objectives[Objective.accuracy.value] for one in everything)
+    panels = []
+    for other in names:
+        if other == Objective.accuracy.value:
+            continue
+        chart, title = go.Figure(), AXES.get(other, f"{other}, %")
+        for family, own in found.items():
+            trace = _trials(own, best, other).update(name=label(family), marker_color=colour(study, family))
+            chart.add_trace(trace)
         values = [one.row.objectives[other] for one in everything]
-        kind = _scale(values) if Objective[other].minimized else "linear"
-        chart.update_xaxes(title=AXES.get(other, f"{other}, %"), type=kind, row=1, col=column)
-    chart.update_yaxes(title="accuracy, %", row=1, col=1)
+        chart.update_xaxes(title=title, **(_axis(values) if Objective[other].minimized else {}))
+        chart.update_yaxes(title="validation accuracy, %", range=heights)
+        panels.append(panel(chart, f"{plural(len(best), 'trial')} of {len(everything)} on fronts, against {title}."))
     caption = (
-        f"{results.task}: done trials within all limits of the sweeps that optimized {listing(names)} together "
-        f"(n = {len(everything)}), measured on validation images; filled: on the front of its sweep."
+        f"Done trials within all limits of the sweeps that optimized {listing(names)} together (n = {len(everything)}, "
+        "one seed each), measured on validation images."
     )
-    return figure(name, caption, chart, 400, legend=True)
+    keys = [
+        *family_keys(study, results.families),
+        Key("on the front of its sweep", "dot", INK),
+        Key("not on it", "open", INK),
+    ]
+    return Figure(name, caption, panels, keys)
 
 
 def _trials(found: Sequence[ChosenTrial], best: Sequence[ChosenTrial], other: str) -> go.Scatter:
@@ -194,16 +219,13 @@ def _trials(found: Sequence[ChosenTrial], best: Sequence[ChosenTrial], other: st
     )  # fmt: skip
 
 
-def objectives_table(results: TaskResults, names: tuple[str, ...]) -> Table:
+def objectives_table(study: Study, results: TaskResults, names: tuple[str, ...]) -> Table:
     body = []
     for sweep in (sweep for family in results.families for sweep in family.sweeps):
         for one in choice_front(choices(sweep, names), names):
             values = one.row.objectives
             told = [count(values[n]) if Objective[n].minimized else percent(values[n]) for n in names]
-            body.append([sweep.name, str(one.row.number), *told, written_parameters(one.row.parameters)])
+            body.append([study.short(sweep), str(one.row.number), *told, written_parameters(one.row.parameters)])
     columns = ["sweep", "trial", *(name.replace("_", " ") for name in names), "parameters"]
-    caption = (
-        f"{results.task}: the front of each sweep over {listing(names)}, best accuracy first; accuracy and robustness "
-        "in percent."
-    )
+    caption = f"The front of each sweep over {listing(names)}, best accuracy first; accuracy and robustness in percent."
     return Table(caption, columns, body, ("sweep", "parameters"))

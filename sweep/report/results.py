@@ -13,7 +13,7 @@ import numpy as np
 from odenet.data.config import DataSet
 from odenet.data.sets import SETS
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow, ranked
+from sweep.records.rows import CLEAN, EvaluationRow, Phase, TrialRow, ranked
 from sweep.report import statistics
 from sweep.report.load import Sweep, Task
 from sweep.report.statistics import Comparison, Interval
@@ -58,14 +58,15 @@ class Family:
             return None
         return statistics.bootstrap(self.by_draw(), np.random.default_rng(0))
 
+    @property
+    def final_trials(self) -> list[TrialRow]:
+        """The final trainings that are done."""
+        rows = [row for sweep in self.sweeps for row in sweep.final_trials]
+        return [row for row in rows if row.phase is Phase.final and row.outcome is Outcome.done]
+
     def final_mean(self, value: Callable[[TrialRow], float]) -> float | None:
         """Average over the final trainings that are done."""
-        return mean_or_none(
-            value(row)
-            for sweep in self.sweeps
-            for row in sweep.final_trials
-            if row.phase is Phase.final and row.outcome is Outcome.done
-        )
+        return mean_or_none(map(value, self.final_trials))
 
     def sweep_mean(self, value: Callable[[Sweep], float | None]) -> float | None:
         """Average over draws what each sweep yields."""
@@ -117,8 +118,13 @@ class Study:
 
     @property
     def families(self) -> list[str]:
-        """Names, in the order in which they take their colours."""
+        """Names, the baseline first."""
         return sorted({sweep.family for sweep in self.sweeps}, key=_baseline_first)
+
+    def short(self, sweep: Sweep) -> str:
+        """Return the name of a sweep, without that of the study where all are of one."""
+        studies = {other.name.rpartition("/")[0] for other in self.sweeps}
+        return sweep.name.rpartition("/")[2] if len(studies) == 1 else sweep.name
 
 
 def _place(sweep: Sweep) -> tuple[str, float, tuple[bool, str], int]:
@@ -183,7 +189,7 @@ def confirmed_objective(sweep: Sweep) -> float | None:
 
 def final_runs(sweep: Sweep) -> list[FinalRun]:
     """List one run per seed: measured test accuracy, on the most images measured; chance where the training failed."""
-    clean = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == CLEAN]
+    clean = [row for row in sweep.evaluations if is_test_accuracy(row) and row.condition == CLEAN]
     measured = {row.seed: row.value for row in sorted(clean, key=lambda row: row.n) if is_trained(row)}
     failed = {
         row.seed: chance(sweep.task)
@@ -195,20 +201,7 @@ def final_runs(sweep: Sweep) -> list[FinalRun]:
     return sorted(runs, key=lambda run: run.seed)
 
 
-def manifestation_differences(family: Family) -> dict[tuple[str, int], list[float]]:
-    """Compute, by (scheme, steps), test accuracy minus the same network's at its trained manifestation, on the same
-    images."""
-    found: dict[tuple[str, int], list[float]] = {}
-    for sweep in family.sweeps:
-        rows = [row for row in sweep.evaluations if _is_test_accuracy(row) and row.condition == MANIFESTATION]
-        trained = {row.seed: row.value for row in rows if is_trained(row)}
-        for row in rows:
-            if row.seed in trained:
-                found.setdefault((row.scheme, row.steps), []).append(row.value - trained[row.seed])
-    return found
-
-
-def _is_test_accuracy(row: EvaluationRow) -> bool:
+def is_test_accuracy(row: EvaluationRow) -> bool:
     return (row.split, row.metric, row.severity) == ("test", "accuracy", 0.0)
 
 

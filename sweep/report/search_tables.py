@@ -3,6 +3,7 @@ limit."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sweep.records.outcome import Outcome
@@ -17,7 +18,7 @@ BEYOND = 10  # rows per sweep of trials beyond a limit; trials.csv has them all
 
 def blocks(study: Study) -> list[Block]:
     """Build the section; tables that would be empty are left out."""
-    sweeps = [sweep for sweep in study.sweeps if sweep.trials]
+    sweeps = [replace(sweep, name=study.short(sweep)) for sweep in study.sweeps if sweep.trials]
     searched: dict[str, list[str]] = {}
     for sweep in sweeps:
         searched.setdefault(_method(sweep), []).append(sweep.name)
@@ -64,11 +65,11 @@ def _spend(sweeps: Sequence[Sweep]) -> Table:
         ])  # fmt: skip
     money = ["money"] if prices else []
     names = [outcome.value for outcome in shown]
-    columns = ["sweep", "trials", *names, "segments", "GFLOP", "seconds", "GPU hours", *money, "best objective"]
+    columns = ["sweep", "trials", *names, "segments", "GFLOP", "seconds", "GPU hours", *money, "best objective, 1 seed"]
     caption = (
         "Search trials by outcome and what they cost, per sweep. A trial is trained in segments: it has "
-        "more than one after a pause at a rung, a lost worker or a restart. Best objective: percent, among done trials "
-        "within all limits."
+        "more than one after a pause at a rung, a lost worker or a restart. Best objective: validation accuracy in "
+        "percent, among done trials within all limits; too high as an estimate of itself, being the best of many."
     )
     return Table(caption, columns, body, ("sweep",))
 
@@ -84,8 +85,10 @@ def _proposers(sweeps: Sequence[Sweep]) -> Table:
         for row in sweep.trials:
             by_proposer.setdefault(row.proposed_by, []).append(row)
         body += [_proposer(sweep, name, rows) for name, rows in sorted(by_proposer.items()) if name]
-    columns = ["sweep", "proposed by", "trials", "done", "pruned", "failed", "not ended", "best objective", "of trial"]
-    caption = "Trials by who proposed them; best objective in percent, among done trials within all limits."
+    columns = [
+        "sweep", "proposed by", "trials", "done", "pruned", "failed", "not ended", "best objective, 1 seed", "of trial",
+    ]  # fmt: skip
+    caption = "Trials by who proposed them; best search objective in percent, among done trials within all limits."
     return Table(caption, columns, body, ("sweep", "proposed by"))
 
 
@@ -99,7 +102,7 @@ def _proposer(sweep: Sweep, name: str, rows: list[TrialRow]) -> list[str]:
 
 def _rungs(sweeps: Sequence[Sweep]) -> Table:
     body = [line for sweep in sweeps for line in _rungs_of(sweep)]
-    columns = ["sweep", "epoch", "trials that reached it", "pruned", "waiting", "best objective there"]
+    columns = ["sweep", "epoch", "trials that reached it", "pruned", "waiting", "best objective there, 1 seed"]
     caption = (
         "Epochs at which trials were pruned or wait for their promotion, and the last epoch. Pruned and waiting: "
         "after the epoch of the row above and up to this one. Best objective: percent, of all that reached the epoch."

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase, TrialRow
-from sweep.report import statistics
+from sweep.report import figures, manifestations, statistics
 from sweep.report.elements import count, listing, percent, percent_interval, plural, points, points_interval
 from sweep.report.load import FILES, Sweep
+from sweep.report.manifestations import Robustness
 from sweep.report.results import BASELINE, FAILED, UNFINISHED, Difference, Family, Study, TaskResults
 from sweep.report.statistics import CLAIM, EQUIVALENCE, EVEN, EXPLORATION, MEANINGFUL, Verdict
 
@@ -25,7 +26,8 @@ def searched(study: Study) -> str:
     for results in study.tasks:
         families = listing([family.name for family in results.families])
         draws = sorted({sweep.draw for family in results.families for sweep in family.sweeps})
-        parts.append(f"{families} on {results.task} ({plural(len(draws), 'draw')}: {', '.join(map(str, draws))})")
+        which = f"{plural(len(draws), 'draw')}: {', '.join(map(str, draws))}"
+        parts.append(f"{families} on {results.task} ({which})")
     return f"This report covers {plural(len(study.sweeps), 'sweep')}: {'; '.join(parts)}."
 
 
@@ -67,35 +69,86 @@ def other_baseline(results: TaskResults) -> str | None:
     name = results.baseline.name
     if name == BASELINE or len(results.families) == 1:
         return None
-    return f"{results.task}: {BASELINE} is not among the families: {name}, the first by name, is the baseline."
-
-
-def conclusions(results: TaskResults) -> list[str]:
-    """Write a sentence or two per comparison, or why there is none."""
-    if len(results.families) == 1:
-        return [f"On {results.task}: {results.baseline.name} is the only family here, so there is nothing to compare."]
-    told = [conclusion(difference, results) for difference in results.differences]
-    compared = {difference.family.name for difference in results.differences}
-    for family in results.families[1:]:
-        if family.name not in compared:
-            told.append(
-                f"On {results.task}: inconclusive for {family.name}: no final run of it on the test set shares draw "
-                f"and seed with one of {results.baseline.name}."
-            )
-    return told
+    return f"{BASELINE} is not among the families: {name}, the first by name, is the baseline."
 
 
 def conclusion(difference: Difference, results: TaskResults) -> str:
-    own, base, found = difference.family, results.baseline, difference.comparison
-    delta, ahead = difference.delta_interval, difference.improvement_interval
+    """Say what the rules allow, with the difference, its interval and what they rest on."""
+    found, delta = difference.comparison, difference.delta_interval
+    spread = f"95 % interval {points_interval(delta)}" if delta else SINGLE
     return (
-        f"On {results.task}: {_accuracy(own)}, {_accuracy(base)}{_overlap(own, base)}. Paired over "
-        f"{plural(found.draws, 'draw')} and {plural(found.pairs, 'run')} each, the difference {own.name} − {base.name} "
-        f"is {points(found.delta)} points ({points_interval(delta) if delta else SINGLE}) and "
-        f"P({own.name} > {base.name}) = {found.improvement:.2f} "
-        f"({f'{ahead.low:.2f} to {ahead.high:.2f}' if ahead else SINGLE}). "
-        f"{_decision(difference)} {_caution(difference)}"
+        f"{_decision(difference, results)}: test accuracy differs by {points(found.delta)} points ({spread}; "
+        f"{plural(found.draws, 'draw')}, {plural(found.pairs, 'matched run')} each)."
+    )
+
+
+def uncompared(family: Family, results: TaskResults) -> str:
+    return (
+        f"Inconclusive for {family.name}: no final run of it on the test set shares draw and seed with one of "
+        f"{results.baseline.name}."
+    )
+
+
+def accuracy(difference: Difference, results: TaskResults) -> str:
+    own, base, ahead = difference.family, results.baseline, difference.improvement_interval
+    spread = f"{ahead.low:.2f} to {ahead.high:.2f}" if ahead else SINGLE
+    return (
+        f"{reached(own)}, {reached(base)}{_overlap(own, base)}; P({own.name} > {base.name}) = "
+        f"{difference.comparison.improvement:.2f} ({spread}). {_caution(difference)}"
     ).strip()
+
+
+def robustness(family: Family, control: Family | None = None) -> str:
+    """Say what a family's networks lose under finer manifestations than their own, and what those of the control."""
+    own = manifestations.robustness(family)
+    if own is None:
+        return f"Not measured: {family.name} has no test accuracy under another integrator or more steps."
+    told = (
+        f"Under other integrators with at least as many steps as in training the test accuracy of {family.name} "
+        f"changes by {_loss(own)}, at worst by {points(own.worst)} ({_cell(own)})"
+    )
+    other = None if control is None else manifestations.robustness(control)
+    if control is None:
+        return f"{told}."
+    return f"{told}; that of {control.name}, the control, " + (
+        "was not measured." if other is None else f"by {_loss(other)}, at worst by {points(other.worst)}."
+    )
+
+
+def _loss(found: Robustness) -> str:
+    spread = f"95 % interval {points_interval(found.interval)}" if found.interval else SINGLE
+    return f"{points(found.change)} points on average ({spread}; {plural(found.networks, 'network')})"
+
+
+def _cell(found: Robustness) -> str:
+    scheme, ratio = found.worst_cell
+    return f"{scheme}, {ratio:.2g}× the steps" if scheme else "none"
+
+
+def cost_ratio(family: Family, base: Family) -> str:
+    """Compare final trainings of a family with those of the base."""
+    found = figures.ratios(family, base)
+    if not found:
+        return f"Not comparable: {family.name} or {base.name} has no final training that is done."
+    told = [
+        f"{ratio:.2f} times the {words} ({count(own)} against {count(other)})" for words, own, other, ratio in found
+    ]
+    n = f"means over {len(family.final_trials)} and {plural(len(base.final_trials), 'final training')}"
+    return f"{family.name} takes {listing(told)} of {base.name} ({n})."
+
+
+def final_cost(family: Family) -> str:
+    """Say what a family's final networks cost, and its search beside them."""
+    rows = [row for sweep in family.sweeps for row in sweep.trials]
+    search = f"The search cost {cost(rows)} in {plural(len(rows), 'trial')}"
+    if not family.final_trials:
+        return f"{search}."
+    own = [f"{count(family.final_mean(value))} {words}" for words, _, value in figures.COSTS]
+    own = [text.replace("training FLOPs", "GFLOP of training") for text in own]
+    return (
+        f"A final network has {own[0]} and took {listing(own[1:])} (mean over "
+        f"{plural(len(family.final_trials), 'final training')}). {search}."
+    )
 
 
 def smallest_p(draws: int) -> str:
@@ -143,11 +196,13 @@ def failures(study: Study) -> list[tuple[Sweep, TrialRow]]:
     return [(s, row) for s in study.sweeps for row in [*s.trials, *s.final_trials] if row.outcome in FAILED]
 
 
-def _accuracy(family: Family) -> str:
+def reached(family: Family) -> str:
+    """Say a family's mean test accuracy with its interval."""
     interval = family.interval
     scope = " over the seeds of one draw" if len(family.by_draw()) == 1 else ""
     told = f"95 % interval {percent_interval(interval)}{scope}" if interval else SINGLE
-    return f"{family.name} reaches {percent(family.mean)} % test accuracy ({told})"
+    n = f"; n = {len(family.runs)}" if interval else ""
+    return f"{family.name} reaches {percent(family.mean)} % ({told}{n})"
 
 
 def _overlap(own: Family, base: Family) -> str:
@@ -158,15 +213,15 @@ def _overlap(own: Family, base: Family) -> str:
     return f"; the two intervals {'overlap' if one.overlaps(other) else 'do not overlap'}"
 
 
-def _decision(difference: Difference) -> str:
-    name, found = difference.family.name, difference.comparison
+def _decision(difference: Difference, results: TaskResults) -> str:
+    name, base, found = difference.family.name, results.baseline.name, difference.comparison
     if found.verdict is Verdict.inconclusive:
-        return "Inconclusive: the data do not decide."
+        return f"Inconclusive: the data do not decide between {name} and {base}"
     if found.verdict is Verdict.equivalent:
-        return f"Verdict: {name} is equivalent, within one point."
+        return f"{name} is equivalent to {base}, within one point"
     small = " by less than one point" if found.delta_interval.within(EQUIVALENCE) else ""
     scope = " in this exploration" if found.draws < CLAIM else ""
-    return f"Verdict: {name} is {found.verdict.value}{small}{scope}."
+    return f"{name} is {found.verdict.value} than {base}{small}{scope}"
 
 
 def _caution(difference: Difference) -> str:

@@ -1,25 +1,32 @@
-"""The report's tables."""
+"""The report's tables but those of the search: families, differences, configurations, failures, files."""
 
 import os
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sweep.records.outcome import Outcome
-from sweep.records.rows import ranked
+from sweep.records.rows import TrialRow, ranked
 from sweep.report import sentences, statistics
 from sweep.report.elements import (
     NONE,
+    Block,
     Link,
     Table,
     count,
+    listing,
+    parameter_value,
     percent,
     percent_interval,
     points,
     points_interval,
-    written_parameters,
+    short_names,
 )
 from sweep.report.load import FILES, OPTIONAL, Sweep
+from sweep.report.parameters import varied_parameters
 from sweep.report.results import (
     Family,
     Study,
@@ -27,6 +34,11 @@ from sweep.report.results import (
     best_objective,
     confirmations,
     confirmed_objective,
+)
+
+VALUES = (
+    "Mean validation accuracy of the last 5 epochs, in percent: when confirmed, mean and sd over so many fresh seeds; "
+    "in the search, of the one seed by which it was chosen, which is too high where it is the best of many."
 )
 
 
@@ -46,14 +58,15 @@ def trials_by_outcome(study: Study) -> Table:
 
 def families(results: TaskResults) -> Table:
     caption = (
-        f"{results.task}: final networks on the test set at the manifestation they were trained with, in percent. Mean "
-        "over draws of the mean over seeds; interval: two-level bootstrap (draws, then seeds; 10,000 resamples; none "
-        "for n = 1); sd: over all n runs, and between the means of draws. Validation objectives: of the crowned "
-        "configuration when confirmed, and of the best search trial. Parameters and cost are means per final training."
+        "Final networks on the test set at the manifestation they were trained with, in percent. Mean over draws of "
+        "the mean over seeds; interval: two-level bootstrap (draws, then seeds; 10,000 resamples; none for n = 1); sd: "
+        "over all n runs, and between the means of draws. Validation accuracies are means over draws: of the crowned "
+        "configuration over its confirm seeds, and of the best search trial, of one seed. Parameters and cost are "
+        "means per final training."
     )
     columns = [
         "family", "draws", "n runs", "test accuracy", "95 % interval", "sd runs", "sd draws", "val confirmed",
-        "val best trial", "parameters", "rate evaluations", "GFLOP", "seconds",
+        "val best search trial", "parameters", "rate evaluations", "GFLOP", "seconds",
     ]  # fmt: skip
     return Table(caption, columns, [_family(family) for family in results.families], ("family",))
 
@@ -98,7 +111,7 @@ def differences(results: TaskResults) -> Table:
     unmatched = sum(difference.unmatched for difference in results.differences)
     draws = sorted({difference.comparison.draws for difference in results.differences})
     caption = (
-        f"{results.task}: against {base}, over runs of the same draw and seed ({unmatched} runs without a partner left "
+        f"Against {base}, over runs of the same draw and seed ({unmatched} runs without a partner left "
         f"out). Δ in points; both intervals 95 %, by the paired two-level bootstrap (none for one pair). p: exact "
         f"sign-flip test on the draws' mean differences, two-sided; Holm: adjusted over the families of this table. "
         f"{' '.join(map(sentences.smallest_p, draws))}"
@@ -107,47 +120,17 @@ def differences(results: TaskResults) -> Table:
     return Table(caption, columns, rows, ("family", "verdict"))
 
 
-def best_configurations(study: Study) -> Table:
-    """List per sweep every confirmed candidate, best first; before confirmation the best trial of the search."""
-    rows = [row for sweep in study.sweeps for row in _candidates(sweep)]
-    columns = [
-        "sweep", "family", "draw", "trial", "search objective", "confirmed", "sd", "n", "crowned", "parameters",
-    ]  # fmt: skip
-    caption = (
-        "Candidates by sweep, objectives in percent: mean validation accuracy of the last 5 epochs. Confirmed: mean "
-        "and sd over n fresh seeds; the search objective of a best trial is biased upwards: it was chosen for it."
-    )
-    return Table(caption, columns, rows, ("sweep", "family", "crowned", "parameters"))
-
-
-def _candidates(sweep: Sweep) -> list[list[str]]:
-    confirmed = confirmations(sweep)
-    best = ranked(sweep.trials)[:1]
-    ordered = sorted(confirmed, key=lambda number: (-sum(confirmed[number]) / len(confirmed[number]), number))
-    ordered = ordered or [row.number for row in best]
-    trials = {row.number: row for row in sweep.trials}
-    parameters = {row.candidate: row.parameters for row in [*sweep.final_trials, *sweep.trials]}
-    rows = []
-    for number in ordered:
-        trial, values = trials.get(number), confirmed.get(number, [])
-        rows.append([
-            sweep.name,
-            sweep.family,
-            str(sweep.draw),
-            str(number),
-            percent(trial.objective if trial else None),
-            percent(sum(values) / len(values) if values else None),
-            percent(statistics.spread(values)),
-            str(len(values)),
-            "crowned" if number == sweep.crowned_candidate else "",
-            written_parameters(parameters[number]),
-        ])  # fmt: skip
-    return rows
-
-
 def failures(study: Study) -> Table:
     rows = [
-        [sweep.name, sweep.family, row.phase.value, str(row.number), str(row.epochs), row.outcome.value, row.reason]
+        [
+            study.short(sweep),
+            sweep.family,
+            row.phase.value,
+            str(row.number),
+            str(row.epochs),
+            row.outcome.value,
+            row.reason,
+        ]
         for sweep, row in sentences.failures(study)
     ]
     columns = ["sweep", "family", "phase", "trial", "epochs", "outcome", "reason"]
@@ -158,17 +141,23 @@ def failures(study: Study) -> Table:
     return Table(caption, columns, rows, ("sweep", "family", "phase", "outcome", "reason"))
 
 
+STAGES = ("search", "final", "evaluate")
+
+
 def files(study: Study) -> Table:
     """Link the files relative to the report, so that both can be moved together."""
-    names = [*FILES, *OPTIONAL]
-    rows: list[list[str | Link]] = []
+    rows: list[list[str | Sequence[Link]]] = []
     for sweep in study.sweeps:
         home = Path(os.path.relpath(sweep.directory.resolve(), study.home.resolve())).as_posix()
-        links = ["–" if name in sweep.missing else Link(name, quote(f"{home}/{name}")) for name in names]
-        rows.append([sweep.name, Link(home, quote(home)), *links])
-    caption = "Files of each sweep, relative to this report; the files are the source, MLflow mirrors them."
-    columns = ["sweep", "directory", *names]
+        rows.append([[Link(study.short(sweep), quote(home))], *(_links(sweep, stage, home) for stage in STAGES)])
+    caption = "Files of each sweep by the stage that writes them, relative to this report; MLflow mirrors them."
+    columns = ["sweep", *STAGES]
     return Table(caption, columns, rows, columns)
+
+
+def _links(sweep: Sweep, stage: str, home: str) -> str | list[Link]:
+    names = [name for name in [*FILES, *OPTIONAL] if FILES.get(name, "search") == stage and name not in sweep.missing]
+    return [Link(name, quote(f"{home}/{name}")) for name in names] or NONE
 
 
 def provenance(study: Study) -> Table:
@@ -179,7 +168,7 @@ def provenance(study: Study) -> Table:
         data = sorted({row.data_hash for row in sweep.trials})
         final = sorted({row.config_hash for row in sweep.evaluations})
         told = [str(known.get(name) or NONE) for name in ("git_commit", "created")]
-        rows.append([sweep.name, ", ".join(data), ", ".join(final) or NONE, *told])
+        rows.append([study.short(sweep), ", ".join(data), ", ".join(final) or NONE, *told])
     columns = ["sweep", "data hash", "config hash of the final networks", "git commit", "created"]
     return Table("What each sweep was made from.", columns, rows, columns)
 
@@ -194,3 +183,104 @@ def versions(study: Study) -> Table:
     rows = [[package, ", ".join(sorted(values))] for package, values in sorted(found.items())]
     columns = ["package", "version"]
     return Table("Versions the sweeps ran with.", columns, rows, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration of a sweep: a search trial, and what it reached over the seeds of the confirm phase."""
+
+    sweep: Sweep
+    number: int
+    searched: float | None  # objective of the search trial: one seed
+    confirmed: list[float]
+    parameters: dict[str, Any]
+
+    @property
+    def mean(self) -> float | None:
+        return sum(self.confirmed) / len(self.confirmed) if self.confirmed else None
+
+    @property
+    def crowned(self) -> bool:
+        return self.number == self.sweep.crowned_candidate
+
+
+def candidates(sweep: Sweep) -> list[Candidate]:
+    """List the confirmed candidates of a sweep, the crowned and then the best means first; before confirmation the
+    best trial of the search."""
+    confirmed = confirmations(sweep)
+    trials: dict[int, TrialRow] = {row.number: row for row in sweep.trials}
+    parameters = {row.candidate: row.parameters for row in [*sweep.final_trials, *sweep.trials]}
+    numbers = list(confirmed) or [row.number for row in ranked(sweep.trials)[:1]]
+    found = [
+        Candidate(sweep, n, trials[n].objective if n in trials else None, confirmed.get(n, []), parameters.get(n, {}))
+        for n in numbers
+    ]
+    return sorted(found, key=lambda one: (not one.crowned, -(one.mean or 0.0), one.number))
+
+
+def configurations(family: Family) -> list[Block]:
+    """Build the table of the first candidate of every draw, and the folded one of the others."""
+    found = [candidates(sweep) for sweep in family.sweeps]
+    varied = varied_parameters(family) or sorted({name for own in found for one in own for name in one.parameters})
+    first, others = [own[0] for own in found if own], [one for own in found for one in own[1:]]
+    blocks: list[Block] = []
+    if first:
+        blocks.append(_candidate_table(family, first, varied))
+    if others:
+        blocks.append(_candidate_table(family, others, varied, f"The other {len(others)} candidates of {family.name}"))
+    return blocks
+
+
+def written(value: Any) -> str:
+    """Write a parameter's value; a dash where it did not apply."""
+    return NONE if value is None else parameter_value(value)
+
+
+def fixed(family: Family, varied: list[str]) -> dict[str, Any]:
+    """Return the parameters that have one value in all trials of a family."""
+    rows = [row.parameters for sweep in family.sweeps for row in sweep.trials]
+    return {name: value for row in rows for name, value in row.items() if name not in varied}
+
+
+def _candidate_table(family: Family, found: list[Candidate], varied: list[str], folded: str = "") -> Table:
+    several = len(family.sweeps) > 1
+    short = short_names(varied)
+    columns = [
+        *(["draw"] if several else []), "trial", "confirmed ± sd (seeds)", "search, 1 seed",
+        *(short[name] for name in varied),
+    ]  # fmt: skip
+    rows = [
+        [
+            *([str(one.sweep.draw)] if several else []),
+            str(one.number),
+            _confirmation(one),
+            percent(one.searched),
+            *(written(one.parameters.get(name)) for name in varied),
+        ]
+        for one in found
+    ]
+    same = [f"{name} = {parameter_value(value)}" for name, value in sorted(fixed(family, varied).items())]
+    caption = f"{_what(found)} of {family.name}. Parameters: {_grouped(varied)}."
+    caption = f"{folded}." if folded else caption
+    caption += f" The same in all trials: {listing(same)}." if same and not folded else ""
+    return Table(caption, columns, rows, (), {short[name]: name for name in varied}, folded)
+
+
+def _what(found: list[Candidate]) -> str:
+    if all(one.crowned for one in found):
+        return "Crowned configurations" if len(found) > 1 else "The crowned configuration"
+    return "Best configurations" if len(found) > 1 else "The best configuration"
+
+
+def _confirmation(one: Candidate) -> str:
+    if not one.confirmed:
+        return NONE
+    return f"{percent(one.mean)} ± {percent(statistics.spread(one.confirmed))} ({len(one.confirmed)})"
+
+
+def _grouped(names: list[str]) -> str:
+    """Write dotted names as in "optim: lr, momentum; model: steps"."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition(".")[0], []).append(name.rpartition(".")[2])
+    return "; ".join(f"{group}: {', '.join(ends)}" if group else ", ".join(ends) for group, ends in groups.items())

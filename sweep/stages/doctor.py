@@ -105,10 +105,18 @@ def _machine(config: AppConfig) -> Iterator[Finding]:
     if asked > cpus and config.cluster.kind is ClusterKind.local:
         yield _failed(f"runtime.resources.cpus={asked}, here are {cpus}: lower it")
     threads = os.environ.get("OMP_NUM_THREADS")
-    if threads is not None and int(threads) > asked:
-        yield Finding(
-            Level.warning, f"OMP_NUM_THREADS={threads}, a trial has {asked} CPUs: oversubscription is slow, unset it"
-        )
+    if threads is not None and (wrong := _wrong_threads(threads, asked)):
+        yield Finding(Level.warning, f"OMP_NUM_THREADS={threads}, {wrong}, unset it")
+
+
+def _wrong_threads(threads: str, cpus: int) -> str:
+    """Say what is wrong with OMP_NUM_THREADS, which is a number, or one for each level of nesting; empty if nothing."""
+    levels = [level.strip() for level in threads.split(",")]
+    if not all(level.isdecimal() and int(level) for level in levels):
+        return "which is no number of threads: libraries take what they like"
+    if int(levels[0]) > cpus:
+        return f"a trial has {cpus} CPUs: oversubscription is slow"
+    return ""
 
 
 def _data(config: AppConfig) -> Iterator[Finding]:
@@ -154,7 +162,11 @@ def _tracking(config: AppConfig) -> Iterator[Finding]:
             f"the MLflow server {uri} does not answer ({error}): a sweep runs and delivers when it does; start it",
         )
         return
-    yield _ok(f"the MLflow server {uri} answers, version {there}")
+    text, here = f"the MLflow server {uri} answers, version {there}", version("mlflow")
+    if there.split(".")[:2] == here.split(".")[:2]:
+        yield _ok(text)
+    else:
+        yield Finding(Level.warning, f"{text}, here is {here}: what one of them does not know fails, use the same")
 
 
 def _ray(config: AppConfig) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.console import say
 from sweep.errors import InputError
-from sweep.stages.search import prepare_search
+from sweep.stages.search import prepare_new_search
 from sweep.tuning.schedulers import bracket_shares, rungs
 
 Expected = list[tuple[int, float]]  # up to an epoch, so many trials
@@ -55,7 +55,7 @@ def plan(config: AppConfig, console: Console) -> None:
     Raises:
         InputError: the configuration, the data or the place for results is not usable.
     """
-    prepared = prepare_search(config)
+    prepared = prepare_new_search(config)
     splits, corners = prepared.splits, prepared.corners
     check_dry_run(config)
     check_writable(Path(config.runtime.runs_dir))

@@ -8,7 +8,7 @@ from search_spaces import Space
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError
 from sweep.records.progress import SweepProgress
-from sweep.records.provenance import compare_origin, origin
+from sweep.records.provenance import compare_origin, name_begun_with, origin
 from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory, store_directory
 from sweep.records.stage_record import BegunStage, read_stage
@@ -51,13 +51,14 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
         InputError: as `prepare_search`; a file of the run directory is damaged; or what the sweep began with has
             changed.
     """
-    files, prepared = SweepFiles(run_directory(config, name)), prepare_search(config)
+    files, store = SweepFiles(run_directory(config, name)), store_directory(config, name)
+    prepared = prepare_search(config, store)
     space = prepared.problem.space
     rows = check_records(files)
     check_records(files.final)
-    lag(store_directory(config, name))
+    lag(store)
     compare_origin(files.origin, origin(space, prepared.splits), config.search.accept_changes)
-    _check_study(files.journal, config, name, space, rows)
+    _check_study(files.journal, config, name_begun_with(files.origin) or name, space, rows)
     return prepared
 
 

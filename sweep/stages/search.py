@@ -25,11 +25,19 @@ from sweep.records.best import write_best, write_candidates
 from sweep.records.files import write_text
 from sweep.records.provenance import check_origin, origin
 from sweep.records.rows import ranked
-from sweep.records.run_directory import CONFIG, STAGE, SweepFiles
+from sweep.records.run_directory import CONFIG, FORMER, STAGE, SweepFiles
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
-from sweep.tuning.problem import Problem, build_problem, check_objectives, enqueued
+from sweep.tuning.problem import (
+    DECIDED,
+    Problem,
+    build_problem,
+    check_decided,
+    check_objectives,
+    copies_of_enqueued,
+    enqueued,
+)
 from sweep.tuning.reconcile import reconciled
 from sweep.tuning.schedulers import build_scheduler
 
@@ -46,8 +54,14 @@ class PreparedSearch:
     splits: Splits
 
 
-def prepare_search(config: AppConfig) -> PreparedSearch:
-    """Refuse, before anything is started, what could only fail later.
+def prepare_new_search(config: AppConfig) -> PreparedSearch:
+    """Prepare a search that is begun. InputError: as `prepare_search`, or a key is set that a search decides itself."""
+    check_decided(config, DECIDED)
+    return prepare_search(config)
+
+
+def prepare_search(config: AppConfig, store: Path | None = None) -> PreparedSearch:
+    """Refuse, before anything is started, what could only fail later. `store`: as for `enqueued`.
 
     Raises:
         InputError: a corner of the space is no possible experiment, what is asked for cannot be searched so, a file to
@@ -60,7 +74,7 @@ def prepare_search(config: AppConfig) -> PreparedSearch:
         for corner in corners:
             config.runtime.check(corner.model)
             check_objectives(config, corner)
-        first = enqueued(config, problem.space)
+        first = enqueued(config, problem.space, store)
         return PreparedSearch(problem, corners, first, load_data(problem.experiment.data, config.runtime.data_dir))
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -74,7 +88,8 @@ class Search(Work):
         config, files, splits = session.config, session.files, prepared.splits
         self._problem, self._run = prepared.problem, SweepRun(session)
         session.directory.mkdir(parents=True, exist_ok=True)
-        check_origin(files.origin, origin(self._problem.space, splits), config.search.accept_changes)
+        now = origin(self._problem.space, splits)
+        check_origin(files.origin, now, config.search.accept_changes, session.run_key)
         record_stage(files.stage, BegunStage.search)
         write_text(files.config, save(config))
         self._run.searches(self._problem.space)
@@ -85,7 +100,7 @@ class Search(Work):
     def _source(self, prepared: PreparedSearch, log: TrialLog) -> TrialSource:
         session, files, problem, chance = log.session, log.files, prepared.problem, 1 / prepared.splits.classes
         config = session.config
-        opened = open_study(files.journal, session.name, config.search.objectives)
+        opened = open_study(files.journal, session.run_key, config.search.objectives)
         study = reconciled(opened, log.in_order(), problem.space)
         log.notices += study.notices
         proposals = Proposals(problem.space, config.search, study, chance, prepared.enqueued)
@@ -133,10 +148,10 @@ def search_anew(config: AppConfig, name: str, console: Console | None = None) ->
     """Run a new sweep and return its run directory.
 
     Raises:
-        InputError: as `prepare_search`, or the name is taken. WorkError, Interrupted: as `search`.
+        InputError: as `prepare_new_search`, or the name is taken. WorkError, Interrupted: as `search`.
     """
-    prepared = prepare_search(config)
-    begun = {CONFIG: save(config), STAGE: BegunStage.search.text}
+    prepared = prepare_new_search(config)
+    begun = {CONFIG: save(config), STAGE: BegunStage.search.text, **copies_of_enqueued(config)}
     with new_session(config, name, console or PlainConsole(), begun) as session:
         search(session, prepared)
         return session.directory
@@ -156,8 +171,9 @@ def extended(config: AppConfig, files: SweepFiles) -> AppConfig:
         )
     if files.final.directory.exists():
         raise InputError(
-            f"{files.directory.name} was confirmed and retrained already; remove {files.final.directory} before its "
-            "search goes on."
+            f"{files.directory.name} was confirmed and retrained already; before its search goes on rename "
+            f"{files.final.directory} to {FORMER}{len(files.former_finals) + 1}, and move rows.csv into it: it then "
+            "stays known what was tested."
         )
     more = config.search.trials + config.search.more
     return replace(config, search=replace(config.search, trials=more, more=0))

@@ -39,8 +39,12 @@ def status(runs: Path, name: str | None, console: Console, view: View = View.win
         InputError: there is no sweep of that name.
     """
     found = sweeps_below(runs if name is None else runs / name)
+    waiting = without_trials(runs, found) if name is None and view in FOR_PEOPLE else []
     if name is None or len(found) > 1:
-        _show_sweeps(runs, found, console, view)
+        if found or not waiting:
+            _show_sweeps(runs, found, console, view)
+        if waiting:
+            say(f"Without a trial yet: {', '.join(waiting)}; `sweep resume NAME` goes on.", console)
         for line in _delivery(runs / Path(name).parts[0]) if name and view in FOR_PEOPLE else ():
             say(line, console)
     elif not found:
@@ -103,6 +107,13 @@ def sweeps_below(directory: Path) -> list[Path]:
     return [path for path, its in files.items() if any(map(os.path.exists, (its.trials, its.final.trials)))]
 
 
+def without_trials(runs: Path, found: list[Path]) -> list[str]:
+    """List the names of sweeps and studies that were begun and have no trial, where `found` have."""
+    begun = [SweepFiles(path) for path in sorted(runs.glob("*"))]
+    named = [files.directory for files in begun if any(map(os.path.exists, (files.config, files.study)))]
+    return [path.name for path in named if not any(path in (one, *one.parents) for one in found)]
+
+
 def missing(runs: Path, name: str) -> InputError:
     """Say why nothing can be said of this sweep: it has no run directory, no configuration there, or no trial yet."""
     files = SweepFiles(runs / name)
@@ -115,8 +126,9 @@ def missing(runs: Path, name: str) -> InputError:
             f"{files.directory} has no {CONFIG}, which a sweep or study has from its beginning: bring back a copy, or "
             f"remove the directory and begin anew."
         )
-    known = ", ".join(str(path.relative_to(runs)) for path in sweeps_below(runs)) or "none"
-    return InputError(f"There is no sweep {name} in {runs}; there are: {known}.")
+    found = sweeps_below(runs)
+    known = [*(str(path.relative_to(runs)) for path in found), *without_trials(runs, found)]
+    return InputError(f"There is no sweep {name} in {runs}; there are: {', '.join(known) or 'none'}.")
 
 
 def _show_sweeps(runs: Path, found: list[Path], console: Console, view: View) -> None:

@@ -20,6 +20,7 @@ from sweep.records.stage_record import BegunStage, record_stage
 from sweep.stages.evaluate import evaluate, prepare_evaluate
 from sweep.stages.final import Final, prepare_final
 from sweep.stages.search import PreparedSearch, Search, prepare_search
+from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
 
 
 def members(config: AppConfig) -> dict[str, AppConfig]:
@@ -62,9 +63,10 @@ PreparedStudy = dict[str, PreparedSearch]  # by the names of its sweeps
 
 
 def prepare_study(config: AppConfig, name: str) -> PreparedStudy:
-    """Prepare the search of every member, and refuse a name that cannot have members. InputError as
-    `prepare_search`."""
+    """Prepare the search of every member, and refuse a name that cannot have members, and keys that a study decides
+    itself. InputError as `prepare_search`."""
     check_study_name(name)
+    check_decided(config, {**DECIDED, **OF_A_STUDY})
     return {part: prepare_search(member) for part, member in members(config).items()}
 
 

@@ -1,17 +1,20 @@
 """`sweep ui NAME`: serve MLflow's page for a run directory's store, and Optuna's dashboard for its study, on
 loopback."""
 
-import os
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from sweep.errors import InputError, WorkError
 from sweep.records.run_directory import JOURNAL
+from sweep.tracking.environment import mlflow_environment
 from sweep.tracking.outbox import check_store, store_uri
+from sweep.tracking.sqlite_store import move_artifacts
 
 HOST = "127.0.0.1"
 
@@ -26,6 +29,8 @@ def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
     if not (store / "mlflow.db").exists():
         raise InputError(f"There is no MLflow store {store / 'mlflow.db'}: run `sweep search {store.name}` first.")
     check_store(store_uri(store, None))
+    with suppress(sqlite3.Error):  # locked, or read-only: it then shows artifacts where they were made
+        move_artifacts(store / "mlflow.db")
     commands = {port: _mlflow(store, port)}
     if (sweep / JOURNAL).exists():
         dashboard = str(Path(sys.executable).with_name("optuna-dashboard"))
@@ -50,7 +55,8 @@ def _taken(port: int) -> bool:
 
 
 def _serve(commands: list[list[str]]) -> None:
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = mlflow_environment() | quiet
     servers = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
     try:
         code = servers[0].wait()

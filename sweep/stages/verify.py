@@ -19,12 +19,12 @@ from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import trial_key
 from sweep.records.locks import is_alive
 from sweep.records.outcome import STATES, Outcome
-from sweep.records.rows import TrialRow
+from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
-from sweep.tracking.lines import ID, OUTBOX, KnownRuns
+from sweep.tracking.lines import ID, OUTBOX, KnownRuns, experiment_of
 from sweep.tracking.outbox import store_uri
-from sweep.tracking.state import aside_sentence, lag
+from sweep.tracking.state import DELIVERED, aside_sentence, lag
 
 if TYPE_CHECKING:
     from sweep.tracking.client import RecordedRun, Records
@@ -34,7 +34,7 @@ PARENT = "mlflow.parentRunId"
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The MLflow store of a sweep: `directory` holds the outbox and gives the experiment its name."""
+    """The MLflow store of a sweep: `directory` holds the outbox, which says the experiment."""
 
     directory: Path
     uri: str | None = None  # None: the sqlite file in the directory
@@ -56,8 +56,14 @@ def verify(directory: Path, store: Store, *, alive: bool) -> list[str]:
         *_in_rows(search, alive),
         *_in_rows(final, alive),
         *_in_study(directory / JOURNAL, search, alive),
-        *_in_mlflow(store, [*search, *final], alive),
+        *_in_mlflow(store, [*search, *final], _put_away(files), alive),
     ]
+
+
+def _put_away(files: SweepFiles) -> set[str]:
+    """Return the ids of the trials of final training that was put away."""
+    tables = [former.trials for former in files.former_finals if former.trials.exists()]
+    return {row.trial_id for table in tables for row in read_rows(table, TrialRow)}
 
 
 def print_differences(directories: Sequence[Path], store: Store, console: Console) -> None:
@@ -141,24 +147,25 @@ def _values(row: TrialRow) -> list[float]:
 # --- MLflow -----------------------------------------------------------------------------------------------------------
 
 
-def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]:
+def _in_mlflow(store: Store, rows: list[TrialRow], put_away: set[str], alive: bool) -> Iterator[str]:
     # Imports MLflow, which takes seconds and which no other command but `sweep.delivery` itself needs.
     from sweep.tracking.client import Records
-    from sweep.tracking.outbox import sqlite_file
+    from sweep.tracking.sqlite_store import sqlite_file
 
     uri, behind = store_uri(store.directory, store.uri), lag(store.directory)
     outbox, name = store.directory / OUTBOX, store.directory.name
     if behind.lines and not alive:
         yield f"MLflow: lines of {outbox} that were not delivered: {behind.lines}; `sweep deliver {name}` delivers them"
-    yield from filter(None, [aside_sentence(store.directory)])
+    aside = aside_sentence(store.directory)
+    yield from filter(None, [aside])
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         yield f"MLflow: there is no store {file}"
         return
-    records, told = Records(uri, name), KnownRuns.read(outbox)
+    records, told = Records(uri, experiment_of(store.directory)), KnownRuns.read(outbox)
     # Not those of another sweep of this name, from elsewhere, in the same store.
     own = [run for run in records.runs() if not told.ids or run.tags.get(ID, "") in told.ids]
-    sweep, replaced = rows[0].sweep, told.replaced()
+    sweep, replaced = rows[0].sweep, told.replaced() | put_away
     parents = {run.run_id for run in own if run.tags.get("mlflow.runName") == sweep and PARENT not in run.tags}
     if len(parents) != 1:
         yield f"MLflow has {len(parents)} runs of the sweep {sweep}, not one"
@@ -167,8 +174,13 @@ def _in_mlflow(store: Store, rows: list[TrialRow], alive: bool) -> Iterator[str]
         found = runs.pop((row.trial_id, row.phase.value), [])
         if told.attempt(trial_key(row), row.trial_id) not in behind.keys:
             yield from _in_runs(row, found, records)
+    for model, key in told.models.items():
+        if not aside and key not in behind.keys and not records.has_champion(model):
+            again = f"remove {store.directory / DELIVERED}, and `sweep deliver {name}` registers it again"
+            yield f"MLflow has no model {model} with the alias champion, it was deleted: {again}"
+    retrained = any(row.phase is not Phase.search for row in rows)  # else final/ was removed, so that a search goes on
     for trial_id, phase in runs:
-        if not alive and trial_id not in replaced:
+        if not alive and trial_id not in replaced and (retrained or phase == Phase.search.value):
             yield f"MLflow's run of {phase} trial {trial_id}: not in trials.csv"
 
 
@@ -183,6 +195,9 @@ def _by_trial(runs: Iterable["RecordedRun"]) -> dict[tuple[str, str], list["Reco
 def _in_runs(row: TrialRow, runs: list["RecordedRun"], records: "Records") -> Iterator[str]:
     if len(runs) != 1:
         yield f"{_called(row)}: MLflow has {len(runs)} runs of it, not one"
+    elif runs[0].deleted:
+        restored = f"`mlflow runs restore --run-id {runs[0].run_id}` brings it back"
+        yield f"{_called(row)}: its run was deleted in MLflow; {restored}"
     elif row.outcome is not Outcome.running:
         (run,) = runs
         if run.status != STATES[row.outcome].mlflow:

@@ -8,6 +8,7 @@ time; parameters; tags; inputs; files); what would be made twice, runs and model
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -242,10 +243,15 @@ class Delivery:
 
 @contextmanager
 def _knowing_runs() -> Iterator[None]:
-    """Turn MLflow's word for a run that it does not have into an UnknownRunError."""
+    """Turn MLflow's word for a run that it does not have into an UnknownRunError, and for one that a user has deleted
+    into a RefusedError."""
     try:
         yield
     except MlflowException as error:
+        if found := re.search(r"[Rr]un '?(\w+)'? must be in the 'active' state", str(error)):
+            raise RefusedError(
+                f"its run was deleted in MLflow: `mlflow runs restore --run-id {found[1]}` brings it back"
+            ) from error
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise UnknownRunError(str(error)) from error

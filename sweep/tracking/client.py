@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sweep.tracking.outbox import MLFLOW_ENVIRONMENT, check_store
+from sweep.tracking.outbox import MLFLOW_ENVIRONMENT, check_store, deleted
 
 os.environ |= MLFLOW_ENVIRONMENT
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from sweep.errors import WorkError
+
+ACTIVE = "active"  # MLflow's word for what was not deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class RecordedRun:
     run_id: str
     status: str
     tags: dict[str, str]
+    deleted: bool = False  # by a user, who can restore it
 
 
 class Records:
@@ -39,20 +42,33 @@ class Records:
         """Read all runs; none where there is no such experiment."""
         with self._answering():
             known = self._client.get_experiment_by_name(self._experiment)
+            if known and known.lifecycle_stage != ACTIVE:
+                raise deleted(self._experiment, known.experiment_id, self._uri)
             runs = self._pages(known.experiment_id) if known else ()
-            return [RecordedRun(run.info.run_id, run.info.status, run.data.tags) for run in runs]
+            return [_recorded(run) for run in runs]
 
     def history(self, run: RecordedRun, metric: str) -> list[tuple[int, float]]:
-        """Read a metric of a run as pairs of step and value, in order of time."""
+        """Read a metric of a run as pairs of step and value, in order of steps: clocks may be set back."""
         with self._answering():
             found = self._client.get_metric_history(run.run_id, metric)
-        return [(one.step, one.value) for one in sorted(found, key=lambda one: (one.timestamp, one.step))]
+        return [(one.step, one.value) for one in sorted(found, key=lambda one: (one.step, one.timestamp))]
+
+    def has_champion(self, model: str) -> bool:
+        """Tell whether a model of this name is registered, and one of its versions is the champion."""
+        with self._answering():
+            try:
+                self._client.get_model_version_by_alias(model, "champion")
+            except MlflowException as error:
+                if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                    raise
+                return False
+        return True
 
     def _pages(self, experiment_id: str) -> Iterator[Run]:
-        page = self._client.search_runs([experiment_id])
+        page = self._client.search_runs([experiment_id], run_view_type=ViewType.ALL)
         yield from page
         while page.token:
-            page = self._client.search_runs([experiment_id], page_token=page.token)
+            page = self._client.search_runs([experiment_id], run_view_type=ViewType.ALL, page_token=page.token)
             yield from page
 
     @contextmanager
@@ -61,4 +77,10 @@ class Records:
             yield
         except MlflowException as error:
             check_store(self._uri)
-            raise WorkError(f"MLflow at {self._uri} cannot be read: {str(error).strip().splitlines()[0]}") from error
+            said = str(error).strip().splitlines()[0]
+            lock = "; wait for the process that works on it, or end it" if "is locked" in said else ""
+            raise WorkError(f"MLflow at {self._uri} cannot be read: {said}{lock}.") from error
+
+
+def _recorded(run: Run) -> RecordedRun:
+    return RecordedRun(run.info.run_id, run.info.status, run.data.tags, run.info.lifecycle_stage != ACTIVE)

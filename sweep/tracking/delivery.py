@@ -32,6 +32,7 @@ from sweep.tracking.state import (
 from sweep.tracking.store import PatientStore, first_line, locked
 
 POLL_SECONDS = 0.2
+PATHS = ("path",)  # fields of a line that name files
 
 
 def main(directory: Path, uri: str, experiment: str, token: str, driver: int) -> None:
@@ -137,13 +138,18 @@ class Outbox:
         return text
 
     def _take(self, text: bytes, state: DeliveryState) -> None:
-        line = parse_line(text)
+        line = self._parsed(text)
         if line["op"] == "close":
             state.closed.append(line["token"])
         elif line["op"] == "retry":
             self._retry(state.runs)
         elif not (state.recalled and text in {one.text for one in read_set_aside(self._directory)}):
             self._tell(line, state)
+
+    def _parsed(self, text: bytes) -> Line:
+        """Read a line whose paths are relative to the outbox, which may have been moved."""
+        line = parse_line(text)
+        return line | {name: str(self._directory / line[name]) for name in PATHS if name in line}
 
     def _tell(self, line: Line, state: DeliveryState) -> None:
         doubtful = state.doubtful or state.recalled
@@ -171,7 +177,7 @@ class Outbox:
     def _refusal(self, text: bytes, call: Callable[[Line, dict[str, str]], None], runs: dict[str, str]) -> str:
         """Deliver a line out of turn, and return why that cannot be; empty where it was delivered."""
         try:
-            line = parse_line(text)
+            line = self._parsed(text)
             self._store.ask(lambda _: call(line, runs))
         except (InputError, WorkError):
             raise

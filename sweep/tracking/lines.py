@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def parse_line(text: bytes) -> Line:
     return line
 
 
+def experiment_of(directory: Path) -> str:
+    """Return the MLflow experiment of a directory's outbox: the name that it had when its first run was begun."""
+    for text in lines_from(directory / OUTBOX, 0):
+        with suppress(ValueError):
+            line = parse_line(text)
+            if line["op"] == "start":
+                return str(line["key"]).split("/")[0]
+    return directory.name
+
+
 def standing(text: bytes) -> str | None:
     """Return the key of the run that a line begins or ends; None for any other line."""
     try:
@@ -67,6 +78,7 @@ class KnownRuns:
         self._status: dict[str, str] = {}
         self._step: dict[str, int] = {}
         self.ids: set[str] = set()  # of the lines that began runs
+        self.models: dict[str, str] = {}  # keys of the runs of registered models, by their names
 
     @classmethod
     def read(cls, outbox: Path) -> "KnownRuns":
@@ -87,6 +99,8 @@ class KnownRuns:
             self._step[key] = max(line["step"], self._step.get(key, 0))
         elif line["op"] in {"start", "end"}:
             self._status[key] = line.get("status", "RUNNING")
+        elif line["op"] == "model":
+            self.models[line["name"]] = key
         if line["op"] == "start":
             self._trials.setdefault(key, line["tags"].get("trial_id", ""))
             self.ids.add(line["id"])

@@ -8,14 +8,13 @@ either. A delivery that dies is followed by another one.
 import json
 import os
 import secrets
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +22,9 @@ from urllib.parse import unquote
 
 from sweep.errors import InputError, StorageError, WorkError
 from sweep.records.files import append_line, storing
-from sweep.tracking.lines import OUTBOX, KnownRuns
+from sweep.tracking.environment import mlflow_environment
+from sweep.tracking.lines import OUTBOX, KnownRuns, experiment_of
+from sweep.tracking.sqlite_store import SQLITE, deleted_experiment, fault_in, sqlite_file
 from sweep.tracking.state import lag
 
 DELIVERY_LOCK = "delivery.lock"  # held while a line is delivered
@@ -37,7 +38,6 @@ MLFLOW_ENVIRONMENT = {  # to be set before mlflow is imported
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds, before a delivery that died is started again
 HEALTHY_SECONDS = 600.0  # after which a death counts as the first one
 HOPELESS = 2  # exit code of a delivery whose store is damaged: another one would fare no better
-SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class Tracker:
 
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox
+        self._epoch = time.time_ns() - time.monotonic_ns()  # a clock that is set back would end runs before they began
         self.token = _new_id()  # by which its delivery knows its `close` from other trackers'
         append_line(outbox, "")  # it is there, and can be written
 
@@ -69,7 +70,7 @@ class Tracker:
 
     def artifact(self, key: str, path: Path) -> None:
         """Attach a file, which must stay as it is until it is delivered."""
-        self._write("artifact", key, path=str(path))
+        self._write("artifact", key, path=self._place(path))
 
     def dataset(self, key: str, name: str, digest: str, context: str) -> None:
         """Log the data that a run has read as its input."""
@@ -79,7 +80,7 @@ class Tracker:
         """Register a checkpoint's network under `name` with the alias champion, unless the file is another one when
         that is delivered."""
         checksum = zlib.crc32(checkpoint.read_bytes()) if checkpoint.is_file() else None
-        self._write("model", key, id=_new_id(), path=str(checkpoint), name=name, checksum=checksum)
+        self._write("model", key, id=_new_id(), path=self._place(checkpoint), name=name, checksum=checksum)
 
     def end(self, key: str, status: str, tags: dict[str, str] | None = None) -> None:
         """End a run with MLflow's word: FINISHED, FAILED or KILLED; SCHEDULED for a run that only waits."""
@@ -97,8 +98,13 @@ class Tracker:
         """Say that nothing follows from here; the delivery ends once it has read this."""
         self._write("close", "", token=self.token)
 
+    def _place(self, path: Path) -> str:
+        """Write a path relative to the outbox, with which it may be moved, where it is below that."""
+        here = self._outbox.parent
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
     def _write(self, op: str, key: str, **fields: Any) -> None:
-        line = json.dumps({"op": op, "key": key, "time": time.time_ns() // 1_000_000, **fields})
+        line = json.dumps({"op": op, "key": key, "time": (self._epoch + time.monotonic_ns()) // 1_000_000, **fields})
         append_line(self._outbox, line + "\n")
 
 
@@ -126,33 +132,23 @@ def store_uri(directory: Path, uri: str | None) -> str:
     return f"{SQLITE}{file}"
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a sqlite store; None for a store of another kind."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
-
-
 def check_store(uri: str) -> None:
-    """Raise InputError where the store is a sqlite file that is damaged, or no file at all.
+    """Raise InputError where the store is a sqlite file that is damaged or of another MLflow's, or no file at all.
 
     MLflow itself would ask it again and again.
     """
     file = sqlite_file(uri)
-    if file is None or not os.path.lexists(file):
-        return
-    try:
-        fault = None if file.is_file() else "it is no file"
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as store:
-            (answer,) = store.execute("PRAGMA quick_check(1)").fetchone()
-            fault = fault or (None if answer == "ok" else " ".join(answer.split()))
-    except sqlite3.OperationalError:
-        pass  # another process is writing, or it can be read later
-    except sqlite3.DatabaseError as error:
-        fault = str(error)
-    if fault:
-        raise InputError(
-            f"MLflow's store {file} is damaged ({fault}). Bring back a copy, or move it away: `sweep deliver "
-            f"{file.parent.name}` then tells a new one everything again."
-        )
+    if file is not None and os.path.lexists(file) and (fault := fault_in(file)):
+        raise InputError(f"MLflow's store {file} {fault}")
+
+
+def deleted(name: str, experiment_id: str, uri: str) -> InputError:
+    """Build the error for an experiment that a user has deleted."""
+    restore = f"MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {experiment_id}"
+    return InputError(
+        f"MLflow's experiment {name} was deleted in {uri}. Bring it back by `{restore}`; or remove it for good by "
+        "`mlflow gc`, and `sweep deliver` tells a new one everything."
+    )
 
 
 @contextmanager
@@ -162,17 +158,19 @@ def delivering(directory: Path, uri: str | None, patience: float = 300.0) -> Ite
     At the end waits up to `patience` seconds for what is left, and longer the more there is.
 
     Raises:
-        InputError: the store is a damaged file. WorkError: the delivery failed; what is undelivered stays in the
-        outbox. StorageError: nothing can be written into the directory.
+        InputError: the store cannot be used, or its experiment was deleted. WorkError: the delivery failed; what is
+        undelivered stays in the outbox. StorageError: nothing can be written into the directory.
     """
-    store = store_uri(directory, uri)
+    store, experiment = store_uri(directory, uri), experiment_of(directory)
     check_store(store)
+    if (file := sqlite_file(store)) and (experiment_id := deleted_experiment(file, experiment)):
+        raise deleted(experiment, experiment_id, store)
     with storing(directory, 0):
         directory.mkdir(parents=True, exist_ok=True)
         log = (directory / DELIVERY_LOG).open("ab")
     with log:
         tracker = Tracker(directory / OUTBOX)
-        arguments = [str(directory), store, directory.name, tracker.token, str(os.getpid())]
+        arguments = [str(directory), store, experiment, tracker.token, str(os.getpid())]
         process = SupervisedDelivery(arguments, log)
         try:
             yield tracker
@@ -207,9 +205,9 @@ class SupervisedDelivery:
         self._thread.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # -P: not what the working directory may have of that name. Its own session: Ctrl-C is for the driver.
+        # Its own session: Ctrl-C is for the driver.
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "sweep.tracking.delivery", *self._arguments],
+            [sys.executable, "-P", "-m", "sweep.tracking.delivery", *self._arguments], env=mlflow_environment(),
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip
 
@@ -243,9 +241,13 @@ def _end(tracker: Tracker, process: SupervisedDelivery, directory: Path, patienc
         f"see {directory / DELIVERY_LOG}"
     )
     if code is None:
+        why = lag(directory).reason
         raise WorkError(
-            f"MLflow did not take everything within {patience:.0f} s; it goes on in the background; {kept}."
+            f"MLflow did not take everything within {patience:.0f} s{f' ({why})' if why else ''}; it goes on in the "
+            f"background; {kept}."
         )
+    if code == HOPELESS:
+        raise WorkError(f"{_last_words(directory).rstrip('.')}; {kept}.")
     raise WorkError(f"Delivery to MLflow ended with code {code}: {_last_words(directory)}; {kept}.")
 
 

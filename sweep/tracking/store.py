@@ -2,13 +2,15 @@
 
 import fcntl
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sweep.tracking.outbox import DELIVERY_LOCK, MLFLOW_ENVIRONMENT, SQLITE, check_store, sqlite_file
+from sweep.tracking.outbox import DELIVERY_LOCK, MLFLOW_ENVIRONMENT, check_store, deleted
+from sweep.tracking.sqlite_store import SQLITE, artifacts_beside, move_artifacts, sqlite_file
 
 os.environ |= MLFLOW_ENVIRONMENT
 
@@ -62,9 +64,11 @@ class PatientStore:
         set_tracking_uri(self._uri)
         file = sqlite_file(self._uri)
         with locked(self._directory / DELIVERY_LOCK if file is None else file.with_name(f"{file.name}.lock")):
-            if file is not None and not os.path.lexists(file):
-                self.ask(lambda _: _create(file))
-            here = None if file is None else (self._directory / "mlartifacts").resolve().as_uri()  # else the server's
+            if file is not None:
+                if not os.path.lexists(file):
+                    self.ask(lambda _: _create(file))
+                self.ask(lambda _: move_artifacts(file))
+            here = None if file is None else artifacts_beside(file)  # else the server's
             delivery = self.ask(lambda _: _delivery(MlflowClient(self._uri), experiment, here))
         self._probe = lambda: delivery.client.set_experiment_tag(
             delivery.experiment_id, "sweep.asked", str(time.time())
@@ -89,9 +93,9 @@ class PatientStore:
                 refusals = refusals + 1 if self._answers() else 0
                 if refusals == REFUSALS:
                     raise RefusedError(f"MLflow answers, but not to this: {first_line(error)}") from error
+                write_away(self._directory, since, first_line(error))
                 if self.left and time.monotonic() - begun > LONELY_SECONDS:
                     raise WorkError(f"MLflow was away for too long: {first_line(error)}") from error
-                write_away(self._directory, since, first_line(error))
                 again = True
                 time.sleep(RETRY_SECONDS)
             else:
@@ -122,7 +126,7 @@ def _create(file: Path) -> None:
 def _is_away(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in AWAY_CODES
-    if isinstance(error, OperationalError):  # of a database while it is opened, later MLflow wraps it
+    if isinstance(error, OperationalError | sqlite3.OperationalError):  # while it is opened; later MLflow wraps it
         return any(words in str(error) for words in ("locked", "disk I/O error", "unable to open", "connection"))
     return isinstance(error, OSError)  # of the network, or of the disk that files go to; theirs are looked at first
 
@@ -134,6 +138,8 @@ def first_line(error: Exception) -> str:
 def _delivery(client: MlflowClient, name: str, artifacts: str | None) -> Delivery:
     """Find the experiment of this name, or create it."""
     known = client.get_experiment_by_name(name)
+    if known and known.lifecycle_stage != "active":
+        raise deleted(name, known.experiment_id, client.tracking_uri)
     if known:
         return Delivery(client, known.experiment_id)
     try:

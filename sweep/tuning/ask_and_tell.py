@@ -82,8 +82,12 @@ class Proposals:
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether every point of a grid has been asked, so that nothing is left to propose."""
-        return self._config.sampler is SamplerKind.grid and not self._grid and not self._enqueued
+        """Tell whether every point of a grid has been asked, and the random share beside it, so that nothing is left to
+        propose."""
+        if self._config.sampler is not SamplerKind.grid or self._grid or self._enqueued:
+            return False
+        share = math.floor(self._config.trials * self._config.random_share)
+        return sum(one.proposed_by == SamplerKind.random.value for one in self._asked) >= share
 
     def ask(self) -> Proposal:
         """Propose the next configuration: first those enqueued, then the random share's, the grid's or the sampler's.
@@ -141,7 +145,8 @@ class Proposals:
         """Choose the parameters, None where a learning sampler is to choose them, and name the proposer."""
         if self._enqueued:
             return self._enqueued.popleft(), ENQUEUED
-        if self._config.sampler is SamplerKind.random or self._config.is_random(number):
+        used_up = self._config.sampler is SamplerKind.grid and not self._grid
+        if self._config.sampler is SamplerKind.random or self._config.is_random(number) or used_up:
             sampler = sampler_for(self._config, number, SamplerKind.random)
             return self._space.suggest(optuna.create_study(sampler=sampler).ask()), SamplerKind.random.value
         if self._config.sampler is SamplerKind.grid:

@@ -6,7 +6,7 @@ from typing import Any
 
 from odenet.enums import Scheme
 from odenet.networks.table import NETWORKS
-from odenet.training.config import ExperimentConfig, depths_after
+from odenet.training.config import ExperimentConfig, depths_after, to_plain
 from search_spaces import Space
 from sweep.config.overrides import flat, override
 from sweep.config.schema import AppConfig
@@ -20,6 +20,18 @@ from sweep.tuning.samplers import check_sampler
 from sweep.tuning.schedulers import build_scheduler, refinement_epochs
 
 TIMING = ("refinement.count", "refinement.first", "refinement.interval")
+
+
+# Keys of an experiment that a search sets itself, for each trial or all of them.
+DECIDED = {
+    "data.portion": "a search trains on train and is judged on val; `sweep final` retrains on train and val together",
+    "training.seed": "each trial has a seed of its own, derived from search.seed",
+}
+# And those that a study does.
+OF_A_STUDY = {
+    "data.draw": "a study has the draws study.draws=[0,1,2]",
+    "space.name": "a study has the spaces study.families=[resnet,continuous]",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,14 @@ def build_problem(config: AppConfig) -> Problem:
     return Problem(space, experiment)
 
 
+def check_decided(config: AppConfig, decided: dict[str, str]) -> None:
+    """Raise InputError where a key is set that would have no effect, because what runs decides it."""
+    given, default = (flat(to_plain(one)) for one in (config, AppConfig()))
+    for key, why in decided.items():
+        if given[key] != default[key]:
+            raise InputError(f"{key}={given[key]} would have no effect: {why}. Leave it out.")
+
+
 def check_objectives(config: AppConfig, experiment: ExperimentConfig) -> None:
     """Raise ValueError where robustness is asked for and such an experiment has nothing to be robust against."""
     if Objective.robustness in config.search.objectives and not _has_others(config, experiment):
@@ -88,16 +108,33 @@ def _has_others(config: AppConfig, experiment: ExperimentConfig) -> bool:
     return bool(schemes) or (bool(steps) and trained.scheme is not Scheme.dopri5)
 
 
-def enqueued(config: AppConfig, space: Space) -> list[dict[str, Any]]:
+def copies_of_enqueued(config: AppConfig) -> dict[str, str]:
+    """Return the content of the files to enqueue by the names of their copies in the run directory. InputError: one
+    cannot be read."""
+    try:
+        named = enumerate(config.search.enqueue)
+        return {_copy(index, name): Path(name).read_text(encoding="utf-8") for index, name in named}
+    except (OSError, ValueError) as error:
+        raise InputError(f"search.enqueue={config.search.enqueue}: {error}") from error
+
+
+def _copy(index: int, name: str) -> str:
+    return f"enqueued-{index}{Path(name).suffix}"
+
+
+def enqueued(config: AppConfig, space: Space, store: Path | None = None) -> list[dict[str, Any]]:
     """Read the configurations to try first from best.yaml and trials.csv files, and check each against the space.
+
+    `store`: the directory with the copies that the sweep, or its study, began with; those of before have none.
 
     Raises:
         InputError: a file cannot be read or has none, or a configuration is not in the space.
     """
     found = []
-    for name in config.search.enqueue:
+    for index, name in enumerate(config.search.enqueue):
+        copy = None if store is None else store / _copy(index, name)
         try:
-            for parameters in _configurations(Path(name)):
+            for parameters in _configurations(copy if copy and copy.exists() else Path(name)):
                 mine = {key: value for key, value in parameters.items() if key in space.entries}
                 space.validate(mine)
                 found.append(mine)

@@ -9,17 +9,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
 from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import manifestations
 from odenet.training.footprint import footprint
-from odenet.training.loop import Diverged, Progress, Report, Training
+from odenet.training.loop import Progress, Report, Training
 from odenet.training.optim_config import OptimizerKind
 from odenet.training.transfer import transfer
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
+from sweep.worker.cuda import out_of_memory
 from sweep.worker.segment import EpochResult, Orders, Segment, TrialEnded, WorkerResult
 
 STORAGE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO)
@@ -62,10 +61,10 @@ class SegmentTraining:
 
     def _ended(self, error: Exception) -> TrialEnded:
         """Classify the exception that ended training."""
-        if isinstance(error, Diverged):
+        if isinstance(error, FloatingPointError):
             return TrialEnded(outcome=Outcome.diverged, reason=str(error))
-        if isinstance(error, torch.OutOfMemoryError):
-            return TrialEnded(outcome=Outcome.cuda_oom, reason=str(error).splitlines()[0])
+        if reason := out_of_memory(error):
+            return TrialEnded(outcome=Outcome.cuda_oom, reason=reason)
         if isinstance(error, OutOfTime):
             return TrialEnded(outcome=Outcome.timeout, reason=f"longer than {self._orders.seconds:.0f} s")
         if isinstance(error, OSError) and error.errno in STORAGE:

@@ -21,14 +21,18 @@ class SegmentTrainable(tune.Trainable):
         import torch
 
         assert self.trial_resources is not None, "the runner asks for resources"
-        torch.set_num_threads(int(self.trial_resources.required_resources["CPU"]))
+        resources = self.trial_resources.required_resources
+        torch.set_num_threads(int(resources["CPU"]))
+        self._share = resources.get("GPU", 0.0)
         self._runtime, self._orders, self._stop = runtime, orders, stop
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another segment in this process; called by Tune, and first by `setup`."""
+        from sweep.worker.cuda import limit_memory
         from sweep.worker.segment_training import SegmentTraining
 
+        limit_memory(self._share)
         segment, orders = Segment.from_dict(new_config["segment"]), self._orders[new_config["batch"]]
         self._training = SegmentTraining(segment, self._runtime, orders, self._stop)
         return True

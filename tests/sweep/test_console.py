@@ -21,6 +21,12 @@ def test_control_characters_are_spelled_out():
     assert printable(f"a{STEERING}\nb [red]é") == ("a\\x1b[2J\\x1b]0;title\\x07\\x9b31m\\r\\x08\\u202e\nb [red]é")
 
 
+def test_a_window_without_columns_hides_no_message(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "0")
+    assert run(["search"]) == 2
+    assert "`sweep search` needs a name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_whatever_is_printed_is_plain(terminal):
     console = PlainConsole(file=(file := io.StringIO()), force_terminal=terminal, color_system=None, width=300)

@@ -1,5 +1,6 @@
 """The command as a user types it, on real Ray, Optuna and MLflow: what files, study and store say afterwards."""
 
+import gc
 import json
 import os
 import signal
@@ -7,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -21,6 +24,7 @@ from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import identity
 from search_spaces import SPACES, Choice, Space, fixed
 from sweep.__main__ import run as sweep_here
+from sweep.execution import ray_adapter
 from sweep.records.best import read_best
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow, ranked
@@ -201,11 +205,31 @@ def test_what_is_done_is_not_overwritten_and_what_cannot_be_is_not_started(
     assert not (study / "runs" / "greedy").exists()
 
 
+def alive_in_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """After each ended segment, how many ended ones Ray Tune still keeps."""
+    ended: list[weakref.ref[Any]] = []
+    counts: list[int] = []
+    forget = ray_adapter._forget
+
+    def forgetting(controller: Any, trial: Any) -> None:
+        forget(controller, trial)
+        ended.append(weakref.ref(trial))
+        del trial
+        gc.collect()
+        counts.append(sum(one() is not None for one in ended))
+
+    monkeypatch.setattr(ray_adapter, "_forget", forgetting)
+    return counts
+
+
 def test_diverged_trials_end_as_such_and_the_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volatile = Space({"model.network": fixed("continuous"), "optim.lr": Choice((0.1, 1e30))})
     monkeypatch.setitem(SPACES, "smoke", volatile)
     monkeypatch.chdir(tmp_path)
+    alive = alive_in_ray(monkeypatch)
     assert sweep_here(["search", "wild", "space=smoke", "search.trials=8", "search.sampler=random", *QUICK]) == 0
+    assert len(alive) >= 6
+    assert max(alive) <= 3, "a driver's memory must not grow with its trials"
     rows = read_rows(tmp_path / "runs/wild/trials.csv", TrialRow)
     assert len(rows) == 8
     for row, trial in zip(rows, study_trials(tmp_path / "runs/wild"), strict=True):

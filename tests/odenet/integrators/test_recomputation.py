@@ -13,8 +13,8 @@ from odenet.integrators.gradients import Drift
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import Course, OpenRate, Stage
 from odenet.integrators.schemes import SCHEMES
-from odenet.networks.blocks import Perturbation
 from odenet.networks.model import DepthNet
+from odenet.networks.perturbation import Draws, Perturbation
 
 FIXED = [scheme for scheme in Scheme if scheme is not Scheme.dopri5]
 REVERSIBLE = [scheme for scheme in FIXED if SCHEMES[scheme].reversible]
@@ -107,7 +107,7 @@ def test_batch_norm_moves_its_statistics_once_however_often_a_step_is_computed(n
 
 
 @pytest.mark.parametrize(
-    "perturbation", [None, Perturbation(0.5, 0.1, seed=3)], ids=["plain", "stochastic_depth_and_noise"]
+    "perturbation", [None, Perturbation(0.5, 0.1, Draws(3))], ids=["plain", "stochastic_depth_and_noise"]
 )
 @pytest.mark.parametrize(("net", "gradient"), NETS_EXACT)
 def test_every_parameter_of_a_network_gets_the_gradient_of_autograd(
@@ -120,7 +120,7 @@ def test_every_parameter_of_a_network_gets_the_gradient_of_autograd(
 def test_a_perturbed_pass_differs_from_a_plain_one_and_from_another_seed() -> None:
     plain, once, other = (
         trained_once("verlet", Gradient.reconstructed, perturbation)[0]
-        for perturbation in (None, Perturbation(0.5, 0.1, seed=3), Perturbation(0.5, 0.1, seed=4))
+        for perturbation in (None, Perturbation(0.5, 0.1, Draws(3)), Perturbation(0.5, 0.1, Draws(4)))
     )
     assert off(once, plain) > 1e-3
     assert off(once, other) > 1e-3

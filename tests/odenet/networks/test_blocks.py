@@ -13,9 +13,10 @@ from odenet import Basis, Gradient, ModelConfig, Network, Scheme, build_model
 from odenet.depth.discretisation import Depth
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import Course, OpenRate, Stage, composed
-from odenet.networks.blocks import DepthStage, Perturbation, PoolPad
+from odenet.networks.blocks import DepthStage, PoolPad
 from odenet.networks.model import DepthNet
 from odenet.networks.orders import POST_ACTIVATION
+from odenet.networks.perturbation import Draws, Perturbation
 from odenet.networks.rates import Rate
 from odenet.networks.table import RUNGE_KUTTA
 from odenet.networks.widths import Change, Widths
@@ -78,7 +79,7 @@ def one_step(perturbed: Perturbation | None) -> tuple[Tensor, Tensor]:
 def test_stochastic_depth_leaves_the_mean_of_a_step_as_it_was() -> None:
     seeds, p = 600, 0.4
     x_BCHW, expected_BCHW = one_step(None)
-    outs = [one_step(Perturbation(p, 0.0, seed))[1] for seed in range(seeds)]
+    outs = [one_step(Perturbation(p, 0.0, Draws(seed)))[1] for seed in range(seeds)]
     dropped = [torch.equal(out, x_BCHW) for out in outs]
     kept_BCHW = x_BCHW + (expected_BCHW - x_BCHW) / (1 - p)
     for out, gone in zip(outs, dropped, strict=True):
@@ -95,7 +96,7 @@ def test_block_l_of_all_survives_with_a_probability_that_falls_linearly(index: i
     stays = 1 - (4 * index + step + 1) / 8 * p
     unit = OpenRate(lambda _, h: torch.ones_like(h))
     course, where, h = Course(Scheme.euler, steps), Stage(step, steps, Fraction(0)), torch.zeros(1)
-    slopes = [float(Perturbation(p, 0.0, s).of(unit, course, (index, 2)).slope(where, h)) for s in range(seeds)]
+    slopes = [float(Perturbation(p, 0.0, Draws(s)).of(unit, course, (index, 2)).slope(where, h)) for s in range(seeds)]
     assert {round(slope, 5) for slope in slopes} == {0.0, round(1 / stays, 5)}
     share = sum(slope > 0 for slope in slopes) / seeds
     assert abs(share - stays) <= 4 * sqrt(stays * (1 - stays) / seeds)
@@ -112,7 +113,7 @@ def still(h: Tensor, scheme: Scheme, steps: int, depth_time: float, noise: float
 
     rate, course = OpenRate(composed(none, none), halves=(none, none)), Course(scheme, steps, depth_time)
     plain = rate if scheme is Scheme.verlet else replace(rate, halves=None)
-    return integrate_stages(Perturbation(0.0, noise, 5).of(plain, course, (0, 1)), h, course)
+    return integrate_stages(Perturbation(0.0, noise, Draws(5)).of(plain, course, (0, 1)), h, course)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -131,7 +132,7 @@ def test_noise_has_the_variance_of_a_brownian_motion_over_depth_time(scheme: Sch
 
 
 def perturbed(model: DepthNet, seed: int) -> Tensor:
-    return model(draw(4, 2, 8, 8), Perturbation(0.5, 0.1, seed))
+    return model(draw(4, 2, 8, 8), Perturbation(0.5, 0.1, Draws(seed)))
 
 
 @pytest.fixture(params=[Network.continuous, Network.hamiltonian, Network.lm_resnet], ids=lambda network: network.value)

@@ -7,8 +7,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from odenet import Basis, ExperimentConfig, Gradient, ModelConfig, Network, Scheme, build_model
+from odenet import (
+    Basis,
+    DataConfig,
+    Diverged,
+    ExperimentConfig,
+    Gradient,
+    ModelConfig,
+    Network,
+    RuntimeConfig,
+    Scheme,
+    Training,
+    build_model,
+    evaluate,
+    integrate,
+    load_data,
+)
+from odenet.data.batches import Batches, Statistics
 from odenet.depth.discretisation import Depth
+from odenet.enums import Device
 from odenet.integrators.scheme import Course
 from odenet.networks.blocks import DepthStage
 from odenet.networks.model_config import stage_depths
@@ -74,3 +91,50 @@ def test_a_heunnet_of_one_node_is_refused_because_it_would_take_no_time() -> Non
     with pytest.raises(ValueError, match=r"^model\.network=heunnet with model\.nodes=1: .* T is 0 then, .* at least 2"):
         build_model(ModelConfig(network=Network.heunnet, nodes=1), channels=1, classes=2)
     build_model(ModelConfig(network=Network.heunnet, nodes=1, depth_time=1.0), channels=1, classes=2)
+
+
+@pytest.mark.parametrize("gradient", [Gradient.direct, Gradient.reconstructed])
+def test_a_network_that_the_adaptive_scheme_cannot_follow_has_diverged(gradient: Gradient) -> None:
+    """torchdiffeq asserts, of a step that vanishes beside the depth, or of a state that is not finite."""
+    plain = {"model": {"network": "neural_ode", "nodes": 1, "width": 2, "gradient": gradient.value}}
+    config = from_plain(ExperimentConfig, plain | {"data": {"per_class": 5}, "optim": {"lr": 1e30}})
+    with pytest.raises(Diverged, match="in epoch 1"):
+        next(Training(config, RuntimeConfig(device=Device.cpu)))
+
+
+def test_a_rate_that_blows_up_is_a_floating_point_error_forwards_and_backwards_and_its_own_assertions_stay() -> None:
+    h0 = torch.ones(1, requires_grad=True)
+    with pytest.raises(FloatingPointError, match=r"no further step .*underflow in dt"):
+        integrate(lambda t, h: 10 * h * h, h0, scheme=Scheme.dopri5, steps=1)
+    state = integrate(_Exploding.apply, h0, scheme=Scheme.dopri5, steps=1, gradient="reconstructed")
+    with pytest.raises(FloatingPointError, match="no further step"):
+        state.sum().backward()
+
+    def asserting(t: float, h: Tensor) -> Tensor:
+        assert t < 0, "of the rate"
+        return h
+
+    with pytest.raises(AssertionError, match="of the rate"):
+        integrate(asserting, h0, scheme=Scheme.dopri5, steps=1)
+
+
+class _Exploding(torch.autograd.Function):
+    """A rate whose derivative is not finite."""
+
+    @staticmethod
+    def forward(ctx: object, t: float, h: Tensor) -> Tensor:
+        return -h
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> tuple[None, Tensor]:
+        return None, grads[0] * torch.inf
+
+
+def test_a_network_without_an_answer_scores_no_image_and_an_infinite_loss() -> None:
+    data = load_data(DataConfig(per_class=5))
+    model = build_model(replace(ODE, width=2), channels=1, classes=10)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(1e30)
+    score = evaluate(model, Batches(data.train, statistics=Statistics.of(data.train)))
+    assert (score.accuracy, score.loss, score.n) == (0.0, float("inf"), len(data.train))

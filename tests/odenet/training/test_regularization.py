@@ -33,8 +33,8 @@ from odenet import (
 from odenet.depth.bases import BASES, mix_nodes
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import Course, OpenRate, Stage
-from odenet.networks.blocks import Perturbation
 from odenet.networks.model import DepthNet
+from odenet.networks.perturbation import Draws, Perturbation
 from odenet.training.regularization import roughness
 from tests.odenet.networks.test_refinement import EVERY_DEPTH, node_tensors, trained
 
@@ -173,7 +173,7 @@ def test_a_later_step_is_left_out_more_often_and_the_mean_is_kept(
     course, h = Course(Scheme.heun, 4), torch.zeros(1)
     drawn = []
     for seed in range(2000):
-        rate = Perturbation(0.8, 0.0, seed).of(OpenRate(ones), course, place)
+        rate = Perturbation(0.8, 0.0, Draws(seed)).of(OpenRate(ones), course, place)
         first, second = (float(rate.slope(Stage(step, 4, c), h)) for c in (Fraction(0), Fraction(1)))
         assert first == second  # a step is left out as a whole
         drawn.append(first)
@@ -186,7 +186,7 @@ def test_a_later_step_is_left_out_more_often_and_the_mean_is_kept(
 @pytest.mark.parametrize("steps", [1, 8])
 def test_noise_diffuses_as_brownian_motion_over_depth_time(scheme: Scheme, steps: int) -> None:
     course, h0 = Course(scheme, steps, depth_time=3.0), torch.zeros(1, 20_000, 1, 1)
-    rate = Perturbation(0.0, 0.5, seed=1).of(OpenRate(lambda _, h: torch.zeros_like(h)), course, (0, 1))
+    rate = Perturbation(0.0, 0.5, Draws(1)).of(OpenRate(lambda _, h: torch.zeros_like(h)), course, (0, 1))
     h1 = integrate_stages(rate, h0, course)
     assert float(h1.mean()) == pytest.approx(0, abs=0.03)
     assert float(h1.var()) == pytest.approx(0.5**2 * 3.0, rel=0.05)
@@ -198,7 +198,7 @@ def test_both_halves_of_a_partitioned_rate_are_perturbed_and_not_alike() -> None
     def zero(_: Stage, h: Tensor) -> Tensor:
         return torch.zeros_like(h)
 
-    rate = Perturbation(0.0, 1.0, seed=1).of(OpenRate(zero, halves=(zero, zero)), course, (0, 1))
+    rate = Perturbation(0.0, 1.0, Draws(1)).of(OpenRate(zero, halves=(zero, zero)), course, (0, 1))
     y, z = integrate_stages(rate, h0, course).chunk(2, dim=1)
     assert float(y.var()) == pytest.approx(1, rel=0.3)
     assert abs(float((y * z).mean())) < 0.2
@@ -242,7 +242,7 @@ def test_training_with_noise_resumed_equals_uninterrupted_bit_for_bit(
 
 @pytest.mark.parametrize("network", [Network.hamiltonian, Network.midpoint, Network.leapfrog, Network.revnet])
 def test_a_recomputation_draws_again_what_was_drawn(network: Network) -> None:
-    perturbation, found = Perturbation(0.5, 0.1, seed=3), []
+    perturbation, found = Perturbation(0.5, 0.1, Draws(3)), []
     for gradient in Gradient:
         model = build_model(ModelConfig(network=network, width=4, nodes=3, gradient=gradient), channels=1, classes=3)
         x_BCHW = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -255,14 +255,10 @@ def test_a_recomputation_draws_again_what_was_drawn(network: Network) -> None:
         torch.testing.assert_close(gradients, found[0], rtol=1e-6, atol=1e-9)
 
 
-def test_evaluation_is_not_perturbed_and_nothing_is_drawn_where_nothing_is_asked() -> None:
+def test_evaluation_is_not_perturbed() -> None:
     model = build_model(ModelConfig(width=2), channels=1, classes=2).eval()
     x_BCHW = torch.randn(3, 1, 8, 8)
-    assert torch.equal(model(x_BCHW, Perturbation(0.5, 1.0, seed=0)), model(x_BCHW))
-    assert RegularizationConfig(smoothness=1.0).perturbation(0, 0, 0) is None
-    assert RANDOM.perturbation(0, 0, 0) == RANDOM.perturbation(0, 0, 0)
-    draws = [RANDOM.perturbation(seed, epoch, i) for seed in (0, 1) for epoch in (0, 1) for i in (0, 1)]
-    assert len({draw.seed for draw in draws if draw is not None}) == 8
+    assert torch.equal(model(x_BCHW, Perturbation(0.5, 1.0, Draws(0))), model(x_BCHW))
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,8 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
             ("search.pbt.quantile=0.6", "search.pbt.quantile=0.6: above 0 and at most 0.5"),
             ("search.reduction=1", "search.reduction=1: must be from 2 to 100"),
             ("search.timeout_minutes=nan", "search.timeout_minutes=nan: must be above 0, or null"),
+            ("search.timeout_minutes=1e9", "or null for no limit; at most a year, 527040"),
+            ("evaluate.manifestation_images=0", "evaluate.manifestation_images must be at least 1"),
             ("study.draws=[-1]", "study.draws=[-1]: each must be from 0 to 2147483647"),
         ),
         (no_change, ("extend x search.more=0", "extend x"), ("How many trials more? `sweep extend NAME search.more=",)),
@@ -201,7 +203,23 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
                 "has no other manifestation than the trained one; leave it out, or add to evaluate.schemes or",
             ),
         ),
+        *[
+            (no_change, tuple(f"{line} {key}" for line in ("search y", "plan", "study y")), (f"{key} would have no",))
+            for key in ("data.portion=trainval", "training.seed=7")
+        ],
+        (no_change, ("study y data.draw=1",), ("data.draw=1 would have no effect: a study has the draws study.draws",)),
+        (no_change, ("study y space=resnet",), ("space.name=resnet would have no effect", "study.families")),
+        (
+            no_change,
+            tuple(f"{stage} x training.epochs=3" for stage in ("status", "report", "ui")),
+            ("training.epochs=3 would have no effect on `sweep", "possible are runtime.runs_dir=DIR"),
+        ),
         (no_change, ("resume x search.more=3", "final x search.more=3"), ("is for `sweep extend NAME`",)),
+        (
+            no_change,
+            ("search final", "search x/final", "study Default", "search best.yaml", "search z/Model.YML", "study ray"),
+            ("is not possible", "means a file or directory that sweeps have of their own, as checkpoints, default,"),
+        ),
         (no_change, ("resume x search.trials=9", f"{EXTEND} search.sampler=gp"), ("what is learned is fixed",)),
         (sub(CONFIG, "scheduler: none", "scheduler: pbt"), (EXTEND,), ("a population cannot be extended",)),
         (sub(ORIGIN, '"data": "', '"data": "0'), GOING_ON, ("x began with something else: the data's hash was 0",)),
@@ -233,6 +251,8 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
             ("search.trials=1e400", "search.trials=1e400: Value 'inf'"),
             ("search.budget.hours=1e400", "search.budget.hours=inf: must be above 0, or null"),
             ("search.seed=99999999999999999999", "must be from 0 to 2147483647"),
+            (f"search.constraints.parameters={10**400}", "must be above 0, or null"),
+            (f"search.budget.plateau={10**400}", "must be above 0, or null"),
             ("search.constraints.memory_mib=inf", "search.constraints.memory_mib=inf: must be above 0"),
             ("runtime.resources.cpus=99999999999999999999", "a trial needs at least 1, at most 100000"),
             ("runtime.resources.gpus=1e20", "runtime.resources.gpus=1e+20: possible are 0"),

@@ -48,6 +48,9 @@ def write_all(finished: bool) -> None:
     write_rows(files.manifestations, ManifestationRow, [])
     write_text(files.progress, json.dumps({"seconds": 5.0, "finished": finished}))
     check_origin(files.origin, origin(space, load_data(config.data, "data")), accept=False)
+    known = json.loads(files.origin.read_text())
+    del known["place"]  # else what tests copy would be copies of it
+    write_text(files.origin, json.dumps(known))
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +120,21 @@ def test_what_a_kill_or_a_loss_of_power_leaves_is_no_damage_and_is_not_touched_b
     assert {
         name: content for name, content in tree(Path("runs/x")).items() if Path(name).name != "driver.lock"
     } == before
+
+
+def test_a_copy_is_read_and_refused_for_writing_while_the_one_that_was_begun_is_there(left, sweep):
+    shutil.copytree(left[False] / "runs", "runs")
+    origin_file = Path("runs/x/origin.json")
+    known = json.loads(origin_file.read_text())
+    write_text(origin_file, json.dumps({**known, "place": str(Path("runs/x").resolve())}))
+    shutil.copytree("runs/x", "elsewhere/x")
+    assert_refused(sweep, ["resume", "x", "runtime.runs_dir=elsewhere"], ("elsewhere/x is a copy of", "runs/x, which"))
+    assert sweep("status", "x", "runtime.runs_dir=elsewhere").code == 0
+    Path("runs").rename("old")
+    assert "Ray was started" in sweep("resume", "x", "runtime.runs_dir=elsewhere").err
+    moved = json.loads(Path("elsewhere/x/origin.json").read_text())
+    assert moved["place"] == str(Path("elsewhere/x").resolve())
+    assert not Path("runs").exists()  # which config.yaml still says
 
 
 def test_an_unpickled_hack_would_be_seen(sweep):

@@ -2,11 +2,19 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from subprocess import PIPE
 
 import pytest
+from ray._private import ray_constants
 
+from sweep.cluster import connect
 from sweep.cluster import resources as offers
 from sweep.cluster.connect import connected
 from sweep.cluster.environment import environment
@@ -110,6 +118,8 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.slow
 def test_local_ray_gives_shares_of_gpus_exactly_and_leaves_nothing_behind(place):
+    for name in ("odenet", "sweep", "numpy", "colorsys"):  # the last is one that workers have not loaded yet
+        (place.path / "elsewhere" / f"{name}.py").write_text(f"raise SystemExit('{name} of the working directory')")
     done = place.drive(
         """
         with connected(ClusterConfig(cpus=5, gpus=2), here):
@@ -141,6 +151,10 @@ def test_local_ray_gives_shares_of_gpus_exactly_and_leaves_nothing_behind(place)
             result["peak"] = ray.get(count.peak.remote())
             seen = ray.remote(num_cpus=1)(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
             result["seen without a GPU"] = ray.get(seen.remote())
+            def imported():
+                import colorsys, numpy, odenet.networks.model, sweep.worker.segment_training
+                return [one.__file__ for one in (colorsys, numpy, odenet.networks.model, sweep)]
+            result["imported"] = ray.get(ray.remote(num_cpus=1)(imported).remote()), imported()
             with connected(ClusterConfig(), here):
                 pass
             result["outlives a nested use"] = ray.is_initialized()
@@ -156,6 +170,7 @@ def test_local_ray_gives_shares_of_gpus_exactly_and_leaves_nothing_behind(place)
     result = json.loads(done.stdout)
     assert result["slots"] == result["peak"] == 4
     assert result["seen without a GPU"] == ""
+    assert result["imported"][0] == result["imported"][1]
     assert result["outlives a nested use"]
     assert result["environment"] == []
     assert len(result["token"]) == 64
@@ -168,7 +183,7 @@ def test_local_ray_gives_shares_of_gpus_exactly_and_leaves_nothing_behind(place)
 @pytest.mark.parametrize(
     ("environment", "config", "message"),
     [
-        ({"CUDA_VISIBLE_DEVICES": "0"}, "gpus=3", "InputError: Ray cannot start on this machine with cluster.cpus="),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, "gpus=3", "InputError: Ray cannot start on this machine with cluster.gpus=3: "),
         ({"RAY_TMPDIR": "/dev/null"}, "", "Possible are fewer cluster.gpus, and a short and writable directory in"),
     ],
 )
@@ -178,15 +193,42 @@ def test_ray_that_cannot_start_as_asked_is_the_users_to_change(place, environmen
 
 
 def test_ray_that_fails_to_start_is_failed_work(monkeypatch, tmp_path):
+    tried = []
+
     def init(**options):
-        raise RuntimeError("no GCS")
+        directory = options["_temp_dir"]
+        tried.append(subprocess.Popen([sys.executable, "-c", "input()", f"--session-dir={directory}/s"], stdin=PIPE))
+        raise TimeoutError("Timed out after 30 seconds.") if len(tried) == 1 else RuntimeError("No GCS.")
 
     monkeypatch.setattr("ray.init", init)
     with (
-        pytest.raises(WorkError, match=r"Ray failed to start on this machine .*: no GCS"),
+        pytest.raises(WorkError, match=r"Ray failed to start on this machine, 2 times: No GCS\. None of its processes"),
         connected(ClusterConfig(), tmp_path),
     ):
         pass
+    for process in tried:  # as Ray's own, when one of them is late
+        assert process.wait(30) == -signal.SIGKILL
+        process.stdin.close()
+
+
+def test_ray_is_started_again_where_it_was_too_slow_at_first(monkeypatch, tmp_path):
+    tried = []
+
+    def init(**options):
+        assert not ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV  # under `uv run` it would ship the working directory
+        tried.append((Path.cwd(), os.environ["PYTHONPATH"].split(os.pathsep)))
+        if len(tried) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr(connect, "watched", nullcontext)
+    monkeypatch.chdir(tmp_path)
+    with connected(ClusterConfig(), tmp_path):
+        assert Path.cwd() == tmp_path
+    (first, _), (second, path) = tried
+    assert tmp_path not in {first, second}  # its modules would be first on the workers' path
+    assert str(tmp_path) not in path
+    assert path[0] == str(Path(sys.path[0]).absolute())
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,21 @@
 """What Ray's processes get of the user's environment."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 from ray.tune.execution import class_cache
 
+import sweep
 from sweep.cluster.environment import environment, only_allowed
 from sweep.config.schema import ClusterConfig, ClusterKind
 from sweep.execution.ray_adapter import unburden
+from sweep.interpreter import python_environment
+from sweep.tracking.environment import mlflow_environment
 from sweep.worker.trainable import SegmentTrainable
 
+PATIENCE = "RAY_raylet_start_wait_time_s"
 METRICS = "RAY_enable_metrics_collection"
 SECRETS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "MLFLOW_TRACKING_PASSWORD",
@@ -35,6 +41,38 @@ def test_processes_started_inside_see_what_training_needs_and_no_secret(monkeypa
     with pytest.raises(KeyboardInterrupt), only_allowed():
         raise KeyboardInterrupt
     assert dict(os.environ) == before
+
+
+def test_what_would_have_ray_do_something_else_is_hidden_while_it_is_connected(monkeypatch):
+    steering = ("TUNE_RESULT_BUFFER_LENGTH", "RAY_CLIENT_MODE", "RAY_OVERRIDE_RESOURCES", "RAY_RUNTIME_ENV_HOOK")
+    for name in (*steering, "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONINSPECT", PATIENCE):
+        monkeypatch.setenv(name, "7")
+    before = dict(os.environ)
+    with environment(ClusterConfig()):
+        assert not set(steering) & set(os.environ)
+        assert os.environ[PATIENCE] == "7"  # which is about this machine
+        with only_allowed():
+            assert not {"PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONINSPECT"} & set(os.environ)
+    assert dict(os.environ) == before
+
+
+def test_another_python_process_imports_what_this_one_does_wherever_it_is_started(tmp_path, monkeypatch):
+    (tmp_path / "sweep.py").write_text("raise SystemExit('of the working directory')")
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    ask = [sys.executable, "-c", "import sweep; print(sweep.__file__)"]
+    there = subprocess.run(
+        ask, env=python_environment(), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (there.stdout.strip(), there.stderr) == (sweep.__file__, "")
+
+
+def test_mlflow_gets_of_its_variables_how_a_server_is_reached_and_who_asks(monkeypatch):
+    kept = {"MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_S3_ENDPOINT_URL"}
+    steering = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"}
+    steering |= {"MLFLOW_ENABLE_ASYNC_LOGGING", "_MLFLOW_ACTIVE_MODEL_ID"}
+    for name in kept | steering:
+        monkeypatch.setenv(name, "x")
+    assert mlflow_environment().keys() & (kept | steering) == kept
 
 
 def test_ray_tune_forwards_nothing(monkeypatch):

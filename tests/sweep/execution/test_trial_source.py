@@ -85,6 +85,17 @@ def test_a_grid_that_is_used_up_ends_the_search_before_its_number_of_trials(tmp_
     assert {row.parameters["model.scheme"] for row in sweep.log.in_order()} == {"euler", "midpoint"}
 
 
+def test_the_random_share_of_a_grid_goes_on_when_its_points_are_used_up_and_is_never_stopped(tmp_path):
+    words = ("search.sampler=grid", "space.fix.optim.lr=0.1", "search.trials=6", "search.random_share=0.5")
+    sweep = begun(tmp_path, *words, "search.scheduler=asha", "search.grace=0.5", "search.reduction=2")
+    segments = sweep.drive()
+    rows = sweep.log.in_order()
+    assert [row.proposed_by for row in rows] == ["grid", "random", "grid", "random", "random"]
+    assert {row.outcome for row in rows if row.proposed_by == "random"} == {Outcome.done}
+    assert [segment.until for segment in segments if segment.number == 4] == [2]
+    assert len(opened(sweep.session).drive()) == 0  # nor is there more of it after a restart
+
+
 def test_when_none_may_begin_only_trials_under_way_go_on(tmp_path):
     source = source_of(tmp_path)
     segment = next_segment(source)

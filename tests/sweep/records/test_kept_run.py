@@ -5,11 +5,13 @@ whose search was stopped by Ctrl-C: version 0.1.0, schema 2, ten digits of each 
 """
 
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient, set_tracking_uri
 
 from odenet.data.batches import Statistics
 from odenet.data.sets import load_test
@@ -24,6 +26,9 @@ from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows
 from sweep.stages.evaluate import measure
 from sweep.stages.final import prepare_final
+from sweep.tracking.delivery import main
+from sweep.tracking.lines import experiment_of
+from sweep.tracking.outbox import store_uri
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from sweep.tuning.problem import build_problem
@@ -71,6 +76,19 @@ def test_files_study_and_mlflow_agree_on_every_trial_of_both(sweep: Command) -> 
         answer = sweep("status", name, "--verify")
         assert answer.code == 0, answer.out + answer.err
         assert "agree on every trial" in answer.out
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated", "ignore:.*Any type hint")
+def test_a_registered_model_that_was_deleted_is_said_with_what_brings_it_back(sweep: Command, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree("runs/kept", tmp_path / "kept"))
+    uri = store_uri(directory, None)
+    MlflowClient(uri).delete_registered_model("kept")
+    answer = sweep("status", "kept", "--verify", f"runtime.runs_dir={tmp_path}")
+    assert "MLflow has no model kept with the alias champion, it was deleted: remove" in answer.out, answer.err
+    (directory / "delivered.json").unlink()
+    main(directory, uri, experiment_of(directory), "no token", -1)
+    set_tracking_uri("")
+    assert sweep("status", "kept", "--verify", f"runtime.runs_dir={tmp_path}").code == 0
 
 
 def test_the_report_is_written(sweep: Command, unpacked: Path) -> None:

@@ -1,6 +1,7 @@
 """What a sweep began with is what it must go on with, unless its user says otherwise."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,17 @@ from odenet.data.config import Portion
 from search_spaces import SPACES, Choice
 from sweep.errors import InputError
 from sweep.records import provenance as module
-from sweep.records.provenance import check_origin, origin, sweep_id
+from sweep.records.best import git_commit
+from sweep.records.files import write_text
+from sweep.records.provenance import (
+    check_no_copy,
+    check_origin,
+    identity_text,
+    name_begun_with,
+    origin,
+    settle,
+    sweep_id,
+)
 from tests.sweep.pretended import data
 
 NOW = origin(SPACES["smoke"], data()[Portion.train])
@@ -40,6 +51,12 @@ def test_the_code_is_known_by_the_names_and_contents_of_its_files(tmp_path, monk
     assert origin(SPACES["smoke"], data()[Portion.train])["code"]["learner"] == hashes[-1]
 
 
+def test_the_commit_is_that_of_the_code_whatever_repository_the_environment_names(monkeypatch):
+    before = git_commit.__wrapped__()
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert git_commit.__wrapped__() == before
+
+
 def changed(path: Path, **values: Any) -> Path:
     """An origin with other values, in the directory of sweep x."""
     file = path / "x" / "origin.json"
@@ -53,7 +70,7 @@ def test_the_first_session_writes_it_and_the_next_agrees(tmp_path):
     check_origin(file, NOW, accept=False)
     before = file.read_text()
     check_origin(file, NOW, accept=False)
-    assert json.loads(before) == {"id": sweep_id(file), **NOW}
+    assert json.loads(before) == {"id": sweep_id(file), "name": "x", "place": str(tmp_path / "x"), **NOW}
     assert file.read_text() == before
 
 
@@ -69,6 +86,43 @@ def test_a_sweep_keeps_its_id_whatever_its_directory_is_called_and_an_older_one_
     other = tmp_path / "z" / "origin.json"
     check_origin(other, NOW, accept=False)
     assert sweep_id(other) != known
+
+
+def test_a_renamed_sweep_keeps_the_name_that_it_was_begun_with_and_knows_where_it_is_now(tmp_path):
+    file = tmp_path / "x" / "origin.json"
+    write_text(file, identity_text("study/x", file.parent))  # before its space is known
+    check_origin(file, NOW, accept=False, name="other")
+    file.parent.rename(tmp_path / "y")
+    moved = tmp_path / "y" / "origin.json"
+    check_no_copy(moved.parent)
+    settle(moved.parent)
+    assert (name_begun_with(moved), json.loads(moved.read_text())["place"]) == ("study/x", str(tmp_path / "y"))
+    check_origin(moved, NOW, accept=False)
+
+
+def test_a_copy_also_of_a_sweep_within_a_study_is_told_from_what_was_moved_or_is_a_link(tmp_path):
+    study = tmp_path / "study"
+    check_origin(study / "member" / "origin.json", NOW, accept=False)
+    (tmp_path / "link").symlink_to(study)
+    shutil.copytree(study, tmp_path / "copy")
+    check_no_copy(study)
+    check_no_copy(tmp_path / "link")
+    with pytest.raises(InputError, match=r"copy/member is a copy of .*study/member, which has the same id: it can be"):
+        check_no_copy(tmp_path / "copy")
+    study.rename(tmp_path / "elsewhere")
+    check_no_copy(tmp_path / "copy")
+
+
+def test_a_copy_of_what_was_moved_before_is_told_beside_it(tmp_path):
+    file = tmp_path / "runs" / "x" / "origin.json"
+    check_origin(file, NOW, accept=False)
+    file.parent.rename(tmp_path / "runs" / "y")
+    shutil.copytree(tmp_path / "runs" / "y", tmp_path / "runs" / "z")
+    for name in ("y", "z"):
+        with pytest.raises(InputError, match=r"is a copy of .*, which has the same id"):
+            check_no_copy(tmp_path / "runs" / name)
+    shutil.rmtree(tmp_path / "runs" / "z")
+    check_no_copy(tmp_path / "runs" / "y")
 
 
 OTHER = SPACES["smoke"].fix({"optim.lr": 0.1}).to_dict()
@@ -109,4 +163,4 @@ def test_a_damaged_origin_is_refused_and_written_anew_when_asked_for(tmp_path, t
     with pytest.raises(InputError, match=r"origin\.json is damaged: .*search\.accept_changes=true writes it anew"):
         check_origin(file, NOW, accept=False)
     check_origin(file, NOW, accept=True)
-    assert json.loads(file.read_text()) == {"id": sweep_id(file), **NOW}
+    assert json.loads(file.read_text()) == {"id": sweep_id(file), "name": "x", "place": str(file.parent), **NOW}

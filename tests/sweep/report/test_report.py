@@ -10,14 +10,16 @@ import plotly.graph_objects as go
 import pytest
 
 from odenet.training.config import ExperimentConfig
+from search_spaces import SPACES
 from sweep.errors import InputError
 from sweep.records.best import Best, write_best
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import write_rows
-from sweep.report.elements import figure
+from sweep.report.elements import log_axis, panel, short_names
+from sweep.report.figures import COLOURS, colours
 from sweep.report.page import write_report
-from sweep.report.param_importances import explained
+from sweep.report.parameters import explained
 from sweep.report.statistics import average_ranks
 
 SEEDS = (100, 101)
@@ -118,8 +120,12 @@ class Page(HTMLParser):
         super().__init__()
         self.html = path.read_text(encoding="utf-8")
         self.tables, self.figures, self.text, self.loads, self.links = {}, {}, {}, [], []
+        self.keys, self.panels, self.alternatives = {}, {}, {}  # legends as (mark, text), and titles, by figure
         self._section, self._open, self._figure = "head", [], None
         self.feed(self.html)
+        for name, drawn in re.findall(r'<figure data-panels="([^"]+)">(.*?)</figure>', self.html, re.DOTALL):
+            self.panels[name] = re.findall(r'<div class="panel"><p>(.*?)</p>', drawn)
+            self.keys[name] = re.findall(r'data-mark="(\w+)">.*?(?:</svg>|</span>)(.*?)</li>', drawn)
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
@@ -135,6 +141,8 @@ class Page(HTMLParser):
             self.tables[self._section][-1].append([])
         if tag in ("td", "th"):
             self.tables[self._section][-1][-1].append("")
+        if given.get("role") == "img":
+            self.alternatives[given["id"]] = given["aria-label"]
         self._figure = given.get("data-figure") if tag == "script" else None
         self._open.append(tag)
 
@@ -170,11 +178,11 @@ def page(tmp_path_factory):
 
 def test_every_section_is_there_in_order_and_in_the_table_of_contents(page):
     titles = [
-        "summary", "families", "differences", "search", "best-so-far", "curves", "importances", "parallel", "pareto",
-        "manifestations", "configurations", "failures", "files",
+        "summary", "families", "differences", "manifestations", "configurations", "search", "slices", "importances",
+        "parallel", "best-so-far", "curves", "pareto", "failures", "files",
     ]  # fmt: skip
     assert re.findall(r'<section id="([^"]+)"', page.html) == titles
-    assert [link for link in page.links if link.startswith("#")] == [f"#{title}" for title in titles]
+    assert [link for link in page.links if link.startswith("#")] == [f"#{title}" for title in titles[1:]]
 
 
 def test_nothing_is_loaded_from_outside_and_the_browser_is_told_so(page):
@@ -184,20 +192,110 @@ def test_nothing_is_loaded_from_outside_and_the_browser_is_told_so(page):
     assert page.html.count("plotly.js v") == 1
 
 
-def test_the_summary_counts_trials_by_outcome_and_says_what_they_cost(page):
-    text = page.text["summary"]
+def test_trials_are_counted_by_outcome_with_what_they_cost(page):
+    text = page.text["search"]
     assert "6 sweeps: resnet and continuous on digits, 20 images per class (3 draws: 0, 1, 2)" in text
     assert "36 trials (24 done, 6 pruned and 6 diverged) at a cost of 72 GFLOP and 54 seconds" in text
     assert "final training 12 runs (12 done)" in text
-    row = page.row("summary", "resnet")
+    row = page.row("search", "resnet")
     assert (row["trials"], row["done"], row["pruned"], row["diverged"]) == ("18", "12", "3", "3")
+
+
+def test_the_answer_stands_above_everything_verdict_figure_and_a_sentence_each(page):
+    above, _, rest = page.html.partition("<nav ")
+    assert above.index("continuous is better than resnet") < above.index('data-figure="differences-0"')
+    titles = re.findall(r"<dt>(.*?)</dt>", above)
+    assert titles == ["Accuracy", "Robustness to manifestation", "Cost ratio"]
+    assert 'data-figure="differences-0"' not in rest
+    mean = page.figures["differences-0"]["data"][1]
+    assert (mean["x"], mean["error_x"]["array"][0] > 0) == ([pytest.approx(6)], True)
+    text = page.text["summary"]
+    assert (
+        "the test accuracy of continuous changes by −4.0 points on average (95 % interval −4.0 to −4.0; 6 networks), "
+        "at worst by −4.0 (rk4, 2× the steps); that of resnet, the control, by −4.0 points" in text
+    )
+    assert "continuous takes 1.00 times the parameters (175,770 against 175,770)" in text
+    assert "(means over 6 and 6 final trainings)" in text
+
+
+def test_a_single_sweep_says_its_result_with_seeds_and_interval_and_its_whole_configuration(tmp_path):
+    directories = study(tmp_path, [0.0], draws=1)
+    text = report(tmp_path, directories[:1]).text["summary"]
+    assert "resnet reaches 80.1 % test accuracy on digits, 20 images per class: mean over 2 final seeds" in text
+    assert "(95 % interval 80.0 to 80.2)" in text
+    assert "Search trial 3 was crowned" in text
+    assert (
+        "validation accuracy of 60.5 %: mean over 2 confirm seeds, sd 0.7. In the search it had 53.0 %, of one" in text
+    )
+    assert "A final network has 175,770 parameters and took 2 GFLOP of training" in text
+    assert re.search(r"Crowned configuration \(search trial 3\).*model.scheme\s*rk4.*optim.lr\s*0.1", text, re.DOTALL)
+
+
+def test_wherever_something_is_called_best_its_phase_or_its_seeds_are_said(page):
+    columns = {name for tables in page.tables.values() for head, *_ in tables for name in head if "best" in name}
+    assert columns == {"val best search trial", "best objective, 1 seed", "best objective there, 1 seed"}
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page.html)
+    told = [one for one in captions if re.search(r"\bbest (search )?(objective|trial)", one)]
+    assert [one for one in told if not re.search(r"one seed|best of many|search objective", one)] == []
+
+
+def test_accuracy_is_drawn_against_parameters_flops_and_rate_evaluations(page):
+    titles = [page.figures[f"costs-0-{n}"]["layout"]["xaxis"]["title"]["text"] for n in range(3)]
+    assert titles == ["parameters", "GFLOP of training", "rate evaluations"]
+    networks, mean = page.figures["costs-0-2"]["data"][:2]
+    assert networks["x"] == [960] * 6
+    assert networks["y"] == pytest.approx([80, 80.2, 81, 81.2, 82, 82.2])
+    assert (mean["x"], mean["y"]) == ([960], [pytest.approx(81.1)])
+
+
+def test_every_figure_says_in_words_what_it_shows_and_every_table_can_be_sorted_by_keyboard(page):
+    assert page.alternatives.keys() == page.figures.keys()
+    assert min(map(len, page.alternatives.values())) > 20
+    assert "continuous: +6.0 points" in page.alternatives["differences-0"]
+    heads = re.findall(r"<thead>.*?</thead>", page.html)
+    assert len(heads) == sum(map(len, page.tables.values()))
+    cells = [cell for head in heads for cell in re.findall(r"<th .*?</th>", head)]
+    wanted = r'<th scope="col" aria-sort="none"( class="words")?><button type="button"'
+    assert [cell for cell in cells if not re.match(wanted, cell)] == []
+
+
+def test_what_holds_for_the_whole_page_is_said_once(page):
+    words = " ".join(page.text.values()) + " ".join(page.alternatives.values())
+    assert words.count("20 images per class") == 1
+    assert "study/resnet" not in re.sub("sweep (ui|final) study/resnet", "", words)
+    captions = [one for one in re.findall(r"<figcaption>(.*?)</figcaption>", page.html) if "retrained" not in one]
+    assert len(set(captions)) == len(captions)
+
+
+def contrast(colour):
+    """Of a colour on white (WCAG 2.2, relative luminance)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 1.05 / (np.dot([0.2126, 0.7152, 0.0722], linear) + 0.05)
+
+
+def test_a_family_has_one_colour_in_all_reports_and_shares_it_with_no_other_of_a_report():
+    assert {name: contrast(colour) for name, colour in COLOURS.items() if contrast(colour) < 3} == {}
+    assert len(set(COLOURS.values())) == len(COLOURS)
+    assert COLOURS.keys() >= SPACES.keys()
+    assert colours(["resnet"])["resnet"] == colours(["continuous", "mine", "resnet"])["resnet"] == COLOURS["resnet"]
+    assert colours(["mine", "resnet"])["mine"] == colours(["mine", "yours"])["mine"]
+    many = colours([*COLOURS, "mine"][5:] + [f"mine{n}" for n in range(4)])
+    assert len(set(many.values())) == len(many)
+
+
+def test_names_are_shortened_only_where_they_stay_apart_and_ticks_are_plain():
+    short = short_names(["optim.lr", "model.steps", "data.steps", "bare"])
+    assert list(short.values()) == ["lr", "model.steps", "data.steps", "bare"]
+    assert log_axis([0.002, 0.03])["ticktext"] == ["0.002", "0.005", "0.01", "0.02"]
+    assert log_axis([1e-5, 1e3])["ticktext"] == ["1e-05", "0.0001", "0.001", "0.01", "0.1", "1", "10", "100", "1,000"]
 
 
 def test_the_table_of_families_states_mean_spread_interval_and_cost(page):
     row = page.row("families", "resnet")
     assert (row["draws"], row["n runs"], row["test accuracy"]) == ("3", "6", "81.1")
     assert (row["sd runs"], row["sd draws"]) == ("0.9", "1.0")  # of .80 .802 .81 .812 .82 .822; of .801 .811 .821
-    assert (row["val confirmed"], row["val best trial"]) == ("60.5", "55.0")
+    assert (row["val confirmed"], row["val best search trial"]) == ("60.5", "55.0")
     assert (row["parameters"], row["rate evaluations"], row["GFLOP"]) == ("175,770", "960", "2")
     low, high = map(float, row["95 % interval"].split(" to "))
     assert 80.0 <= low < 81.1 < high <= 82.2
@@ -215,18 +313,24 @@ def test_a_clear_difference_is_better_but_only_explored_with_three_draws(page):
     assert (row["p"], row["p Holm"]) == ("0.25", "0.25")
     assert "smallest two-sided p that 3 draws can give is 0.25" in page.text["differences"]
     assert "the two intervals do not overlap" in page.text["summary"]
-    assert "continuous is better in this exploration" in page.text["summary"]
+    assert (
+        "continuous is better than resnet in this exploration: test accuracy differs by +6.0 points"
+        in page.text["summary"]
+    )
     assert "With 3 draws intervals over draws are nearly vacuous" in page.text["summary"]
 
 
 CASES = {
     "overlap, undecided": ([0.03, -0.03, 0.01], ["the two intervals overlap", "Inconclusive: the data do not decide"]),
-    "equivalent": ([0.001, -0.001, 0.002], ["the two intervals overlap", "equivalent, within one point"]),
-    "worse": ([-0.05, -0.06, -0.07], ["do not overlap", "continuous is worse in this exploration"]),
-    "a claim": ([0.05] * 5, ["continuous is better."]),
+    "equivalent": (
+        [0.001, -0.001, 0.002],
+        ["the two intervals overlap", "continuous is equivalent to resnet, within one point"],
+    ),
+    "worse": ([-0.05, -0.06, -0.07], ["do not overlap", "continuous is worse than resnet in this exploration"]),
+    "a claim": ([0.05] * 5, ["continuous is better than resnet: "]),
     "small": (
         [0.004, 0.005, 0.006],
-        ["the two intervals overlap", "better by less than one point in this exploration"],
+        ["the two intervals overlap", "better than resnet by less than one point in this exploration"],
     ),
     "one draw": ([0.05], ["Inconclusive: the data do not decide", "says nothing about other draws"]),
 }
@@ -241,51 +345,68 @@ def test_the_conclusion_says_what_the_rules_allow(tmp_path, case):
 
 
 def test_best_so_far_takes_done_trials_only_and_failures_use_up_budget(page):
-    traces = page.figures["best-0"]["data"]
-    thick = next(t for t in traces if t["name"] == "resnet" and t["xaxis"] == "x")
+    thick = next(t for t in page.figures["best-0-0"]["data"] if t["name"] == "resnet")
     assert thick["x"] == [1, 2, 3, 4, 5, 6]
     assert thick["y"] == pytest.approx([50, 51, 51, 53, 53, 55])
-    cost = next(t for t in traces if t["name"] == "resnet" and t["xaxis"] == "x2")
+    cost = next(t for t in page.figures["best-0-1"]["data"] if t["name"] == "resnet")
     assert cost["x"] == [2, 4, 6, 8, 10, 12]
 
 
 def test_learning_curves_mark_pruned_and_failed_trials(page):
-    traces = {t["name"]: t for t in page.figures["search-curves-0"]["data"] if t["xaxis"] == "x"}
-    ends = {name: sum(size > 0 for size in trace["marker"]["size"]) for name, trace in traces.items()}
+    traces = {t["name"]: t for t in page.figures["search-curves-0-0"]["data"]}
+    ends = {name: sum(n > 0 for n in t["marker"]["size"]) for name, t in traces.items() if "marker" in t}
     assert ends == {"done": 12, "pruned": 3, "failed": 3}
     assert traces["done"]["mode"] == "lines"
     assert (traces["pruned"]["marker"]["symbol"], traces["failed"]["marker"]["symbol"]) == ("circle", "x")
-    final = [t for t in page.figures["final-curves-0"]["data"] if t["xaxis"] == "x2"]
+    band, median = (traces[f"done, {name}"] for name in ("middle half", "median"))
+    assert (median["x"], median["y"]) == ([1, 2, 3], pytest.approx([40, 40, 40]))
+    assert (band["fill"], len(band["x"])) == ("toself", 6)
+    assert traces["done"]["opacity"] < 0.5 < median.get("opacity", 1)
+    assert "of the trials that ended done (n over all draws: resnet 12, continuous 12)" in page.text["curves"]
+    final = page.figures["final-curves-0-1"]["data"]
     assert final[0]["y"][:3] == pytest.approx([1, 1 / 2, 1 / 3])  # training loss
 
 
 def test_importances_state_n_and_warn_of_few_trials(page):
-    bars = page.figures["importances-0"]["data"][0]
-    assert sorted(bars["y"]) == ["model.scheme (n = 18)", "optim.lr (n = 18)"]
-    assert "resnet, digits, 20 images per class: 18 trials ended; under 20 this is noise" in page.text["importances"]
+    bars = page.figures["importances-0-0"]["data"][0]
+    assert sorted(bars["y"]) == ["lr (n = 18)", "scheme (n = 18)"]
+    assert "Under 20 trials this is noise: resnet 18 trials, continuous 18 trials" in page.text["importances"]
 
 
 def test_parallel_coordinates_count_failures_as_chance_and_take_logarithms(page):
-    axes = {axis["label"]: axis for axis in page.figures["parallel-0"]["data"][0]["dimensions"]}
-    assert axes["objective, %"]["values"][:6] == pytest.approx([50, 51, 90, 53, 10, 55])
-    assert axes["optim.lr"]["values"][:6] == pytest.approx([-4, -3, -2, -1, 0, 1])
-    assert axes["model.scheme"]["ticktext"] == ["euler", "rk4"]
+    panel = page.figures["parallel-0-0"]
+    assert [trace["line"]["color"] for trace in panel["data"]] == ["#C8C8C8", "#9ECAE1", "#4292C6", "#084594"]
+    axes = 3
+    lines = [trace["x"][at : at + axes] for trace in panel["data"] for at in range(0, len(trace["x"]), axes + 1)]
+    assert len(lines) == 18
+    # scheme, lr (ten to the -4 to 1) and objective (10 to 90 %), each from 0 to 1
+    assert lines.count(pytest.approx([0, 0.8, 0])) == 3, "a failure stands at chance"
+    assert lines.count(pytest.approx([0, 0.4, 1])) == 3
+    texts = [note["text"] for note in panel["layout"]["annotations"]]
+    assert texts == [
+        "<b>scheme</b>", "euler", "rk4", "<b>lr</b>", "0.0001", "10", "<b>objective, %</b>", "10", "90",
+    ]  # fmt: skip
 
 
 def test_manifestations_are_compared_on_the_same_images(page):
-    heat = page.figures["manifestations-0"]
-    assert (heat["data"][0]["x"], heat["data"][0]["y"]) == (["4", "8"], ["euler", "rk4"])
-    assert heat["data"][0]["z"] == [[pytest.approx(0), None], [None, pytest.approx(-4)]]
-    assert [shape["y0"] for shape in heat["layout"]["shapes"]] == [-0.5]  # the trained cell
-    assert "n = 6 networks" in heat["layout"]["title"]["text"]
+    for family in (0, 1):
+        panel = page.figures[f"manifestations-0-{family}"]
+        heat = panel["data"][0]
+        assert (heat["x"], heat["y"]) == (["1×", "2×"], ["euler", "rk4"])
+        assert heat["z"] == [[pytest.approx(0), None], [None, pytest.approx(-4)]]
+        assert heat["text"] == [["0.0<br>±0.0, n=6", ""], ["", "−4.0<br>±0.0, n=6"]]
+        assert (heat["zmin"], heat["zmax"]) == (pytest.approx(-4), pytest.approx(4)), "one scale for all"
+        assert [shape["y0"] for shape in panel["layout"]["shapes"]] == [-0.5]  # the trained cell
 
 
-def test_candidates_stand_by_confirmed_mean_and_the_crowned_one_is_named(page):
-    head, first, second, *_ = page.tables["configurations"][0]
-    best = dict(zip(head, first, strict=True))
-    assert (best["trial"], best["confirmed"], best["sd"], best["n"]) == ("3", "60.5", "0.7", "2")
-    assert (best["crowned"], second[head.index("crowned")]) == ("crowned", "")
-    assert "model.scheme = rk4, optim.lr = 0.1" in best["parameters"]
+def test_crowned_configurations_stand_first_with_a_column_per_parameter_and_the_others_are_folded(page):
+    crowned, others = page.tables["configurations"][:2]
+    assert crowned[0] == ["draw", "trial", "confirmed ± sd (seeds)", "search, 1 seed", "scheme", "lr"]
+    assert crowned[1] == ["0", "3", "60.5 ± 0.7 (2)", "53.0", "rk4", "0.1"]
+    assert [row[:2] for row in crowned[1:]] == [["0", "3"], ["1", "3"], ["2", "3"]]
+    assert others[1][:3] == ["0", "5", "50.5 ± 0.7 (2)"]
+    assert "Crowned configurations of resnet. Parameters: model: scheme; optim: lr." in page.text["configurations"]
+    assert "<details><summary>The other 3 candidates of resnet</summary>" in page.html
     assert "low: 0.001" in page.text["configurations"]
 
 
@@ -296,8 +417,8 @@ def test_every_failure_has_its_reason(page):
 
 
 def test_files_are_linked_relative_to_the_report_with_hashes_and_commands(page):
-    assert {"resnet-d0/trials.csv", "continuous-d2/rows.csv"} <= set(page.links)
-    row = page.row("files", "study/resnet-d1", table=1)
+    assert {"resnet-d0", "resnet-d0/trials.csv", "continuous-d2/rows.csv"} <= set(page.links)
+    row = page.row("files", "resnet-d1", table=1)
     assert (row["data hash"], row["config hash of the final networks"], row["git commit"]) == (
         "data1",
         "f1na1",
@@ -322,10 +443,12 @@ def test_what_an_interrupted_sweep_lacks_is_said_and_the_rest_is_shown(tmp_path)
     text = found.text["summary"]
     assert "rows.csv is missing in every sweep (`sweep evaluate` writes it)" in text
     assert "best.yaml is missing in every sweep (`sweep search` writes it)" in text
-    assert "Nothing was retrained yet" in text
-    assert "resnet is the only family here, so there is nothing to compare" in text
+    assert "Nothing was retrained yet" in found.text["search"]
+    assert "resnet on digits, 20 images per class is neither confirmed nor tested yet" in text
+    assert "validation accuracy of 55.0 %: one seed, chosen as the best of 4 trials, so too high" in text
+    assert "differences" not in found.text
     assert found.row("families", "resnet")["test accuracy"] == "–"
-    assert "best-0" in found.figures
+    assert "best-0-0" in found.figures
     assert "runs-0" not in found.figures
 
 
@@ -357,15 +480,13 @@ def test_names_are_text_and_never_markup(tmp_path):
     assert "<b>" not in body
     assert "alert(1)</script>" not in body
     assert found.row("families", "<b>")["draws"] == "1"
-    named = {trace["name"] for trace in found.figures["best-0"]["data"]}
+    named = {trace["name"] for trace in found.figures["best-0-0"]["data"]}
     assert {"&lt;b&gt;", "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;"} <= named
-    assert (
-        "resnet is not among the families: </script><script>alert(1)</script>, the first" in found.text["differences"]
-    )
+    assert "resnet is not among the families: </script><script>alert(1)</script>, the first" in found.text["summary"]
 
 
 def test_no_text_in_a_figure_can_end_its_script_element():
-    made = figure("x", "", go.Figure(layout={"title": {"text": "</script>&"}}))
+    made = panel(go.Figure(layout={"title": {"text": "</script>&"}}), "")
     assert not set("<>&") & set(made.json)
     assert json.loads(made.json)["layout"]["title"]["text"] == "</script>&"
 
@@ -375,7 +496,7 @@ def test_data_sizes_are_kept_apart_the_smallest_first(tmp_path):
         rows = [trial("resnet", 0, n, per_class=per_class, objective=0.4 + n / 100) for n in range(3)]
         write_rows(tmp_path / str(per_class) / "trials.csv", TrialRow, rows)
     found = report(tmp_path, [tmp_path / name for name in ("None", "100", "20")])
-    told = re.findall(r"On digits, ([^:]+): resnet is the only family", found.text["summary"])
+    told = re.findall(r"resnet on digits, ([^:]+?) is neither confirmed", found.text["summary"])
     assert told == ["20 images per class", "100 images per class", "all images"]
     assert len(found.tables["families"]) == 3
 

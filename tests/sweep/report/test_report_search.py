@@ -74,8 +74,8 @@ def test_a_thousand_trials_have_an_expected_best_between_mean_and_maximum():
     assert expected_best(values, 3) == pytest.approx(0.75, abs=0.001)
 
 
-def thick(chart, axis):
-    return next(t for t in chart["data"] if t["name"] == "continuous" and t["xaxis"] == axis)
+def thick(chart):
+    return next(t for t in chart["data"] if t["name"] == "continuous")
 
 
 def test_a_tuning_curve_takes_random_trials_only_and_counts_failed_and_infeasible_ones_as_chance(tmp_path):
@@ -89,12 +89,12 @@ def test_a_tuning_curve_takes_random_trials_only_and_counts_failed_and_infeasibl
     ]
     found = report(tmp_path, [sweep(tmp_path / "a", rows)])
     expected = [100 * np.mean([max(s) for s in itertools.combinations((0.6, 0.4, 0.1, 0.1), k)]) for k in (1, 2, 3, 4)]
-    assert thick(found.figures["tuning-0"], "x")["y"] == pytest.approx(expected)
-    assert thick(found.figures["tuning-0"], "x")["x"] == [1, 2, 3, 4]
-    assert thick(found.figures["tuning-0"], "x2")["x"] == [2, 4, 6, 8]
+    assert thick(found.figures["tuning-0-0"])["y"] == pytest.approx(expected)
+    assert thick(found.figures["tuning-0-0"])["x"] == [1, 2, 3, 4]
+    assert thick(found.figures["tuning-0-1"])["x"] == [2, 4, 6, 8]
     assert "n by draw: continuous 4" in found.text["best-so-far"]
-    assert thick(found.figures["best-0"], "x")["y"] == pytest.approx([60, 60, 60, 60, 80, 80])  # never the infeasible
-    assert "no expected best-so-far" not in found.text["best-so-far"]
+    assert thick(found.figures["best-0-0"])["y"] == pytest.approx([60, 60, 60, 60, 80, 80])  # never the infeasible
+    assert "No expected best-so-far" not in found.text["best-so-far"]
 
 
 def asha(share=0.0):
@@ -118,11 +118,13 @@ def test_only_random_trials_that_nobody_would_have_stopped_give_an_expectation(t
     rows, search, expected = BUDGETS[case]
     found = report(tmp_path, [sweep(tmp_path / "a", rows, search)])
     figures = found.figures
-    taken = len(thick(figures["tuning-0"], "x")["x"]) if "tuning-0" in figures else 0
+    taken = len(thick(figures["tuning-0-0"])["x"]) if "tuning-0-0" in figures else 0
     assert taken == expected
-    assert ("no expected best-so-far of study/continuous-d0" in found.text["best-so-far"]) is (expected == 0)
-    assert ("best-0" in figures) is (expected < len(rows))
-    assert ("a single history of each sweep, not an expectation" in found.text["best-so-far"]) is ("best-0" in figures)
+    assert ("No expected best-so-far of study/continuous-d0" in found.text["best-so-far"]) is (expected == 0)
+    assert ("best-0-0" in figures) is (expected < len(rows))
+    assert ("A single history of each sweep, not an expectation" in found.text["best-so-far"]) is (
+        "best-0-0" in figures
+    )
 
 
 # The search
@@ -140,7 +142,7 @@ def test_every_outcome_is_counted_and_every_cost_summed(tmp_path):
     n = len(Outcome)
     assert (row["trials"], row["segments"]) == (str(n), str(n * (n + 1) // 2))
     assert (row["GFLOP"], row["seconds"], row["GPU hours"], row["money"]) == ("24", "18", "1.2", "3.00")
-    assert row["best objective"] == "20.0"
+    assert row["best objective, 1 seed"] == "20.0"
     assert "Searched by tpe with a random share of 0.25, scheduler asha, for accuracy" in found.text["search"]
     unfinished = next(t for t in found.figures["importances-0"]["data"][0]["y"])
     assert f"n = {n - len(UNFINISHED)}" in unfinished
@@ -151,14 +153,15 @@ def test_a_trial_out_of_time_counts_by_its_last_value_in_a_search_and_is_listed_
     rows = [proposed(0), proposed(1, objective=0.33, outcome=Outcome.timeout), proposed(2, objective=0.7)]
     rows += [proposed(3, objective=None, outcome=Outcome.timeout)]
     found = report(tmp_path, [sweep(tmp_path / "a", rows)])
-    values = found.figures["parallel-0"]["data"][0]["dimensions"][-1]["values"]
-    assert values == pytest.approx([50, 33, 70, 10])
+    traces = found.figures["slices-0-1"]["data"]
+    assert traces[0]["y"] == pytest.approx([50, 33, 70, 10])
+    assert traces[0]["marker"]["symbol"] == ["circle", "circle-open", "circle", "x"]
     assert [row["trial"] for row in records(found, ["outcome", "reason"])] == ["1", "3"]
 
 
 def test_without_a_config_the_report_says_that_nobody_told_how_it_searched(tmp_path):
     found = report(tmp_path, [sweep(tmp_path / "a", [proposed(0)])])
-    assert "Searched in a way that no config.yaml tells: study/continuous-d0." in found.text["search"]
+    assert "Searched in a way that no config.yaml tells: continuous-d0." in found.text["search"]
     assert "money" not in found.tables["search"][0][0]
 
 
@@ -167,7 +170,7 @@ def test_the_config_that_a_sweep_saves_is_understood(tmp_path):
     directory = sweep(tmp_path / "a", [proposed(0)])
     (directory / "config.yaml").write_text(save(config))
     found = report(tmp_path, [directory])
-    assert "Searched by gp, scheduler hyperband, for accuracy: study/continuous-d0." in found.text["search"]
+    assert "Searched by gp, scheduler hyperband, for accuracy: continuous-d0." in found.text["search"]
 
 
 def test_proposers_are_told_apart_by_what_they_found(tmp_path):
@@ -180,7 +183,7 @@ def test_proposers_are_told_apart_by_what_they_found(tmp_path):
     ]
     found = {row["proposed by"]: row for row in records(report(tmp_path, [sweep(tmp_path / "a", rows)]), ["of trial"])}
     assert list(found) == ["enqueued", "random", "tpe"]
-    counts = ("trials", "done", "pruned", "failed", "not ended", "best objective", "of trial")
+    counts = ("trials", "done", "pruned", "failed", "not ended", "best objective, 1 seed", "of trial")
     assert [found["tpe"][name] for name in counts] == ["3", "1", "1", "0", "1", "60.0", "1"]
     assert [found["random"][name] for name in counts] == ["1", "0", "0", "1", "0", "–", "–"]
 
@@ -193,7 +196,7 @@ def test_rungs_count_who_reached_them_who_stopped_there_and_who_waits(tmp_path):
     found = records(report(tmp_path, [sweep(tmp_path / "a", rows, epochs=ends)]), ["trials that reached it"])
     told = [(row["epoch"], row["trials that reached it"], row["pruned"], row["waiting"]) for row in found]
     assert told == [("1", "8", "3", "0"), ("3", "4", "1", "1"), ("9", "2", "0", "0")]
-    assert [row["best objective there"] for row in found] == ["31.7", "33.3", "39.1"]
+    assert [row["best objective there, 1 seed"] for row in found] == ["31.7", "33.3", "39.1"]
 
 
 def test_a_scheduler_that_stops_at_any_epoch_gets_few_rows_that_count_every_trial(tmp_path):
@@ -230,13 +233,13 @@ def test_trials_beyond_a_limit_are_named_with_what_they_exceed_and_are_never_bes
     found = report(tmp_path, [sweep(tmp_path / "a", rows, search)])
     assert records(found, ["measured"]) == [
         {
-            "sweep": "study/continuous-d0",
+            "sweep": "continuous-d0",
             "trial": "1",
             "objective": "90.0",
             "measured": "parameters 2,500 (limit 1,000)",
         }
     ]
-    assert found.row("configurations", "study/continuous-d0")["trial"] == "0"
+    assert found.tables["configurations"][0][1][0] == "0"
     unlimited = report(tmp_path, [sweep(tmp_path / "b", rows)])
     assert records(unlimited, ["measured"])[0]["measured"] == "latency_ms 2, parameters 2,500"
 
@@ -285,6 +288,10 @@ def test_the_front_over_manifestations_takes_done_trials_within_limits(tmp_path)
     assert (cloud["x"], cloud["marker"]["symbol"][:2]) == ([0.01, 0.02, 0.04, 0.2], ["circle-open", "circle"])
     assert (line["x"], line["y"]) == ([0.01, 0.02, 0.2], pytest.approx([60, 80, 85]))
     assert found.figures["pareto-0"]["layout"]["xaxis"]["type"] == "log"
+    assert [(mark, text) for mark, text in found.keys["pareto-0"] if text != "continuous"] == [
+        ("dot", "as it was trained"), ("open", "under another manifestation"),
+        ("line", "front of a family, over all its trials and draws"),
+    ], "every mark of the figure, and no other"  # fmt: skip
     told = [
         (r["trial"], r["scheme"], r["steps"], r["val accuracy"], r["n images"]) for r in records(found, ["n images"])
     ]
@@ -308,10 +315,31 @@ def test_several_objectives_have_a_front_over_them_and_a_panel_each(tmp_path):
     found = report(tmp_path, [sweep(tmp_path / "a", rows)])
     told = [(r["trial"], r["accuracy"], r["gflops"], r["robustness"]) for r in records(found, ["robustness"])]
     assert told == [("0", "90.0", "0.4", "30.0"), ("1", "80.0", "0.1", "30.0"), ("3", "70.0", "0.2", "60.0")]
-    gflops, robustness = found.figures["objectives-0-0"]["data"]
+    gflops, robustness = (found.figures[f"objectives-0-0-{panel}"]["data"][0] for panel in (0, 1))
     assert gflops["marker"]["symbol"] == ["circle", "circle", "circle-open", "circle"]
     assert (gflops["x"], robustness["x"]) == ([0.4, 0.1, 0.2, 0.2], pytest.approx([30, 30, 20, 60]))
-    assert "optimized accuracy, gflops and robustness together (n = 4)" in found.text["pareto"]
+    assert "optimized accuracy, gflops and robustness together (n = 4, one seed each)" in found.text["pareto"]
+
+
+# One panel per parameter
+
+
+def test_the_objective_is_drawn_against_each_parameter_that_varied_with_its_name_in_full(tmp_path):
+    values = [(1e-4, "euler"), (1e-2, "rk4"), (1e-1, "rk4")]
+    rows = [
+        proposed(n, parameters={"optim.lr": lr, "model.scheme": scheme, "model.width": 8})
+        for n, (lr, scheme) in enumerate(values)
+    ]
+    rows.append(proposed(3, outcome=Outcome.pruned, objective=0.2, parameters={"optim.lr": 1.0}))
+    found = report(tmp_path, [sweep(tmp_path / "a", rows)])
+    assert found.panels["slices-0"] == ["model.scheme", "model.width", "optim.lr"]  # width: absent is a value
+    scheme, _, lr = (found.figures[f"slices-0-{place}"] for place in range(3))
+    assert scheme["data"][0]["x"] == ["euler", "rk4", "rk4"]
+    assert lr["data"][0]["x"] == [1e-4, 1e-2, 1e-1, 1.0]
+    assert lr["layout"]["xaxis"]["type"] == "log"
+    assert lr["data"][0]["marker"]["symbol"] == ["circle"] * 3 + ["circle-open"]
+    ranges = [chart["layout"]["yaxis"]["range"] for chart in (scheme, lr)]
+    assert ranges[0] == ranges[1]
 
 
 # n = 1
@@ -329,9 +357,9 @@ def single(root, seeds):
 def test_one_run_has_no_interval_and_nothing_is_said_of_overlap(tmp_path):
     found = report(tmp_path, single(tmp_path, seeds=1))
     text = found.text["summary"]
-    assert "resnet reaches 80.0 % test accuracy (n = 1: no interval)" in text
-    assert "is +5.0 points (n = 1: no interval)" in text
-    assert "P(continuous > resnet) = 1.00 (n = 1: no interval). Inconclusive" in text
+    assert "resnet reaches 80.0 % (n = 1: no interval)" in text
+    assert "differs by +5.0 points (n = 1: no interval; 1 draw, 1 matched run each)" in text
+    assert "P(continuous > resnet) = 1.00 (n = 1: no interval). One pair" in text
     assert "One pair of runs: it says nothing about other seeds or other draws of the data." in text
     assert "overlap" not in text
     assert found.row("families", "resnet")["95 % interval"] == "–"
@@ -344,9 +372,7 @@ def test_one_run_has_no_interval_and_nothing_is_said_of_overlap(tmp_path):
 def test_an_interval_over_the_seeds_of_one_draw_says_so_and_decides_nothing(tmp_path):
     found = report(tmp_path, single(tmp_path, seeds=2))
     text = found.text["summary"]
-    assert re.search(
-        r"resnet reaches 80.5 % test accuracy \(95 % interval 80.0 to 81.0 over the seeds of one draw\)", text
-    )
+    assert re.search(r"resnet reaches 80.5 % \(95 % interval 80.0 to 81.0 over the seeds of one draw; n = 2\)", text)
     assert "overlap" not in text
     assert "n = 1: no interval" not in text
 

@@ -1,7 +1,9 @@
 """What `sweep doctor` finds, and that it tells a warning from a failure."""
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from rich.console import Console
@@ -56,9 +58,48 @@ def test_each_check_says_what_is_there_or_what_to_do(
     assert list(empty.iterdir()) == []
 
 
+class OldServer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"2.0.1")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_of_another_version_is_a_warning() -> None:
+    with HTTPServer(("127.0.0.1", 0), OldServer) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        (finding,) = found("tracking", f"tracking.uri=http://127.0.0.1:{server.server_port}")
+    assert finding.level is Level.warning
+    assert "answers, version 2.0.1, here is 3." in finding.text
+
+
 def test_more_threads_than_a_trial_has_cpus_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     assert [finding.level for finding in found("machine")].count(Level.warning) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("4,2", "a trial has 1 CPUs: oversubscription is slow, unset it"),
+        ("1, 8", ""),
+        ("1", ""),
+        ("", "is no number of threads"),
+        ("all", "is no number of threads"),
+        ("0", "is no number of threads"),
+        ("²", "is no number of threads"),
+    ],
+)
+def test_every_value_that_the_variable_for_threads_may_have_is_understood(
+    monkeypatch: pytest.MonkeyPatch, value: str, says: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    warnings = [finding.text for finding in found("machine") if finding.level is Level.warning]
+    assert len(warnings) == bool(says)
+    assert says in "".join(warnings)
 
 
 def test_a_place_too_long_for_rays_sockets_fails_before_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:

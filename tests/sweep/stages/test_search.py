@@ -12,12 +12,15 @@ from sweep.errors import InputError, WorkError
 from sweep.execution.trial_source import trial_seed
 from sweep.records.best import read_best, read_candidates
 from sweep.records.outcome import Outcome
-from sweep.records.rows import ranked
+from sweep.records.rows import TrialRow, ranked
 from sweep.records.run_directory import SweepFiles, claim_directory
-from sweep.stages.search import Search, extended, prepare_search
+from sweep.records.tables import write_rows
+from sweep.stages.resume import prepare_resume
+from sweep.stages.search import Search, extended, prepare_search, search_anew
 from sweep.tracking.lines import OUTBOX
+from sweep.tuning.problem import copies_of_enqueued
 from tests.sweep.pretended import Worker, configured, opened
-from tests.sweep.sweep_files import session_on
+from tests.sweep.sweep_files import PARAMETERS, session_on, trial
 
 
 def work(runs: Path, *words: str) -> Search:
@@ -101,6 +104,48 @@ def test_a_search_that_began_with_something_else_is_refused_before_anything_is_w
     work(tmp_path, "space.fix.optim.lr=0.1", "search.accept_changes=true")
 
 
+def test_files_to_enqueue_are_read_when_a_sweep_begins_and_never_again(tmp_path):
+    file, lr = tmp_path / "t.csv", {**PARAMETERS, "optim.lr": 0.07}
+    write_rows(file, TrialRow, [trial(0, parameters=lr)])
+    config = configured(f"search.enqueue=[{file}]", runs=tmp_path)
+    began = work(tmp_path, f"search.enqueue=[{file}]")
+    for name, text in copies_of_enqueued(config).items():
+        (tmp_path / "x" / name).write_text(text)
+    drive(began, legs=1)
+    write_rows(file, TrialRow, [trial(0, parameters={**PARAMETERS, "optim.lr": 0.2})])
+    assert prepare_resume(config, "x").enqueued == [lr]
+    file.unlink()
+    assert prepare_resume(config, "x").enqueued == [lr]
+    with pytest.raises(InputError, match=r"t\.csv cannot be read"):
+        prepare_search(config)
+
+
+def test_a_renamed_sweep_goes_on_under_the_name_that_it_was_begun_with(tmp_path):
+    drive(work(tmp_path), legs=1)
+    (tmp_path / "x").rename(tmp_path / "y")
+    config = configured(runs=tmp_path)
+    again = Search(session_on(config, "y"), prepare_resume(config, "y"))
+    drive(again)
+    assert [row.sweep for row in again.batch.log.in_order()] == 4 * ["x"]
+    lines = [json.loads(line) for line in (tmp_path / "y" / OUTBOX).read_text().splitlines()]
+    assert {line["key"].split("/")[0] for line in lines} == {"x"}
+    assert {Path(line["path"]).is_absolute() for line in lines if "path" in line} == {False}
+
+
+def test_a_sweep_that_could_not_be_started_leaves_nothing_whatever_the_reason(tmp_path, monkeypatch):
+    file = tmp_path / "t.csv"
+    write_rows(file, TrialRow, [trial(0)])
+    for reason in (WorkError("Ray failed to start"), InputError("no"), KeyboardInterrupt(), OSError("full")):
+
+        def fail(*_: object, reason: BaseException = reason) -> None:
+            raise reason
+
+        monkeypatch.setattr("sweep.execution.session.connected", fail)
+        with pytest.raises(type(reason)):
+            search_anew(configured(f"search.enqueue=[{file}]", runs=tmp_path / "runs"), "x")
+        assert list((tmp_path / "runs").iterdir()) == []
+
+
 def test_a_sweep_is_extended_by_as_many_trials_as_asked_for(tmp_path):
     files = SweepFiles(tmp_path)
     config = extended(configured("search.trials=4", "search.more=3"), files)
@@ -110,7 +155,7 @@ def test_a_sweep_is_extended_by_as_many_trials_as_asked_for(tmp_path):
     with pytest.raises(InputError, match="a population cannot be extended once it has trained"):
         extended(configured("search.scheduler=pbt", "search.more=3"), files)
     files.final.directory.mkdir()
-    with pytest.raises(InputError, match=r"was confirmed and retrained already; remove .*final before its search"):
+    with pytest.raises(InputError, match=r"retrained already; before its search goes on rename .*final to final~1"):
         extended(configured("search.more=3"), files)
 
 

@@ -154,6 +154,9 @@ def test_a_sweep_without_trials_or_without_its_configuration_is_not_called_absen
     (RUNS / "x/trials.csv").unlink()
     for stage in ("status", "report"):
         assert "x in " in (err := sweep(stage, "x").err) and "has no trial yet; " in err
+    assert "Without a trial yet: x; `sweep resume NAME` goes on." in sweep("status").out
+    assert "there are: x." in sweep("status", "y").err
+    assert "go on with it by `sweep resume x`" in sweep("search", "x").err
     (RUNS / "x/config.yaml").unlink()
     write_rows(RUNS / "x/trials.csv", TrialRow, [trial(0)])
     for stage in ("resume", "final", "extend", "deliver"):

@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows, write_rows
 from sweep.stages.verify import Store, verify
 from sweep.tracking.delivery import main
-from sweep.tracking.lines import OUTBOX
-from sweep.tracking.outbox import TrackedRun, Tracker, store_uri
+from sweep.tracking.lines import OUTBOX, experiment_of
+from sweep.tracking.outbox import TrackedRun, Tracker, delivering, store_uri
+from sweep.tracking.state import read_set_aside
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from tests.sweep.sweep_files import trial
@@ -111,6 +114,73 @@ def test_verifying_changes_no_file(sweep):
     before = contents()
     assert differences(sweep) == []
     assert contents() == before
+
+
+def test_a_run_directory_may_be_moved_renamed_and_linked_to_and_its_artifacts_move_with_it(written, tmp_path):
+    shutil.copytree(written, tmp_path / "y")
+    (tmp_path / "y" / "best.yaml").write_text("a: 1")
+    Tracker(tmp_path / "y" / OUTBOX).artifact("x", tmp_path / "y" / "best.yaml")
+    (tmp_path / "y").rename(tmp_path / "z")
+    (tmp_path / "link").symlink_to(tmp_path / "z")
+    link = tmp_path / "link"
+    main(link, store_uri(link, None), experiment_of(link), "no token", -1)
+    assert differences(link) == differences(tmp_path / "z") == []
+    assert len(list((tmp_path / "z").glob("mlartifacts/**/best.yaml"))) == 1
+    assert not list(written.rglob("best.yaml")) and not (tmp_path / "y").exists()
+    client = MlflowClient(store_uri(link, None))
+    assert {one.name for one in client.search_experiments()} <= {"x", "Default"}
+
+
+def test_final_training_that_was_put_away_or_removed_as_a_message_advises_is_no_difference(sweep):
+    (sweep / "final").rename(sweep / "final~1")
+    assert differences(sweep) == []
+    assert not [text for text in differences(sweep, alive=False) if "MLflow's run" in text]
+    shutil.rmtree(sweep / "final~1")
+    assert not [text for text in differences(sweep, alive=False) if "MLflow's run" in text]
+
+
+def test_a_deleted_experiment_is_said_with_what_brings_it_back_before_anything_is_begun(sweep):
+    client = MlflowClient(store_uri(sweep, None))
+    known = client.get_experiment_by_name("x").experiment_id
+    client.delete_experiment(known)
+    restore = rf"MLFLOW_TRACKING_URI={store_uri(sweep, None)} mlflow experiments restore --experiment-id {known}"
+    for ask in (lambda: differences(sweep), lambda: deliver(sweep), lambda: delivering(sweep, None).__enter__()):
+        with pytest.raises(InputError, match=rf"experiment x was deleted in .*Bring it back by `{restore}`"):
+            ask()
+    client.restore_experiment(known)
+    assert differences(sweep) == []
+
+
+def test_lines_about_a_run_that_was_deleted_wait_with_what_brings_it_back(sweep):
+    in_mlflow(lambda client, _, run: client.delete_run(run))(sweep)
+    Tracker(sweep / OUTBOX).metrics("x/search-2", {"late": 1.0}, 9)
+    deliver(sweep)
+    (aside,) = read_set_aside(sweep)
+    assert re.search(r"its run was deleted in MLflow: `mlflow runs restore --run-id \w+` brings it back", aside.reason)
+
+
+@pytest.mark.parametrize(
+    ("revision", "says"),
+    [
+        (
+            "0584bdc529eb",
+            r"is of an older MLflow \(schema 0584bdc529eb, .*run `mlflow db upgrade sqlite:///.*/x/mlflow",
+        ),
+        ("f00f00f00f00", r"is of a newer MLflow \(schema f00f00f00f00, .*use the version of MLflow that wrote it, or"),
+    ],
+)
+def test_a_store_of_another_mlflow_is_said_at_once(sweep, revision, says):
+    with closing(sqlite3.connect(sweep / "mlflow.db")) as store, store:
+        store.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    for ask in (lambda: differences(sweep), lambda: delivering(sweep, None).__enter__()):
+        with pytest.raises(InputError, match=says):
+            ask()
+
+
+def test_a_clock_that_was_set_back_while_a_sweep_ran_makes_no_difference(sweep):
+    with closing(sqlite3.connect(sweep / "mlflow.db")) as store, store:
+        store.execute("UPDATE metrics SET timestamp = 4000000000000 - timestamp")
+    assert differences(sweep) == []
 
 
 # --- what is found ----------------------------------------------------------------------------------------------------
@@ -211,7 +281,7 @@ DIFFERENCES = {
     "a second run in MLflow": (in_mlflow(second_run), ["done: MLflow has 2 runs of it, not one"]),
     "a final trial without its run": (
         in_mlflow(lambda client, _, run: client.delete_run(run), "final-1"),
-        [r"final trial 1 \(final1\), done: MLflow has 0 runs of it, not one"],
+        [r"final trial 1 \(final1\), done: its run was deleted in MLflow; `mlflow runs restore --run-id \w+` brings"],
     ),
     "a sweep without its run": (
         in_mlflow(lambda client, _, run: client.set_tag(run, "mlflow.runName", "y"), "x"),

@@ -382,7 +382,7 @@ def test_a_delivery_that_fails_or_lags_says_where_everything_is_kept(tmp_path, m
 
 def test_a_delivery_whose_store_is_damaged_is_not_started_again(tmp_path, monkeypatch):
     started = stand_in(monkeypatch, tmp_path, "echo it is damaged >&2; exit 2")
-    with pytest.raises(WorkError, match="ended with code 2: it is damaged; what"), delivering(tmp_path / "x", None):
+    with pytest.raises(WorkError, match=r"^it is damaged; what"), delivering(tmp_path / "x", None):
         pass
     assert len(started) == 1
 

@@ -278,6 +278,12 @@ def test_a_loss_that_is_not_finite_is_divergence(tmp_path):
     assert "loss is" in result["reason"]
 
 
+def test_so_is_an_adaptive_scheme_that_finds_no_step_whatever_asked_for_one(tmp_path, monkeypatch):
+    _fail_with(monkeypatch, FloatingPointError("no further step"))
+    (result,) = run(segment(tmp_path / "0"))
+    assert result == {"outcome": "diverged", "reason": "no further step", "done": True}
+
+
 @pytest.mark.parametrize(
     ("error", "outcome", "reason"),
     [
