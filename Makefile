@@ -6,12 +6,16 @@ ARGS ?=
 # A module's tests run in one worker, because they may share something expensive; tests/conftest.py puts slow ones first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
-.PHONY: sweep test test-fast lint docs bench faults clean lock
+.PHONY: sweep install test test-fast lint docs bench faults clean lock
 
 # The main job: both families on scikit-learn's digits, three draws, equal budgets, ending in a report.
 # On CIFAR-10: make sweep NAME=cifar ARGS="data=cifar10 data.per_class=50 runtime.data_dir=/path/to/data"
 sweep: .venv/ready
 	$(BIN)/sweep study $(NAME) $(ARGS)
+
+# The set-up alone, which all others begin with when .venv is missing.
+install: .venv/ready
+	@echo 'Ready: . $(BIN)/activate, then sweep help'
 
 test: .venv/ready
 	$(PYTEST)

@@ -15,7 +15,7 @@ from sweep.cli.completion import shell_completion
 from sweep.cli.parse import help_text, parse
 from sweep.cli.run_stages import print_config
 from sweep.config.credentials import take_from_words
-from sweep.console import PlainConsole, printable
+from sweep.console import PlainConsole, printable, say
 from sweep.errors import InputError, WorkError
 
 DISTRIBUTION = "continuous-depth-sweep"  # what is installed
@@ -65,7 +65,8 @@ def _say(head: str, style: str, error: BaseException | str, code: int) -> int:
 
 def _dispatch(command: Command, console: Console) -> None:
     if command.flags[:1] == ["--help"]:
-        console.print(help_text(command.stage), highlight=False)
+        for line in help_text(command.stage).splitlines():
+            say(line, console)
     elif command.flags[:1] == [VERSION]:
         from importlib.metadata import version
 

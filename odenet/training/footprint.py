@@ -30,10 +30,6 @@ class Footprint:
 def footprint(model: DepthNet, shape: tuple[int, int, int], batch_size: int, *, moments: int = 1) -> Footprint:
     """Measure a network, on the device where it is; it stays as it was.
 
-    Memory is counted: weights, gradients, `moments` tensors of the optimizer for each weight, buffers, and what one
-    forward pass of `batch_size` images saves for its backward pass, in the precision that the caller's autocast gives.
-    It is no peak: what is alive only inside an operation, and the gradients of states, come on top.
-
     Args:
         shape: of one image, (C, H, W).
         moments: 1 of SGD with momentum, 2 of AdamW.
@@ -43,9 +39,19 @@ def footprint(model: DepthNet, shape: tuple[int, int, int], batch_size: int, *, 
         parameters=model.parameter_count,
         gflops=gflops,
         rate_evaluations=model.rate_evaluations,
-        memory_mib=(_bytes_at_rest(model, moments) + _bytes_saved(model, shape, batch_size)) / MIB,
+        memory_mib=training_mib(model, shape, batch_size, moments=moments),
         latency_ms=_latency_ms(model, shape),
     )
+
+
+def training_mib(model: DepthNet, shape: tuple[int, int, int], batch_size: int, *, moments: int = 1) -> float:
+    """Return the MiB that training takes; arguments as of `footprint`.
+
+    Counted are weights, gradients, `moments` tensors of the optimizer for each weight, buffers, and what one forward
+    pass of `batch_size` images saves for its backward pass, in the precision that the caller's autocast gives. It is no
+    peak: what is alive only inside an operation, and the gradients of states, come on top.
+    """
+    return (_bytes_at_rest(model, moments) + _bytes_saved(model, shape, batch_size)) / MIB
 
 
 def _bytes_at_rest(model: DepthNet, moments: int) -> int:

@@ -10,12 +10,13 @@ VERIFY, AGAIN, VERSION = "--verify", "--again", "--version"
 CONFIG_FILE = {
     "--config-dir": "--config-dir", "-cd": "--config-dir", "--config-name": "--config-name", "-cn": "--config-name",
 }  # fmt: skip
+WIDE, CSV, JSON = "--wide", "--csv", "--json"
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A parsed command line. `flags` are --help, --version, --cfg job, --verify, --again, or what follows -sc.
-    The configuration file, --config-dir=DIR and --config-name=NAME, stands among the overrides."""
+    """A parsed command line. `flags` are --help, --version, --cfg job, those of single stages such as --verify, or what
+    follows -sc. The configuration file, --config-dir=DIR and --config-name=NAME, stands among the overrides."""
 
     stage: str
     names: list[str]

@@ -23,7 +23,7 @@ STAGES: dict[str, StageCommand] = {
         "checks a configuration before anything is spent",
         "sweep plan [KEY=VALUE ...]",
         (0, 0),
-        "Checks space, data and storage, trains two iterations of the cheapest and the dearest configuration, and\n"
+        "Checks space, data and storage, trains two iterations of the cheapest and the dearest configuration, and "
         "prints trials x epochs x cost. Writes nothing.",
     ),
     "doctor": StageCommand(
@@ -51,7 +51,7 @@ STAGES: dict[str, StageCommand] = {
         "goes on with what was cut short",
         "sweep resume NAME [KEY=VALUE ...]",
         (1, 1),
-        "After Ctrl-C, a killed driver, a reboot or a full disk: trials go on from their checkpoints, and nothing\n"
+        "After Ctrl-C, a killed driver, a reboot or a full disk: trials go on from their checkpoints, and nothing "
         "is lost or run twice. NAME is a sweep or a study whose search, final training or evaluation was cut short.\n"
         "  search.accept_changes=true         although space, code or data have changed since\n"
         "  search.budget.hours=12             a larger budget",
@@ -74,9 +74,12 @@ STAGES: dict[str, StageCommand] = {
     "status": StageCommand(
         run_status,
         "table of sweeps or of one sweep's trials",
-        "sweep status [NAME] [--verify] [runtime.runs_dir=DIR]",
+        "sweep status [NAME] [--wide|--csv|--json|--verify] [runtime.runs_dir=DIR]",
         (0, 1),
-        "Outcomes, reasons, cost so far and best so far, also while the sweep runs.\n"
+        "Outcomes, objectives, cost and the parameters that vary, also while the sweep runs: whole columns, as many "
+        "as the window has room for.\n"
+        "  --wide     all columns, however wide\n"
+        "  --csv, --json   the same for other programs, every parameter in full\n"
         "  --verify   whether trials.csv, Ray, the Optuna study and MLflow agree on every trial; 1 if they do not",
     ),
     "final": StageCommand(
@@ -84,7 +87,7 @@ STAGES: dict[str, StageCommand] = {
         "confirms the best trials over seeds, retrains the crowned one",
         "sweep final NAME|path/to/best.yaml [--again] [KEY=VALUE ...]",
         (1, 1),
-        "Retrains the top configurations on train over seeds, crowns the best mean, retrains it on train+val over\n"
+        "Retrains the top configurations on train over seeds, crowns the best mean, retrains it on train+val over "
         "fresh seeds, registers the first of these as champion. A best.yaml is retrained in a new run directory.\n"
         "  final.top=3 final.confirm_seeds=3 final.seeds=10\n"
         "  --again    puts the former final training away, with what the test set said of it, and trains again",

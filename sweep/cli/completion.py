@@ -2,11 +2,14 @@
 
 import os
 import sys
+from pathlib import Path
 
 from sweep.cli.command_line import CONFIG_FILE, with_config_file
 from sweep.cli.commands import STAGES
+from sweep.cli.parse import OF_STAGE
 from sweep.errors import InputError
 
+BEGINS = ("search", "study")  # what they name is not there yet
 SHELLS = {"bash": " ", "zsh": " ", "fish": "\n"}  # with what each has between the candidates
 
 
@@ -33,16 +36,39 @@ def shell_completion(words: list[str]) -> None:
 
 
 def candidates(line: str) -> list[str]:
-    """Complete the last word of a half-written command line: first a stage, then options, keys and values."""
+    """Complete the last word of a half-written command line: a stage, then a sweep's name, options, keys and values."""
     typed = line.split()[1:] + ([""] if line[-1:].isspace() else [])
     word = typed[-1] if typed else ""
-    if len(typed) <= 1:
-        return [stage for stage in STAGES if stage.startswith(word)]
+    if len(typed) <= 1 or typed[0] == "help":
+        return [stage for stage in (*STAGES, "help") if stage.startswith(word)]
     if typed[-2] in {"--cfg", "-c"}:
         return ["job"]
     if word.startswith("-"):
-        options = dict.fromkeys(["--help", "--cfg", *CONFIG_FILE.values()])
+        flags = [flag for flag, stage in OF_STAGE.items() if stage == typed[0]]
+        options = dict.fromkeys(["--help", "--cfg", *CONFIG_FILE.values(), *flags])
         return [option for option in options if option.startswith(word)]
+    names = [name for name in _names(typed) if name.startswith(word)]
+    if names and not word:
+        return names
     from sweep.config.compose import completions
 
-    return completions(word, with_config_file(typed[:-1]))
+    return [*names, *completions(word, with_config_file(typed[:-1]))]
+
+
+def _names(typed: list[str]) -> list[str]:
+    """List the sweeps and studies that may follow a stage, where it lacks a name: what has a configuration."""
+    stage, *words = typed
+    given = [word for word in words[:-1] if "=" not in word and not word.startswith("-")]
+    if stage not in STAGES or stage in BEGINS or len(given) >= STAGES[stage].names[1]:
+        return []
+    from sweep.config.schema import AppConfig
+    from sweep.records.run_directory import SweepFiles, is_former
+
+    said = [word.partition("=")[2] for word in words if word.startswith("runtime.runs_dir=")]
+    runs = Path([AppConfig().runtime.runs_dir, *said][-1])
+    found = [path for pattern in ("*", "*/*") for path in runs.glob(pattern) if not is_former(path)]
+    kept = {path: SweepFiles(path) for path in found if path.name != "final" and not is_former(path.parent)}
+    names = {
+        str(path.relative_to(runs)) for path, its in kept.items() if any(map(os.path.exists, (its.config, its.study)))
+    }
+    return sorted(names - set(given))

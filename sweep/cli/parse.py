@@ -2,12 +2,25 @@
 
 import difflib
 
-from sweep.cli.command_line import AGAIN, CONFIG_FILE, VERIFY, VERSION, Command, with_config_file
+from sweep.cli.command_line import (
+    AGAIN,
+    CONFIG_FILE,
+    CSV,
+    JSON,
+    VERIFY,
+    VERSION,
+    WIDE,
+    Command,
+    with_config_file,
+)
 from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
-OF_STAGE = {VERIFY: "status", AGAIN: "final"}  # a flag that one stage has
+OF_STAGE = {  # a flag that one stage has
+    **dict.fromkeys((VERIFY, WIDE, CSV, JSON), "status"),
+    AGAIN: "final",
+}
 # What can be set for stages that only read, and how it is shown: any other key would have no effect.
 EVERYWHERE = {"runtime.runs_dir=": "runtime.runs_dir=DIR", "modules=": "modules=[NAME]"}
 USED = {
@@ -19,6 +32,8 @@ USED = {
 
 def parse(argv: list[str]) -> Command:
     """Parse a command line. InputError: an unknown stage or flag, a missing or superfluous name."""
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in {"-h", "--help"}:
         return Command("", [], [], ["--help"])
     if argv[0] == VERSION:
@@ -34,6 +49,9 @@ def parse(argv: list[str]) -> Command:
     for flag, its in OF_STAGE.items():
         if flag in flags and stage != its:
             raise InputError(f"{flag} belongs to `sweep {its} NAME`, not to `sweep {stage}`.")
+    forms = [flag for flag in flags if flag in (WIDE, CSV, JSON)]
+    if len(forms) > 1 or (VERIFY in flags and forms):
+        raise InputError(f"{' '.join(flags)}: one of {VERIFY}, {WIDE}, {CSV} and {JSON} at a time.")
     if not flags or OF_STAGE.keys() & set(flags):
         _check_names(stage, names, least=1 if VERIFY in flags else None)
         _check_more(stage, overrides)
@@ -105,7 +123,7 @@ def help_text(stage: str) -> str:
         one = STAGES[stage]
         return (
             f"usage: {one.usage}\n\n{one.summary}\n\n{one.details}\n\n"
-            "Any key of the configuration can be set by KEY=VALUE; --cfg job prints all of them with their values.\n"
+            "Any key can be set by KEY=VALUE; --cfg job prints all of them with their values.\n"
             "--config-dir DIR --config-name NAME reads DIR/NAME.yaml, a configuration of your own."
         )
     width = max(map(len, STAGES))
@@ -118,7 +136,7 @@ def help_text(stage: str) -> str:
             "",
             *lines,
             "",
-            "`sweep STAGE --help` explains a stage, `sweep STAGE --cfg job` prints its configuration.",
+            "`sweep help STAGE` explains a stage, `sweep STAGE --cfg job` prints its configuration.",
             "`sweep --version` prints the version.",
             'Tab completion: eval "$(sweep -sc install=bash)"',
         ]

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from sweep.cli import announce
 from sweep.cli.command_line import AGAIN, VERIFY, Command
+from sweep.console import say
 from sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ def run_plan(command: Command, console: Console) -> None:
     from sweep.config.compose import load
 
     config = load(command.overrides)
+    say(f"plan: {announce.described('plan', config)}", console)
+    announce.loads_torch("plan", console)
     from sweep.stages.plan import plan
 
     plan(config, console)
@@ -47,37 +51,11 @@ def run_search(command: Command, console: Console) -> None:
     from sweep.config.compose import load
 
     config, name = load(command.overrides), command.names[0]
-    _announce("search", name, config, console)
+    announce.begin("search", name, config, console)
     from sweep.stages.search import search_anew
 
     search_anew(config, name, console)
-    _say_next(name, console)
-
-
-def _announce(stage: str, name: str, config: "AppConfig", console: Console) -> None:
-    """Print what is going to be done, before the libraries are loaded that judge the rest of it.
-
-    Raises:
-        InputError: the name is not possible, or taken.
-    """
-    from sweep.cli.existing import shown
-    from sweep.records.run_directory import free_directory
-
-    directory = free_directory(config, name)
-    search, draws = config.search, ", ".join(map(str, config.study.draws))
-    spaces = f"space {config.space.name}"
-    if stage == "study":
-        spaces = f"spaces {', '.join(config.study.families)} on draws {draws} of the data, each"
-    console.print(
-        f"{stage} {name}: {spaces}, {search.trials} trials of {config.training.epochs} epochs on "
-        f"{config.data.name}, sampler {search.sampler.value}, scheduler {search.scheduler.value}, in "
-        f"{shown(directory)}",
-        highlight=False,
-    )
-
-
-def _say_next(name: str, console: Console) -> None:
-    console.print(f"Next: sweep final {name}; sweep report {name}; sweep ui {name}", highlight=False)
+    announce.say_next(name, console)
 
 
 def run_resume(command: Command, console: Console) -> None:
@@ -97,7 +75,7 @@ def run_resume(command: Command, console: Console) -> None:
 
         prepared = {part: prepare_resume(member, f"{name}/{part}") for part, member in members(config).items()}
         with open_session(config, name, console) as session:
-            _say_report(study(session, prepared), name, console)
+            announce.say_report(study(session, prepared), name, console)
     elif stage is BegunStage.search:
         _go_on(config, name, console)
     elif stage is BegunStage.final:
@@ -142,7 +120,7 @@ def _go_on(config: "AppConfig", name: str, console: Console) -> None:
     prepared = prepare_resume(config, name)
     with open_session(config, name, console) as session:
         search(session, prepared)
-    _say_next(name, console)
+    announce.say_next(name, console)
 
 
 def _confirm(config: "AppConfig", name: str, console: Console, again: bool = False) -> None:
@@ -184,7 +162,8 @@ def run_study(command: Command, console: Console) -> None:
     from sweep.records.stage_record import BegunStage
 
     config, name = load(command.overrides), command.names[0]
-    _announce("study", check_study_name(name), config, console)
+    announce.begin("study", check_study_name(name), config, console)
+    announce.loads_torch(f"study {name}", console)
     from sweep.execution.session import new_session
     from sweep.stages.study import prepare_study, study
     from sweep.tuning.problem import copies_of_enqueued
@@ -193,14 +172,7 @@ def run_study(command: Command, console: Console) -> None:
     begun = {STUDY: save(config), STAGE: BegunStage.study.text, **copies_of_enqueued(config)}
     with new_session(config, name, console, begun) as session:
         report = study(session, prepared)
-    _say_report(report, name, console)
-
-
-def _say_report(report: Path, name: str, console: Console) -> None:
-    from sweep.cli.existing import shown
-
-    console.print(f"Open the report: {shown(report)}", highlight=False)
-    console.print(f"Then: sweep status {name}; sweep ui {name}", highlight=False)
+    announce.say_report(report, name, console)
 
 
 def run_final(command: Command, console: Console) -> None:
@@ -231,6 +203,7 @@ def run_evaluate(command: Command, console: Console) -> None:
     from sweep.cli.existing import existing
 
     config, name = existing(command)
+    announce.loads_torch(f"evaluate {name}", console)
     from sweep.execution.session import open_session
     from sweep.stages.evaluate import evaluate, prepare_evaluate
 
@@ -264,12 +237,14 @@ def run_status(command: Command, console: Console) -> None:
     from sweep.cli.existing import existing, sweeps_of
     from sweep.config.compose import load
     from sweep.records.run_directory import SweepFiles, check_name, run_directory, store_directory
+    from sweep.stages.listing import View
     from sweep.stages.status import status
 
     config = load(command.overrides)
+    view = next((one for one in View if one.value in command.flags), View.window)
     name = check_name(command.names[0]) if command.names else None
     runs = Path(config.runtime.runs_dir).resolve()
-    status(runs, name, console)
+    status(runs, name, console, view)
     if name is not None and VERIFY in command.flags:
         from sweep.stages.verify import Store, print_differences
 

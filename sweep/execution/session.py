@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.cluster.connect import connected
-from sweep.cluster.resources import trial_resources
+from sweep.cluster.resources import slots, trial_resources
 from sweep.config.modules import kept_texts
-from sweep.config.schema import AppConfig
+from sweep.config.schema import AppConfig, ClusterConfig, ClusterKind
 from sweep.records.files import write_text
 from sweep.records.locks import LOCK, alone
 from sweep.records.provenance import identity_text, name_begun_with
@@ -86,12 +86,23 @@ def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[s
 def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Session]:
     """Lock the run directory, connect the cluster, find what a trial gets of it, keep the source of the user's modules,
     and deliver to MLflow meanwhile."""
-    with alone(config, name), connected(config.cluster, run_directory(config, name)):
-        per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
-        store, kept = store_directory(config, name), kept_modules(config, name)
-        for file, text in kept_texts(config.modules).items():
-            write_text(kept / file, text)
-        with delivering(store, config.tracking.uri, modules=config.modules) as tracker:
-            yield Session(config, name, tracker, console, per_trial)
-        if refused := aside_sentence(store):
-            console.print(refused, highlight=False)
+    with alone(config, name):
+        console.print(_connecting(config.cluster), highlight=False)
+        with connected(config.cluster, run_directory(config, name)):
+            per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
+            each = ", ".join(f"{count:g} {kind}" for kind, count in per_trial.items())
+            at_once = config.search.concurrency or slots(per_trial)
+            console.print(f"Ray runs: {at_once} at once, each with {each}", highlight=False)
+            store, kept = store_directory(config, name), kept_modules(config, name)
+            for file, text in kept_texts(config.modules).items():
+                write_text(kept / file, text)
+            with delivering(store, config.tracking.uri, modules=config.modules) as tracker:
+                yield Session(config, name, tracker, console, per_trial)
+            if refused := aside_sentence(store):
+                console.print(refused, highlight=False)
+
+
+def _connecting(cluster: ClusterConfig) -> str:
+    if cluster.kind is ClusterKind.local:
+        return "Starting Ray (about 8 s)"
+    return f"Joining Ray at {cluster.address} (about 8 s)"

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +17,11 @@ from odenet.networks.model import build_model
 from odenet.networks.refinement import coarsen, refine
 from odenet.training.config import ExperimentConfig
 from odenet.training.cost import train_gflops
-from odenet.training.footprint import footprint
+from odenet.training.footprint import training_mib
 from odenet.training.loop import Training
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
+from sweep.console import say
 from sweep.errors import InputError
 from sweep.stages.search import prepare_new_search
 from sweep.tuning.schedulers import bracket_shares, rungs
@@ -47,7 +49,8 @@ class Estimate:
 
 
 def plan(config: AppConfig, console: Console) -> None:
-    """Print trials x rungs x cost of the cheapest, a middle and the dearest configuration of the space.
+    """Print trials x rungs x cost of the cheapest, a middle and the dearest configuration of the space, and each step
+    before it is taken.
 
     Raises:
         InputError: the configuration, the data or the place for results is not usable.
@@ -56,18 +59,51 @@ def plan(config: AppConfig, console: Console) -> None:
     splits, corners = prepared.splits, prepared.corners
     check_dry_run(config)
     check_writable(Path(config.runtime.runs_dir))
-    costs = [sum(_epoch_gflops(corner, splits)) for corner in corners]
-    chosen = {"cheapest": costs.index(min(costs)), "middle": 0, "dearest": costs.index(max(costs))}
-    estimates = {name: _estimate(corners[index], config, splits) for name, index in chosen.items()}
     images = f"{len(splits.train)} train, {len(splits.val) if splits.val else 0} val"
     console.print(f"Data: {config.data.name}, draw {config.data.draw}, {images} images, hash {splits.hash}")
     console.print(f"Space: {config.space.name}, {len(corners)} corners, all possible")
-    console.print(f"Search: {_described(config)}")
+    say(f"Search: {_described(config)}", console)
     course = expected(config.search, config.training.epochs)
-    console.print("Trials expected: " + "; ".join(f"{trials:.3g} to epoch {epoch}" for epoch, trials in course))
+    say("Trials expected: " + "; ".join(f"{trials:.3g} to epoch {epoch}" for epoch, trials in course), console)
+    console.print(f"Dry run: counts all corners' operations, times {ITERATIONS} iterations of three corners")
+    with _threads(config.runtime.resources.cpus):
+        estimates = _estimates(corners, config, splits)
     console.print(_table(estimates, course, config))
     for line in _budget(estimates, course, config):
-        console.print(line)
+        say(line, console)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Give torch as many threads as a trial has. One image keeps no more of them busy, and on a busy machine threads
+    that wait for each other take three times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _estimates(corners: list[ExperimentConfig], config: AppConfig, splits: Splits) -> dict[str, Estimate]:
+    costs = _counted(corners, splits)
+    totals = [sum(cost) for cost in costs]
+    chosen = {"cheapest": totals.index(min(totals)), "middle": 0, "dearest": totals.index(max(totals))}
+    return {name: _estimate(corners[index], costs[index], config, splits) for name, index in chosen.items()}
+
+
+def _counted(corners: list[ExperimentConfig], splits: Splits) -> list[list[float]]:
+    """Count the GFLOP of each epoch of each corner; corners that differ in the optimizer, say, cost the same."""
+    known: dict[str, list[float]] = {}
+    for corner in corners:
+        key = _network(corner)
+        known[key] = known[key] if key in known else _epoch_gflops(corner, splits)
+    return [known[_network(corner)] for corner in corners]
+
+
+def _network(experiment: ExperimentConfig) -> str:
+    """Write down all that decides which operations a network takes in which epoch."""
+    return repr((experiment.model, experiment.refinement, experiment.training.epochs))
 
 
 def _described(config: AppConfig) -> str:
@@ -136,19 +172,16 @@ def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> list[float]:
     return found
 
 
-def _estimate(experiment: ExperimentConfig, config: AppConfig, splits: Splits) -> Estimate:
+def _estimate(experiment: ExperimentConfig, gflops: list[float], config: AppConfig, splits: Splits) -> Estimate:
     """Run the network at its final depth for a few iterations."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.runtime.resources.cpus)
     training = Training(experiment, config.runtime.for_training(), data=splits)
     for _ in range(experiment.refinement.times):
         refine(training.model, training.optimizer)
     _, channels, *space = splits.train.pixels_BCHW.shape
     shape = (channels, *space)
     seconds_per_gflop = _dry_run(training, train_gflops(training.model, shape))
-    memory_mib = footprint(training.model, shape, experiment.optim.batch_size).memory_mib
-    torch.set_num_threads(threads)
-    return Estimate(training.model.parameter_count, _epoch_gflops(experiment, splits), seconds_per_gflop, memory_mib)
+    memory_mib = training_mib(training.model, shape, experiment.optim.batch_size)
+    return Estimate(training.model.parameter_count, gflops, seconds_per_gflop, memory_mib)
 
 
 def _dry_run(training: Training, gflops_per_image: float) -> float:
@@ -167,22 +200,20 @@ def _table(estimates: dict[str, Estimate], course: Expected, config: AppConfig) 
     at_once = max(1, at_once // config.runtime.resources.cpus) if config.search.concurrency is None else at_once
     retrained = config.final.top * config.final.confirm_seeds * (config.final.top > 1) + config.final.seeds
     table = Table(title=f"A trial, and the sweep if all were like it, {at_once} at a time on this machine")
-    heads = ("configuration", "parameters", "GFLOP", "seconds", "MiB", "search GFLOP", "search time", "final GFLOP")
-    for column in (*heads, "final time"):
-        table.add_column(column, justify="left" if column == "configuration" else "right")
-    for name, one in estimates.items():
-        whole, search = sum(one.gflops), one.spent(course)
-        table.add_row(
-            name,
-            f"{one.parameters:,}",
-            f"{whole:,.1f}",
-            f"{whole * one.seconds_per_gflop:.1f}",
-            f"{one.memory_mib:,.0f}",
-            f"{search:,.0f}",
-            str(timedelta(seconds=round(search * one.seconds_per_gflop / at_once))),
-            f"{retrained * whole:,.0f}",
-            str(timedelta(seconds=round(retrained * whole * one.seconds_per_gflop / at_once))),
-        )
+    table.add_column("")
+    for name in estimates:
+        table.add_column(name, justify="right")
+    table.add_row("parameters", *(f"{one.parameters:,}" for one in estimates.values()))
+    table.add_row("memory, MiB", *(f"{one.memory_mib:,.0f}" for one in estimates.values()))
+    table.add_row("trial GFLOP", *(f"{sum(one.gflops):,.1f}" for one in estimates.values()))
+    table.add_row("trial seconds", *(f"{sum(one.gflops) * one.seconds_per_gflop:.1f}" for one in estimates.values()))
+    for stage, spent in (
+        ("search", [one.spent(course) for one in estimates.values()]),
+        ("final", [retrained * sum(one.gflops) for one in estimates.values()]),
+    ):
+        seconds = [one.seconds_per_gflop * gflops for one, gflops in zip(estimates.values(), spent, strict=True)]
+        table.add_row(f"{stage} GFLOP", *(f"{gflops:,.0f}" for gflops in spent))
+        table.add_row(f"{stage} time", *(str(timedelta(seconds=round(one / at_once))) for one in seconds))
     return table
 
 

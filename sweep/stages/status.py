@@ -1,52 +1,74 @@
 """`sweep status [NAME]`: show all sweeps, or the trials of one, with outcomes, reasons, cost and best so far."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from sweep.console import say
 from sweep.errors import InputError
 from sweep.records.locks import is_alive
-from sweep.records.outcome import Outcome
 from sweep.records.progress import SweepProgress
 from sweep.records.rows import TrialRow, ranked
 from sweep.records.run_directory import CONFIG, SweepFiles, is_former
 from sweep.records.tables import read_rows
+from sweep.stages.listing import (
+    Column,
+    View,
+    outcomes,
+    print_csv,
+    print_json,
+    say_left_out,
+    show,
+    show_trials,
+    trial_record,
+)
 from sweep.tracking.lines import OUTBOX
 from sweep.tracking.state import aside_sentence, lag
 
+FOR_PEOPLE = (View.window, View.wide)
 
-def status(runs: Path, name: str | None, console: Console) -> None:
+
+def status(runs: Path, name: str | None, console: Console, view: View = View.window) -> None:
     """Print one table, from files alone.
 
     Raises:
         InputError: there is no sweep of that name.
     """
     found = sweeps_below(runs if name is None else runs / name)
-    waiting = without_trials(runs, found) if name is None else []
-    if name is None and not found and not waiting:
-        console.print(f"No sweep in {runs}.")
-    elif name is None or len(found) > 1:
-        if found:
-            console.print(_overview(runs, found))
+    waiting = without_trials(runs, found) if name is None and view in FOR_PEOPLE else []
+    if name is None or len(found) > 1:
+        if found or not waiting:
+            _show_sweeps(runs, found, console, view)
         if waiting:
-            console.print(f"Without a trial yet: {', '.join(waiting)}; `sweep resume NAME` goes on.", highlight=False)
-        for line in _delivery(runs / Path(name).parts[0]) if name else ():
-            console.print(line, highlight=False)
+            say(f"Without a trial yet: {', '.join(waiting)}; `sweep resume NAME` goes on.", console)
+        for line in _delivery(runs / Path(name).parts[0]) if name and view in FOR_PEOPLE else ():
+            say(line, console)
     elif not found:
         raise missing(runs, name or "")
     else:
-        files = SweepFiles(found[0])
-        standing = list(_standing(name or "", runs, files))
-        for row_file in (files.trials, files.final.trials):
-            if row_file.exists():
-                console.print(_trials(name or "", read_rows(row_file, TrialRow)))
+        _show_sweep(name or "", runs, SweepFiles(found[0]), console, view)
+
+
+def _show_sweep(name: str, runs: Path, files: SweepFiles, console: Console, view: View) -> None:
+    standing = list(_standing(name, runs, files))
+    tables = [read_rows(file, TrialRow) for file in (files.trials, files.final.trials) if file.exists()]
+    records = [trial_record(row) for rows in tables for row in rows]
+    if view is View.csv:
+        print_csv(records, console)
+    elif view is View.json:
+        part = files if files.trials.exists() else files.final
+        finished, at_work = SweepProgress.read(part.progress).finished, is_alive(files.directory)
+        print_json({"sweep": name, "at_work": at_work, "finished": finished, "trials": records}, console)
+    else:
+        for rows in tables:
+            show_trials(name if rows is tables[0] else f"{name}/final", rows, console, view)
+            console.print()
         for line in standing:
-            console.print(line, highlight=False)
+            say(line, console)
 
 
 def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
@@ -109,31 +131,48 @@ def missing(runs: Path, name: str) -> InputError:
     return InputError(f"There is no sweep {name} in {runs}; there are: {', '.join(known) or 'none'}.")
 
 
-def _overview(runs: Path, found: list[Path]) -> Table:
-    table = Table(title=f"Sweeps in {runs}")
-    for column in ("sweep", "family", "trials", "outcomes", "best", "GFLOP", "seconds", "final", "tested"):
-        table.add_column(column, justify="right" if column in {"trials", "best", "GFLOP", "seconds"} else "left")
-    for path in found:
-        files = SweepFiles(path)
-        rows = read_rows(files.trials if files.trials.exists() else files.final.trials, TrialRow)
-        best = ranked(rows)
-        table.add_row(
-            str(path.relative_to(runs)),
-            rows[0].family if rows else "",
-            str(len(rows)),
-            _counts(rows),
-            f"{best[0].objective:.1%}" if best else "-",
-            f"{sum(row.gflops for row in rows):,.0f}",
-            f"{sum(row.seconds for row in rows):,.0f}",
-            _yes(files.final.trials),
-            _tested(files),
-        )
-    return table
+def _show_sweeps(runs: Path, found: list[Path], console: Console, view: View) -> None:
+    records = [_record(path, runs) for path in found]
+    if view is View.csv:
+        print_csv(records, console)
+    elif view is View.json:
+        print_json(records, console)
+    elif not found:
+        console.print(f"No sweep in {runs}.")
+    else:
+        console.print(f"Sweeps in {runs}", highlight=False)
+        say_left_out(show(_columns(records), console, view), console)
 
 
-def _counts(rows: list[TrialRow]) -> str:
-    counts = Counter(row.outcome for row in rows)
-    return ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
+def _record(path: Path, runs: Path) -> dict[str, Any]:
+    files = SweepFiles(path)
+    rows = read_rows(files.trials if files.trials.exists() else files.final.trials, TrialRow)
+    best = ranked(rows)
+    return {
+        "sweep": str(path.relative_to(runs)),
+        "family": rows[0].family if rows else "",
+        "trials": len(rows),
+        "outcomes": outcomes(rows),
+        "best": best[0].objective if best else None,
+        "gflops": sum(row.gflops for row in rows),
+        "seconds": sum(row.seconds for row in rows),
+        "final": _yes(files.final.trials),
+        "tested": _tested(files),
+    }
+
+
+def _columns(records: list[dict[str, Any]]) -> list[Column]:
+    """List what there is to say of sweeps, the most important first."""
+    return [
+        Column("sweep", [one["sweep"] for one in records], right=False),
+        Column("outcomes", [one["outcomes"] for one in records], right=False),
+        Column("best", ["-" if one["best"] is None else f"{one['best']:.1%}" for one in records]),
+        Column("final", [one["final"] for one in records], right=False),
+        Column("tested", [one["tested"] for one in records], right=False),
+        Column("GFLOP", [f"{one['gflops']:,.0f}" for one in records]),
+        Column("seconds", [f"{one['seconds']:,.0f}" for one in records]),
+        Column("family", [one["family"] for one in records], right=False),
+    ]
 
 
 def _tested(files: SweepFiles) -> str:
@@ -143,30 +182,3 @@ def _tested(files: SweepFiles) -> str:
 
 def _yes(path: Path) -> str:
     return "yes" if path.exists() else "no"
-
-
-def _trials(name: str, rows: list[TrialRow]) -> Table:
-    table = Table(title=f"{name}: {_counts(rows)}")
-    for column in ("trial", "phase", "outcome", "objective", "epochs", "GFLOP", "seconds", "parameters", "reason"):
-        table.add_column(
-            column, justify="right" if column in {"trial", "objective", "epochs", "GFLOP", "seconds"} else "left"
-        )
-    best = ranked(rows)[:1]
-    for row in rows:
-        objective = "-" if row.objective is None else f"{row.objective:.1%}"
-        table.add_row(
-            str(row.number),
-            row.phase.value,
-            row.outcome.value,
-            objective,
-            str(row.epochs),
-            f"{row.gflops:,.1f}",
-            f"{row.seconds:,.1f}",
-            " ".join(
-                f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
-                for key, value in row.parameters.items()
-            ),
-            row.reason,
-            style="bold" if row in best else None,
-        )
-    return table

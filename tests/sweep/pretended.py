@@ -150,6 +150,7 @@ class Sweep:
     source: TrialSource
     interrupt: Interrupt
     session: Session
+    display: ProgressDisplay
 
     def drive(self, worker: Worker | None = None, legs: int = 1_000_000) -> list[Segment]:
         """Runs so many legs one after another, or all there are; returns those that were run."""
@@ -187,7 +188,7 @@ def opened(session: Session, source: TrialSource | None = None, splits: dict[Por
     controller = Controller(source, log, interrupt, display.say)
     shown = ShownTrials(display, session.config.training.epochs)
     controller.take_up([TrialRuns(session, splits or data()), shown, CheckpointCleaner()])
-    return Sweep(controller, log, source, interrupt, session)
+    return Sweep(controller, log, source, interrupt, session, display)
 
 
 def begun(runs: Path, *words: str) -> Sweep:

@@ -11,7 +11,8 @@ import torch
 
 from sweep.__main__ import run
 
-ANNOUNCED = r"((search|study) \S+: spaces? .*\n)?"  # before the libraries that judge the rest are loaded
+# Before the libraries are loaded that judge the rest: what is to be done, and that they are loaded.
+ANNOUNCED = r"((plan|(search|study) \S+): spaces? .*\n)?((plan|\w+ \S+): loading PyTorch .*\n)?"
 
 
 class Answer(NamedTuple):
@@ -42,7 +43,7 @@ def tree(directory: Path) -> dict[str, bytes]:
 def assert_refused(sweep: Command, argv: list[str], needles: tuple[str, ...]) -> None:
     """Code 2, one message with all of these in it, no traceback, nothing written, Ray not started.
 
-    Before it there is at most the line that says what was to be done.
+    Before it there are at most the lines that say what was to be done.
     """
     before = tree(Path.cwd())
     answer = sweep(*argv)

@@ -6,7 +6,9 @@ import pytest
 from rich.table import Table
 
 from sweep.__main__ import run
-from sweep.console import PlainConsole, printable
+from sweep.cli.commands import STAGES
+from sweep.cli.parse import help_text
+from sweep.console import PlainConsole, printable, say
 from sweep.execution.display import ProgressDisplay
 from sweep.records.outcome import Outcome
 from sweep.stages.status import status
@@ -57,3 +59,33 @@ def test_a_reason_reaches_neither_the_display_nor_the_table_of_trials_as_it_is(t
 def test_a_refusal_is_plain(capsys):
     assert run(["search", STEERING]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+def on_screen(text: str, width: int) -> list[str]:
+    console = PlainConsole(file=(file := io.StringIO()), force_terminal=True, color_system=None, width=width)
+    for line in text.splitlines():
+        say(line, console)
+    return file.getvalue().splitlines()
+
+
+def test_a_sentence_is_broken_between_words_and_stands_below_the_column_it_began_in():
+    text = "status x: a sentence of words\n\n  replay    a finished search\n  two words  and more of them"
+    assert on_screen(text, 28) == [
+        "status x: a sentence of",
+        "words",
+        "",
+        "  replay    a finished",
+        "            search",
+        "  two words  and more of",
+        "             them",
+    ]
+    plain = PlainConsole(file=(file := io.StringIO()), width=28)
+    say(text.splitlines()[0], plain)
+    assert file.getvalue() == "status x: a sentence of words\n"
+
+
+def test_every_help_text_fits_80_columns():
+    for stage in ("", *STAGES):
+        lines = on_screen(help_text(stage), 80)
+        assert max(map(len, lines)) <= 80
+        assert "".join(lines).replace(" ", "") == help_text(stage).replace("\n", "").replace(" ", "")

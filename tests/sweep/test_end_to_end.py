@@ -68,6 +68,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = sweep(directory, "study", "tiny", *STUDY)
     assert result.returncode == 0, result.stderr
     assert "runs/tiny/report.html" in result.stdout
+    said = [line for line in result.stdout.splitlines() if line.startswith(("study", "Starting", "Ray"))]
+    assert [line.split(" (")[0] for line in said[1:]] == [
+        "study tiny: loading PyTorch",
+        "Starting Ray",
+        "Ray runs: 2 at once, each with 1 CPU",
+    ]
     return directory
 
 

@@ -15,6 +15,7 @@ from search_spaces import SPACES
 from sweep.cli.commands import STAGES
 from sweep.cli.completion import candidates
 from sweep.cli.parse import help_text
+from sweep.config.compose import known_keys
 from sweep.errors import WorkError
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory
 
@@ -42,6 +43,9 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search x --force": ("no option --force", "--help, --cfg job, --config-dir DIR and --config-name NAME are"),
     "search x --config-dir": ("--config-dir needs a value: --config-dir DIR --config-name NAME",),
     "search x -cn": ("--config-name needs a value",),
+    "help sarch": ("no stage 'sarch'", "did you mean search?"),
+    "status x --csv --json": ("--csv --json: one of --verify, --wide, --csv and --json at a time",),
+    "final x --csv": ("--csv belongs to `sweep status NAME`, not to `sweep final`",),
     "status x --again": ("--again belongs to `sweep final NAME`, not to `sweep status`",),
     "final x --verify": ("--verify belongs to `sweep status NAME`, not to `sweep final`",),
     "final --again": ("`sweep final` needs a name",),
@@ -169,7 +173,8 @@ def test_every_stage_is_runnable_and_explains_itself(sweep, stage):
     assert (answer.code, answer.err) == (0, "")
     assert f"usage: {STAGES[stage].usage}" in answer.out
     assert STAGES[stage].summary in answer.out
-    assert STAGES[stage].summary in sweep("--help").out == sweep().out == help_text("") + "\n"
+    assert answer.out == sweep("help", stage).out
+    assert STAGES[stage].summary in sweep("--help").out == sweep().out == sweep("help").out == help_text("") + "\n"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -199,8 +204,9 @@ def test_failed_work_and_interruption_have_their_own_exit_codes(sweep, monkeypat
 # --- tab completion ---------------------------------------------------------------------------------------------------
 
 COMPLETIONS: dict[str, list[str]] = {
-    "sweep": list(STAGES),
-    "sweep ": list(STAGES),
+    "sweep": [*STAGES, "help"],
+    "sweep ": [*STAGES, "help"],
+    "sweep help se": ["search"],
     "sweep st": ["status", "study"],
     "sweep mod": [],
     "sweep search x mod": ["model.", "modules="],
@@ -215,13 +221,42 @@ COMPLETIONS: dict[str, list[str]] = {
     "sweep plan space.fix.model.sc": ["space.fix.model.scheme="],
     "sweep plan space.range.o": ["space.range.optim."],
     "sweep plan no.such=": [],
-    "sweep final path/to/best.yaml --": ["--help", "--cfg", "--config-dir", "--config-name"],
+    "sweep final path/to/best.yaml --": ["--help", "--cfg", "--config-dir", "--config-name", "--again"],
     "sweep search x --cfg ": ["job"],
+    "sweep status x --": [
+        *("--help", "--cfg", "--config-dir", "--config-name", "--verify", "--wide", "--csv", "--json")
+    ],
+    "sweep search ": sorted(
+        {f"{key.split('.')[0]}." for key in known_keys() if "." in key} | {"cluster=", "data=", "modules=", "space="}
+    ),
 }
 
 
 @pytest.mark.parametrize(("line", "expected"), COMPLETIONS.items(), ids=COMPLETIONS)
 def test_stages_complete_at_the_first_word_and_keys_and_values_after_it(line, expected):
+    assert candidates(line) == expected
+
+
+SWEEPS = {
+    "sweep status ": ["second", "study", "study/continuous-d0", "x"],
+    "sweep status s": ["second", "study", "study/continuous-d0", "search.", "space.", "space=", "study."],
+    "sweep resume study/": ["study/continuous-d0"],
+    "sweep report x ": ["second", "study", "study/continuous-d0"],
+    "sweep report x se": ["second", "search."],
+    "sweep final x optim.n": ["optim.nesterov="],
+    "sweep search sec": [],
+    "sweep study sec": [],
+    "sweep status runtime.runs_dir=other ": ["elsewhere"],
+}
+
+
+@pytest.mark.parametrize(("line", "expected"), SWEEPS.items(), ids=SWEEPS)
+def test_sweeps_and_studies_complete_where_a_stage_lacks_a_name(sweep, line, expected):
+    for name in ("runs/x", "runs/x/final", "runs/second", "runs/study/continuous-d0", "other/elsewhere"):
+        Path(name).mkdir(parents=True)
+        Path(name, "config.yaml").touch()
+    Path("runs/study/study.yaml").touch()
+    Path("runs/no-sweep").mkdir()
     assert candidates(line) == expected
 
 

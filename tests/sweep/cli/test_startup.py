@@ -10,7 +10,7 @@ import pytest
 
 from sweep.cli.commands import STAGES
 from sweep.stages.doctor import DISTRIBUTION
-from tests.sweep.sweep_files import TINY, trial, write_sweep
+from tests.sweep.sweep_files import trial, write_sweep
 
 HEAVY = ("mlflow", "optuna", "pandas", "plotly", "ray", "scipy", "sklearn", "torch", "torchvision")
 
@@ -43,7 +43,7 @@ FIRST_LINES: dict[str, tuple[set[str], str]] = {
     "": (set(), "usage: sweep STAGE"),
     "--help": (set(), "usage: sweep STAGE"),
     "--version": (set(), "sweep "),
-    "search --help": (set(), "usage: sweep search"),
+    "help search": (set(), "usage: sweep search"),
     "sarch x": (set(), "sweep: There is no stage 'sarch'"),
     "search --cfg job": (set(), "model:"),
     "-sc query=bash": (set(), "model.scheme="),
@@ -63,7 +63,8 @@ FIRST_LINES: dict[str, tuple[set[str], str]] = {
     "report nope": (set(), NOT_THERE),
     "replay nope": (set(), NOT_THERE),
     "ui nope": (set(), "sweep: There is no MLflow store"),
-    f"plan {' '.join(TINY)}": ({"optuna", "pandas", "scipy", "sklearn", "torch"}, "Data: digits"),  # after a dry run
+    "evaluate x": (set(), "evaluate x: loading PyTorch"),
+    "plan": (set(), "plan: space continuous, 12 trials of 16 epochs on digits"),
     "doctor": (set(), "ok "),
 }
 

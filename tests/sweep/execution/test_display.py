@@ -2,10 +2,12 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from sweep.console import PlainConsole
 from sweep.execution.display import SHOWN, SILENT, ProgressDisplay
 from sweep.records.outcome import Outcome
 from tests.sweep.sweep_files import trial
@@ -81,7 +83,8 @@ def test_the_last_line_counts_outcomes_once_per_trial_names_the_best_done_one_an
 
 def test_before_the_first_result_it_says_so():
     assert shown([], terminal=False).startswith("search x: no trial yet of 5; no best yet; 0 s, 0 GFLOP")
-    assert "time left unknown" in picture([RUNNING])
+    waiting = trial(0, outcome=Outcome.running, objective=None, epochs=0)
+    assert re.match(r"search x: 0 of 5 trials; 0:00:0\d, workers load PyTorch\n", picture([waiting]))
 
 
 def test_a_terminal_shows_progress_and_keeps_only_the_summary():
@@ -95,12 +98,56 @@ def test_the_live_display_has_running_trials_with_epochs_value_and_parameters_an
         3, outcome=Outcome.running, objective=0.5, epochs=4, parameters={"optim.lr": 1 / 3, "model.nodes": 2}
     )
     text = picture([running, trial(1)])
-    assert "x search trial 3" in text
-    assert re.search(r"epoch 4/9 +50\.0% +lr=0\.333 nodes=2", text)
-    assert re.search(r"about 0:00:0\d left", text)
-    assert "trial 1 " not in text.splitlines()[-1]
+    head, bar, counts, line = text.splitlines()
+    assert re.fullmatch(r"search x: 1 of 5 trials; 0:00:0\d, about 0:00:0\d left", head)
+    assert re.fullmatch(r"━{17}─{43} 29 %", bar)
+    assert counts == "1 running, 1 done; best x search trial 1 at 50.0%; 3 GFLOP"
+    assert line == "  trial 3  epoch 4/9   50.0%  nodes=2 lr=0.333"
+
+
+def test_what_earlier_sessions_have_done_is_no_progress_and_makes_no_time_left(monkeypatch):
+    """Ten trials were done when two more were asked for: the time left is that of the two."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    console = Console(file=(file := io.StringIO()), width=200)
+    display = ProgressDisplay(console, "search x", 12)
+    for number in range(10):
+        display.update(trial(number, gflops=100.0), epochs=9, heard=False)
+    now = 20.0  # Ray has started
+    running = trial(10, outcome=Outcome.running, objective=None, epochs=0, gflops=0.0)
+    display.update(running, epochs=8)
+    assert next(display._lines()) == "search x: 0 of 2 trials after 10 before; 0:00:20, workers load PyTorch"
+    now = 30.0
+    display.update(replace(running, objective=0.4, epochs=4, gflops=5.0), epochs=8)
+    display.update(trial(11, gflops=10.0), epochs=8)
+    head, bar, counts, _ = display._lines()
+    assert head == "search x: 1 of 2 trials after 10 before; 0:00:30, about 0:00:03 left"
+    assert bar.endswith(" 75 %") and counts.endswith("; 15 GFLOP")
+    with display:
+        pass
+    assert file.getvalue().splitlines()[-1].endswith("; 30 s, 15 GFLOP in this session")
+
+
+def test_a_trial_that_was_cut_short_goes_on_from_the_part_it_had():
+    display = ProgressDisplay(Console(file=io.StringIO(), width=80), "search x", 2)
+    cut = trial(0, outcome=Outcome.interrupted, epochs=4)
+    display.update(cut, epochs=8, heard=False)
+    assert " 0 %" in " ".join(display._lines())
+    display.update(replace(cut, outcome=Outcome.done, epochs=8), epochs=8)
+    assert " 33 %" in " ".join(display._lines())  # half a trial of one and a half
+
+
+@pytest.mark.parametrize("variable", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}], ids=str)
+def test_a_terminal_that_cannot_or_shall_not_be_drawn_on_gets_plain_lines(variable):
+    console = PlainConsole(file=(file := io.StringIO()), force_terminal=True, width=200, _environ=variable)
+    with ProgressDisplay(console, "search x", 5) as display:
+        display.update(trial(1), epochs=9)
+    assert "\x1b" not in file.getvalue()
+    assert [line.split(":")[0] for line in file.getvalue().splitlines()] == ["  x search trial 1", "search x"]
 
 
 def test_the_live_display_has_room_for_the_first_running_trials_only():
     running = [trial(n, outcome=Outcome.running) for n in range(SHOWN + 3)]
-    assert picture(running, total=20).count("epoch ") == SHOWN
+    text = picture(running, total=20)
+    assert text.count("epoch ") == SHOWN
+    assert text.splitlines()[-1] == "  and 3 more"

@@ -105,7 +105,7 @@ def test_a_study_has_a_run_with_its_report_that_ends_as_the_study_does(tmp_path,
         assert raised is error
     start, study, *report, end = told(tmp_path)
     assert (start["key"], start["tags"]["kind"], study["path"]) == ("x", "study", session.files.study.name)
-    assert [line["path"] for line in report] == ([] if error else [str(SweepFiles(tmp_path / "x").report)])
+    assert [line["path"] for line in report] == ([] if error else [SweepFiles(tmp_path / "x").report.name])
     assert (end["op"], end["status"]) == ("end", status)
 
 

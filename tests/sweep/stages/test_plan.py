@@ -1,5 +1,7 @@
 """What `sweep plan` says a search will cost."""
 
+import os
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from sweep.config.compose import load
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
 from sweep.stages.plan import Estimate, expected, plan
+from tests.sweep.terminal import Terminal
 
 TINY = ["space=continuous", "data.per_class=5", "model.width=2", "training.epochs=9", "search.trials=27"]
 
@@ -60,6 +63,22 @@ def test_plan_prints_rungs_costs_of_search_and_final_and_when_a_budget_ends_it(t
         assert name in text
     assert "search.budget.gflops=0.001 is spent after about 0 trials if all are like the dearest" in text
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_on_a_screen_of_80_columns_it_says_what_it_does_before_it_does_it(tmp_path: Path) -> None:
+    """And the compiler of torch, which takes longer to load than all the rest takes, stays away."""
+    code = "from sweep.__main__ import run; import sys; run(sys.argv[1:]); print('torch._dynamo' in sys.modules, 'END')"
+    command = [sys.executable, "-c", code, "plan", *TINY, f"runtime.runs_dir={tmp_path}"]
+    with Terminal(command, 80, 40, {**os.environ, "OMP_NUM_THREADS": "1"}) as terminal:
+        at_once = terminal.until("loading PyTorch")
+        lines = terminal.until("END")
+    assert at_once[0] == "plan: space continuous, 27 trials of 9 epochs on digits, sampler tpe, scheduler"
+    assert "cheapest" not in " ".join(at_once)
+    begins = [line.split(":")[0] for line in lines if ":" in line and not line.startswith("│")]
+    assert begins == ["plan", "plan", "Data", "Space", "Search", "Trials expected", "Dry run"]
+    assert [line for line in lines if line.startswith("┏")] == ["┏━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━┓"]
+    assert lines[-1] == "False END"
 
 
 def test_depth_asha_takes_the_timing_of_refinements_over(tmp_path: Path) -> None:

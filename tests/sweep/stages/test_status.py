@@ -1,13 +1,19 @@
 """`sweep status`: read from files only, also while a sweep runs, and as wide as it needs where no window limits it."""
 
+import csv
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from search_spaces import SPACES
+from sweep.console import PlainConsole
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase, TrialRow
 from sweep.records.tables import write_rows
+from sweep.stages.listing import View, show_trials
 from sweep.stages.status import sweeps_below
 from tests.sweep.sweep_command import Command, in_empty_directory
 from tests.sweep.sweep_files import trial, write_sweep
@@ -21,14 +27,27 @@ def sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
 
 
 def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip()[1:-1].split("│")]
+    """Columns are two blanks apart, and no cell holds two."""
+    return re.split(r" {2,}", line.strip())
+
+
+def lists(text: str) -> list[list[str]]:
+    """The cells of all lists in a text, without heads; empty cells at the end of a line are not written."""
+    rows, within = [], False
+    for line in text.splitlines():
+        if "──" in line:
+            within = True
+        elif not line or not re.match(r"\S.* {2}|  +\d", line):
+            within = False
+        elif within:
+            rows.append(cells(line))
+    return rows
 
 
 def table(sweep: Command, *words: str) -> list[list[str]]:
-    """The cells of all tables, without heads."""
     answer = sweep("status", *words)
     assert (answer.code, answer.err) == (0, "")
-    return [cells(line) for line in answer.out.splitlines() if line.startswith("│")]
+    return lists(answer.out)
 
 
 def test_without_a_sweep_it_says_where_it_looked(sweep):
@@ -44,30 +63,80 @@ def test_all_sweeps_have_outcomes_best_cost_and_stages(sweep):
     (RUNS / "study/continuous-d0/rows.csv").touch()
     (RUNS / "no-sweep").mkdir()
     assert table(sweep) == [
-        ["a", "smoke", "3", "2 done, 1 pruned", "75.0%", "4", "8", "no", "no"],
-        ["study/continuous-d0", "smoke", "1", "1 diverged", "-", "2", "2", "yes", "yes"],
+        ["a", "2 done, 1 pruned", "75.0%", "no", "no", "4", "8", "smoke"],
+        ["study/continuous-d0", "1 diverged", "-", "yes", "yes", "2", "2", "smoke"],
     ]
     assert table(sweep, "study")[0][0] == "0"
     assert [path.name for path in sweeps_below(RUNS)] == ["a", "continuous-d0"]
 
 
-def test_one_sweep_has_every_trial_with_parameters_and_reason_in_full(sweep):
+def test_one_sweep_has_every_trial_with_what_varies_and_below_them_why_some_failed(sweep):
     reason = "ValueError: size [64, 3] and [/red] do not match"
-    write_sweep(RUNS, [trial(0), trial(1, outcome=Outcome.code, reason=reason, objective=None)])
-    write_rows(RUNS / "x/final/trials.csv", TrialRow, [trial(0, phase=Phase.confirm), trial(1, phase=Phase.final)])
-    parameters = "model.network=continuous model.scheme=euler optim.lr=0.05"
-    assert table(sweep, "x") == [
-        ["0", "search", "done", "50.0%", "2", "1.5", "2.5", parameters, ""],
-        ["1", "search", "code", "-", "2", "1.5", "2.5", parameters, reason],
-        ["0", "confirm", "done", "50.0%", "2", "1.5", "2.5", parameters, ""],
-        ["1", "final", "done", "50.0%", "2", "1.5", "2.5", parameters, ""],
+    fast = {"model.network": "continuous", "model.scheme": "rk4", "optim.lr": 1 / 3}
+    rows = [trial(0), trial(1, parameters=fast, outcome=Outcome.code, reason=reason, objective=None)]
+    write_sweep(RUNS, [*rows, trial(2, outcome=Outcome.pruned, reason="stopped by the scheduler after epoch 2")])
+    confirmed = [trial(0, phase=Phase.confirm, candidate=2), trial(1, phase=Phase.final, candidate=2, objective=None)]
+    write_rows(RUNS / "x/final/trials.csv", TrialRow, confirmed)
+    answer = sweep("status", "x")
+    assert lists(answer.out) == [
+        ["0", "done", "50.0%", "2", "1.5", "euler", "0.05"],
+        ["1", "code", "-", "2", "1.5", "rk4", "0.333"],
+        ["2", "pruned", "50.0%", "2", "1.5", "euler", "0.05"],
+        ["0", "confirm", "2", "done", "50.0%", "2", "1.5"],
+        ["1", "final", "2", "done", "-", "2", "1.5"],
     ]
+    lines = answer.out.splitlines()
+    assert lines[0] == "x: 1 done, 1 pruned, 1 code; best is trial 0 at 50.0% (search, one seed)"
+    assert cells(lines[1]) == ["trial", "outcome", "objective", "epochs", "GFLOP", "scheme", "lr"]
+    assert f"trial 1: {reason}" in lines
+    assert not [line for line in lines if "stopped by" in line]
+    assert "x/final: 2 done" in lines, "nothing is best among seeds of one configuration"
+    assert reason in sweep("status", "x", "--wide").out
+    assert cells(sweep("status", "x", "--wide").out.splitlines()[1])[-3:] == ["scheme", "lr", "reason"]
+
+
+def test_other_programs_read_csv_and_json_with_every_parameter_in_full(sweep):
+    rows = [trial(0), trial(1, parameters={"optim.lr": 1 / 3}, outcome=Outcome.code, reason='KeyError: "a,b"\n')]
+    write_sweep(RUNS, rows, "a")
+    write_rows(RUNS / "a/final/trials.csv", TrialRow, [trial(0, phase=Phase.final, candidate=1)])
+    found = list(csv.DictReader(io.StringIO(sweep("status", "a", "--csv").out)))
+    assert [(one["phase"], one["trial"], one["outcome"]) for one in found] == [
+        ("search", "0", "done"), ("search", "1", "code"), ("final", "0", "done"),
+    ]  # fmt: skip
+    assert [float(one["optim.lr"]) for one in found] == [0.05, 1 / 3, 0.05]
+    assert (found[1]["model.scheme"], found[1]["reason"]) == ("", rows[1].reason)
+    content = json.loads(sweep("status", "a", "--json").out)
+    assert (content["sweep"], content["finished"], content["at_work"]) == ("a", False, False)
+    assert [one["parameters"] for one in content["trials"][:2]] == [row.parameters for row in rows]
+    (only,) = json.loads(sweep("status", "--json").out)
+    assert (only["sweep"], only["best"], only["final"]) == ("a", 0.5, "yes")
+    assert next(csv.DictReader(io.StringIO(sweep("status", "--csv").out)))["outcomes"] == "1 done, 1 code"
+    assert json.loads(sweep("status", "runtime.runs_dir=none", "--json").out) == []
+
+
+def test_in_a_window_of_80_columns_no_line_is_longer_and_what_has_no_room_is_named():
+    """All that the largest space searches, in a sweep of a long name."""
+    corners = SPACES["continuous"].corners()
+    rows = [trial(number, parameters=corner) for number, corner in enumerate(corners)]
+    rows += [trial(len(rows), outcome=Outcome.code, reason=f"ValueError: {'very ' * 30}long", parameters=corners[0])]
+    console = PlainConsole(file=(file := io.StringIO()), force_terminal=True, color_system=None, width=80)
+    show_trials("a-study-of-a-long-name/continuous-d0", rows, console, View.window)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) < len(rows) + 12
+    assert lists(file.getvalue())[1][:5] == ["1", "done", "50.0%", "2", "1.5"]
+    rule = next(number for number, line in enumerate(lines) if "──" in line)
+    heads = {head for line in lines[:rule] for head in cells(line)}
+    left_out = " ".join(file.getvalue().split()).partition("No room for ")[2].partition(":")[0].split(", ")
+    assert {"scheme", "nodes", "substeps", "lr"} <= heads
+    assert {key.split(".")[-1] for key in set().union(*corners)} - {"network"} - heads == set(left_out)
+    assert " ".join(map(str.strip, lines[-3:])).endswith(f"{'very ' * 9}long")
 
 
 def test_a_retrained_best_yaml_counts_as_a_sweep_with_its_final_trials(sweep):
     write_rows(RUNS / "x-retrained/final/trials.csv", TrialRow, [trial(0, phase=Phase.final, objective=None)])
-    assert table(sweep) == [["x-retrained", "smoke", "1", "1 done", "-", "2", "2", "yes", "no"]]
-    assert [row[:3] for row in table(sweep, "x-retrained")] == [["0", "final", "done"]]
+    assert table(sweep) == [["x-retrained", "1 done", "-", "yes", "no", "2", "2", "smoke"]]
+    assert [row[:4] for row in table(sweep, "x-retrained")] == [["0", "final", "0", "done"]]
 
 
 def test_former_final_training_is_no_sweep_and_its_use_of_the_test_set_counts(sweep):
@@ -75,9 +144,9 @@ def test_former_final_training_is_no_sweep_and_its_use_of_the_test_set_counts(sw
     for folder in ("final", "final~1"):
         write_rows(RUNS / f"x/{folder}/trials.csv", TrialRow, [trial(0, phase=Phase.final)])
     (RUNS / "x/final~1/rows.csv").touch()
-    assert [(row[0], row[-1]) for row in table(sweep)] == [("x", "yes")]
+    assert [(row[0], row[4]) for row in table(sweep)] == [("x", "yes")]
     (RUNS / "x/rows.csv").touch()
-    assert [(row[0], row[-1]) for row in table(sweep)] == [("x", "2 times")]
+    assert [(row[0], row[4]) for row in table(sweep)] == [("x", "2 times")]
 
 
 def test_a_sweep_without_trials_or_without_its_configuration_is_not_called_absent(sweep):
@@ -141,5 +210,6 @@ def test_what_mlflow_was_not_told_is_said_although_its_files_are_damaged(sweep, 
 def test_a_sweep_that_has_just_begun_is_shown(sweep):
     write_sweep(RUNS, [trial(0)])
     write_rows(RUNS / "x/trials.csv", TrialRow, [])
-    assert table(sweep) == [["x", "", "0", "", "-", "0", "0", "no", "no"]]
+    assert table(sweep) == [["x", "-", "no", "no", "0", "0"]]
     assert table(sweep, "x") == []
+    assert sweep("status", "x").out.startswith("x: no trial yet\n")
