@@ -100,6 +100,18 @@ class Device(Enum):
     cuda = "cuda"
 
 
+class ExportFormat(Enum):
+    """The file in which a trained network leaves.
+
+    safetensors: weights, beside a JSON file with everything else; odenet reads it back without running code from it.
+    onnx, pt2: a graph that ONNX Runtime, or torch alone, runs without odenet; of fixed steps only.
+    """
+
+    safetensors = "safetensors"
+    onnx = "onnx"
+    pt2 = "pt2"
+
+
 def member(kind: type[Choice], name: Choice | str, key: str) -> Choice:
     """Return the member of a closed choice, also by its name.
 

@@ -18,7 +18,7 @@ PACKAGES = ("odenet", "search_spaces", "sweep")
 
 # What a package may import besides the standard library and itself.
 MAY_IMPORT = {
-    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn"},
+    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn", "safetensors", "onnxruntime"},
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
@@ -30,6 +30,8 @@ ONLY_IN = {
     "sklearn": {"odenet.data"},
     "torchdiffeq": {"odenet.integrators.schemes"},
     "torchvision": {"odenet.data"},
+    "safetensors": {"odenet.training.export"},
+    "onnxruntime": {"odenet.training.export"},
     "grpc": {"sweep.cluster.join"},
     "hydra": {"sweep.config", "sweep.cli.completion"},
     "omegaconf": {"sweep.config"},
@@ -41,7 +43,7 @@ ONLY_IN = {
     "ray": {"sweep.cluster", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
     "scipy": {"sweep.report.statistics"},
 }
-ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "grpc"}
+ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "safetensors", "onnxruntime", "grpc"}
 COMES_WITH = {"grpc": ["ray"]}  # Ray's own channel is what is looked into
 
 
@@ -171,7 +173,8 @@ def test_a_package_imports_only_what_it_is_allowed(package: str) -> None:
 
 def test_every_imported_library_is_required_in_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    required = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}  # type: ignore[index]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["onnx"]]
+    required = {re.match(r"[\w-]+", line)[0].lower() for line in lines}  # type: ignore[index]
     distributions = {**packages_distributions(), **COMES_WITH}
     outside = {found.target.split(".")[0] for package in PACKAGES for found in imports(package)}
     outside -= sys.stdlib_module_names | set(PACKAGES)
