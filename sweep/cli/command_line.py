@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 VERIFY, AGAIN, VERSION = "--verify", "--again", "--version"
+OWN_KEYS = {"export": "format"}  # a stage's key that is said without its section: format=onnx for export.format=onnx
 
 
 @dataclass(frozen=True, slots=True)

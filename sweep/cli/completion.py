@@ -3,6 +3,7 @@
 import os
 import sys
 
+from sweep.cli.command_line import OWN_KEYS
 from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
@@ -43,4 +44,6 @@ def candidates(line: str) -> list[str]:
         return [option for option in ("--help", "--cfg") if option.startswith(word)]
     from sweep.config.compose import completions
 
-    return completions(word)
+    stage = typed[0]
+    own = completions(f"{stage}.{word}") if stage in OWN_KEYS else []
+    return [*(text.removeprefix(f"{stage}.") for text in own), *completions(word)]

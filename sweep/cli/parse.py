@@ -2,7 +2,7 @@
 
 import difflib
 
-from sweep.cli.command_line import AGAIN, VERIFY, VERSION, Command
+from sweep.cli.command_line import AGAIN, OWN_KEYS, VERIFY, VERSION, Command
 from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
@@ -24,6 +24,8 @@ def parse(argv: list[str]) -> Command:
         meant = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"There is no stage {stage!r}; {meant}Stages are {', '.join(STAGES)}.")
     names, overrides, flags = _sort(rest)
+    if stage in OWN_KEYS:
+        overrides = [f"{stage}.{text}" if text.startswith(f"{OWN_KEYS[stage]}=") else text for text in overrides]
     for flag, its in OF_STAGE.items():
         if flag in flags and stage != its:
             raise InputError(f"{flag} belongs to `sweep {its} NAME`, not to `sweep {stage}`.")

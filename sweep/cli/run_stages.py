@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 def print_config(command: Command, console: Console) -> None:
     """Print the composed configuration, for `--cfg job`."""
-
     from sweep.config.compose import composed_text
 
     console.print(composed_text(command.overrides), highlight=False)
@@ -135,7 +134,6 @@ def run_deliver(command: Command, console: Console) -> None:
 
 def _go_on(config: "AppConfig", name: str, console: Console) -> None:
     """Go on with a search."""
-
     from sweep.execution.session import open_session
     from sweep.stages.resume import prepare_resume
     from sweep.stages.search import search
@@ -148,7 +146,6 @@ def _go_on(config: "AppConfig", name: str, console: Console) -> None:
 
 def _confirm(config: "AppConfig", name: str, console: Console, again: bool = False) -> None:
     """Begin final training in an existing run directory, or go on with it, or put it away and do it again."""
-
     from sweep.execution.session import open_session
     from sweep.records.run_directory import SweepFiles, run_directory
     from sweep.stages.final import final, prepare_final, put_away
@@ -161,7 +158,7 @@ def _confirm(config: "AppConfig", name: str, console: Console, again: bool = Fal
         if again:
             console.print(f"The former final training is kept in {put_away(files)}", highlight=False)
         final(session, prepared)
-    console.print(f"Next: sweep evaluate {name}", highlight=False)
+    console.print(f"Next: sweep evaluate {name}; sweep export {name}", highlight=False)
 
 
 def run_extend(command: Command, console: Console) -> None:
@@ -220,8 +217,7 @@ def run_final(command: Command, console: Console) -> None:
     from sweep.stages.final import final, prepare_retraining
 
     prepared = prepare_retraining(config, best)
-    text = path.read_text(encoding="utf-8")
-    begun = {CONFIG: save(config), BEST: text, STAGE: BegunStage.final.text}
+    begun = {CONFIG: save(config), BEST: path.read_text(encoding="utf-8"), STAGE: BegunStage.final.text}
     with new_session(config, name, console, begun) as session:
         final(session, prepared)
     console.print(f"Next: sweep evaluate {name}", highlight=False)
@@ -240,6 +236,15 @@ def run_evaluate(command: Command, console: Console) -> None:
     console.print(f"Next: sweep report {name}", highlight=False)
 
 
+def run_export(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing
+
+    config, name = existing(command)
+    from sweep.stages.export import export, prepare_export
+
+    export(prepare_export(config, name), console)
+
+
 def run_report(command: Command, console: Console) -> None:
     from sweep.cli.existing import shown, sweeps_of
     from sweep.config.compose import load
@@ -248,12 +253,8 @@ def run_report(command: Command, console: Console) -> None:
     config = load(command.overrides)
     runs = Path(config.runtime.runs_dir).resolve()
     directories = [path for name in command.names for path in sweeps_of(runs, run_directory(config, name))]
-    first = runs / command.names[0]
-    output = (
-        first / "report.html"
-        if len(command.names) == 1
-        else runs / f"report-{'-'.join(command.names).replace('/', '.')}.html"
-    )
+    several = f"report-{'-'.join(command.names).replace('/', '.')}.html"
+    output = runs / (several if len(command.names) > 1 else f"{command.names[0]}/report.html")
     from sweep.report.page import write_report
 
     report = write_report(directories, output, " and ".join(command.names))
@@ -295,6 +296,5 @@ def run_ui(command: Command, console: Console) -> None:
     from sweep.records.run_directory import run_directory, store_directory
     from sweep.stages.ui import ui
 
-    config = load(command.overrides)
-    name = command.names[0]
+    config, name = load(command.overrides), command.names[0]
     ui(store_directory(config, name), run_directory(config, name), config.tracking.port, console)

@@ -15,7 +15,7 @@ from sweep.console import printable
 from sweep.execution.observers import Observer
 from sweep.execution.segment import Segment
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, TrialRow
+from sweep.records.rows import CurveRow, TrialRow, best_so_far
 
 SHOWN = 8  # running trials listed at most
 SILENT = (Outcome.running, Outcome.paused)  # a line for each of these would be one for every segment
@@ -84,14 +84,7 @@ class ProgressDisplay:
         counts = Counter(row.outcome for row in rows)
         text = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
         spent = f"{time.monotonic() - self._started:.0f} s, {sum(row.gflops for row in rows):,.0f} GFLOP"
-        return f"{self._title}: {text or 'no trial yet'} of {self._total}; {self._best()}; {spent}"
-
-    def _best(self) -> str:
-        done = [row for row in self._rows.values() if row.outcome is Outcome.done and row.objective is not None]
-        if not done:
-            return "no best yet"
-        best = max(done, key=lambda row: row.objective or 0.0)
-        return f"best {best.sweep} {best.phase.value} trial {best.number} at {best.objective:.1%}"
+        return f"{self._title}: {text or 'no trial yet'} of {self._total}; {best_so_far(rows)}; {spent}"
 
     def _line(self, row: TrialRow) -> str:
         value = "-" if row.objective is None else f"{row.objective:.1%}"

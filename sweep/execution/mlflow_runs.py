@@ -16,7 +16,7 @@ from sweep.records.files import write_text
 from sweep.records.outcome import STATES
 from sweep.records.rows import METRICS, CurveRow, TrialRow
 from sweep.tracking.lines import KnownRuns
-from sweep.tracking.outbox import TrackedRun
+from sweep.tracking.outbox import Described, TrackedRun
 
 
 class SweepRun:
@@ -52,10 +52,17 @@ class SweepRun:
         """Show which configuration was confirmed."""
         self._tracker.artifact(self._key, self._session.files.crowned)
 
-    def registers(self, row: TrialRow, checkpoint: Path) -> None:
+    def registers(self, row: TrialRow, checkpoint: Path, card: Described) -> None:
         """Register the network of this trial as the sweep's model."""
         key = self._tracker.told().attempt(trial_key(row), row.trial_id)
-        self._tracker.model(key, checkpoint, self._session.name.replace("/", "."))
+        self._tracker.model(key, checkpoint, model_name(self._session.name), card)
+        self._tracker.artifact(key, card.file)
+
+    def describes(self, row: TrialRow, card: Described) -> None:
+        """Describe the model anew that was registered from this trial."""
+        key = self._tracker.told().attempt(trial_key(row), row.trial_id)
+        self._tracker.describe(key, model_name(self._session.name), card)
+        self._tracker.artifact(key, card.file)
 
     def evaluated(self, scores: Iterable[tuple[TrialRow, dict[str, float]]]) -> None:
         """Show what the final networks have reached on the test set, and the table with all of it."""
@@ -130,6 +137,11 @@ class TrialRuns(Observer):
 def trial_key(row: TrialRow) -> str:
     """Return the outbox's key for the run of this trial, where no other one had it before."""
     return f"{row.sweep}/{row.phase.value}-{row.number}"
+
+
+def model_name(sweep: str) -> str:
+    """Return the name of a sweep's model in MLflow's registry, where the network to use has the alias champion."""
+    return sweep.replace("/", ".")
 
 
 def curve_metrics(curve: CurveRow) -> dict[str, float]:

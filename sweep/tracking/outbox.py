@@ -49,6 +49,18 @@ class TrackedRun:
     parent: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is said of a registered model. `file` is its model card; tags are texts by name."""
+
+    file: Path
+    summary: str
+    tags: dict[str, str]
+
+    def fields(self) -> dict[str, Any]:
+        return {"card": str(self.file), "summary": self.summary, "tags": self.tags}
+
+
 class Tracker:
     """A writer to the outbox. Every call appends one line and returns at once.
 
@@ -75,11 +87,16 @@ class Tracker:
         """Log the data that a run has read as its input."""
         self._write("dataset", key, name=name, digest=digest, context=context)
 
-    def model(self, key: str, checkpoint: Path, name: str) -> None:
+    def model(self, key: str, checkpoint: Path, name: str, card: Described | None = None) -> None:
         """Register a checkpoint's network under `name` with the alias champion, unless the file is another one when
         that is delivered."""
         checksum = zlib.crc32(checkpoint.read_bytes()) if checkpoint.is_file() else None
-        self._write("model", key, id=_new_id(), path=str(checkpoint), name=name, checksum=checksum)
+        said = card.fields() if card else {}
+        self._write("model", key, id=_new_id(), path=str(checkpoint), name=name, checksum=checksum, **said)
+
+    def describe(self, key: str, name: str, card: Described) -> None:
+        """Describe the model anew that was registered under `name` from a run, if there is one."""
+        self._write("describe", key, name=name, **card.fields())
 
     def end(self, key: str, status: str, tags: dict[str, str] | None = None) -> None:
         """End a run with MLflow's word: FINISHED, FAILED or KILLED; SCHEDULED for a run that only waits."""
