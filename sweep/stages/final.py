@@ -110,11 +110,11 @@ class Final(Work):
         self._say_crowned(min(row.number for row in rows if _is_network(row)))
 
     def _say_crowned(self, first: int) -> None:
-        session, files = self.batch.session, self.batch.session.files
+        session, files, seeds = self.batch.session, self.batch.session.files, self.batch.session.config.final.seeds
         said = [
             crowned_sentence(read_best(files.crowned)),
-            f"its {session.config.final.seeds} final networks have learned from train and val and are not chosen from: "
-            f"the first, {files.checkpoint(first)}, is the MLflow model {model_name(session.name)}, alias champion",
+            f"retrained on train and val over {seeds} fresh seed{'s' * (seeds > 1)}, none of them chosen: the first, "
+            f"{files.checkpoint(first)}, is the MLflow model {model_name(session.name)}, alias champion",
         ]
         for line in said:
             session.console.print(f"{session.name}: {line}", highlight=False)

@@ -74,10 +74,11 @@ class Registry:
         client.update_model_version(name, version.version, line["summary"])
         for key, value in tags.items():
             client.set_model_version_tag(name, version.version, key, value)
-        if version.model_id:
-            client.set_logged_model_tags(version.model_id, tags)
+        source, _, model_id = str(version.source).rpartition("models:/")
+        if not source and model_id:  # a version that was registered by its files alone has no logged model
+            client.set_logged_model_tags(model_id, tags)
             if Path(line["card"]).is_file():
-                client.log_model_artifact(version.model_id, line["card"])
+                client.log_model_artifact(model_id, line["card"])
 
     def _made(self, line: Line) -> str | None:
         """Find the whole model that the line has made; remove what it has left unfinished."""
