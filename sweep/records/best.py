@@ -151,9 +151,11 @@ def _parsed(path: Path, content: dict[str, Any]) -> Best:
     origin = content["provenance"]
     if not isinstance(origin, dict):
         raise InputError(f"{path}: provenance must be a mapping.")
-    for key, (kind, what) in _ORIGIN.items():
-        if not isinstance(origin.get(key, kind()), kind):
-            raise InputError(f"{path}: provenance.{key}={origin[key]!r}: must be {what}.")
+    search = origin.get("search")
+    for place, known in (("provenance", origin), ("provenance.search", search if isinstance(search, dict) else {})):
+        for key, (kind, what) in _ORIGIN.items():
+            if key in known and not isinstance(known[key], kind):
+                raise InputError(f"{path}: {place}.{key}={known[key]!r}: must be {what}.")
     schedule = content.get("schedule", [])
     _check_schedule(path, schedule)
     try:
@@ -178,9 +180,13 @@ def _check_schedule(path: Path, schedule: Any) -> None:
 
 
 # What stages read of the provenance, where it is there.
-_ORIGIN: dict[str, tuple[type, str]] = {
+_ORIGIN: dict[str, tuple[type | tuple[type, ...], str]] = {
     "sweep": (str, "the name of the sweep it comes from"),
     "family": (str, "the name of a search space"),
     "trial": (int, "the number of the trial it comes from"),
     "parameters": (dict, "a mapping of what was varied"),
+    "objective": ((float, int, type(None)), "a number or null"),
+    "sd": ((float, int, type(None)), "a number or null"),
+    "seeds": (int, "the number of seeds that the objective is of"),
+    "search": (dict, "what it had in the search"),
 }

@@ -1,5 +1,6 @@
 """Testing the final networks: what is measured, on which images, and that every value has one row; Ray is left out."""
 
+import json
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -22,8 +23,10 @@ from sweep.errors import InputError, WorkError
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import read_rows, write_rows
+from sweep.report.statistics import wilson
 from sweep.stages import evaluate as stage
 from sweep.stages.evaluate import Measured, PreparedEvaluation, class_balanced, evaluate, measure, prepare_evaluate
+from sweep.tracking.lines import OUTBOX
 from tests.sweep.sweep_files import PARAMETERS, session_on, trial, write_sweep
 
 CPU = RuntimeConfig(device=Device.cpu)
@@ -151,6 +154,19 @@ def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, mea
     ]
     with pytest.raises(InputError, match="test data is used once"):
         prepare_evaluate(config, "x")
+
+    told = map(json.loads, (session.directory / OUTBOX).read_text().splitlines())
+    (line,) = [one for one in told if one["op"] == "describe"]
+    assert (line["key"], line["name"], line["card"]) == ("x/final-3", "x", str(session.files.model_card))
+    own = measured[0].score.accuracy
+    assert (line["tags"]["test/accuracy"], line["tags"]["test/accuracy.n"]) == (f"{own:.4f}", "596 images")
+    bounds = wilson(own, 596)
+    assert line["tags"]["test/accuracy.interval"] == f"{bounds.low:.1%} to {bounds.high:.1%}"
+    assert {"data_hash": "da7a", "config_hash": "c0ffee", "seed": "3"}.items() <= line["tags"].items()
+    card = session.files.model_card.read_text()
+    assert f"| test accuracy | all test images, this network | {own:.1%} | 596 images | {bounds.low:.1%} to" in card
+    assert "| mean test accuracy | all test images, each final network that ended done |" in card
+    assert "not tested" not in card and "2 seeds" in card
 
 
 def as_if_remote(**resources: float):
