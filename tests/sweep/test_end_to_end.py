@@ -200,9 +200,8 @@ def test_the_champion_is_the_first_final_seed_and_says_what_it_is(member: SweepF
     assert (tags["test/accuracy.n"], tags["test/accuracy_mean.n"]) == ("596 images", "2 seeds")
     assert "test accuracy" in version.description and name in client.get_registered_model(name).description
     card = member.model_card.read_text()
-    assert [
-        title for title in ("## Data", "## How it was chosen", "## Results", "## Limits") if title not in card
-    ] == []
+    for title in ("## Use", "## Data", "## How it was chosen", "## Results", "## Limits", "## Configuration"):
+        assert title in card
     assert "model_card.md" in [file.path for file in client.list_artifacts(version.run_id)]
 
 
