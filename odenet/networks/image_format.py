@@ -37,8 +37,8 @@ class ImageFormat:
     def convert(self, images: Any, value_range: ValueRange | None = None) -> Tensor:
         """Return raw images as float32 (B, C, H, W) in [0, 1]; one image is a batch of one.
 
-        Whole-numbered pixels take the nearest of 256 levels, as the readers of the data sets have it: digits in 0..16
-        become the very images that the network learned from.
+        Raw pixels, also divided by the highest, take the nearest of 256 levels, as the readers of the data sets have
+        it: digits in 0..16 become the very images that the network learned from.
 
         Args:
             images: array, tensor or list; (B, C, H, W), (B, H, W, C), the same without B, and without C for grey ones.
@@ -62,7 +62,7 @@ class ImageFormat:
         arranged, dtype = self._arranged(pixels), str(pixels.dtype).removeprefix("torch.")
         low, high = self._range(arranged, dtype, value_range)
         unit = (arranged - low) / (high - low)
-        if _whole(arranged):
+        if _whole(arranged) or _whole(unit * self.highest):
             unit = torch.round(unit * LEVELS) / LEVELS
         return unit.clamp(0.0, 1.0)
 

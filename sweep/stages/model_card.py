@@ -57,7 +57,7 @@ class Result:
     of: str
     value: float
     n: int
-    unit: str  # that is counted
+    unit: str  # that is counted, in the singular
     low: float | None = None
     high: float | None = None
 
@@ -65,11 +65,19 @@ class Result:
     def interval(self) -> str:
         return "none, one value" if self.low is None or self.high is None else f"{self.low:.1%} to {self.high:.1%}"
 
+    @property
+    def count(self) -> str:
+        return f"{self.n} {self.unit}{'s' * (self.n != 1)}"
+
     def row(self) -> str:
-        return f"| {self.what} | {self.of} | {self.value:.1%} | {self.n} {self.unit} | {self.interval} |"
+        return f"| {self.what} | {self.of} | {self.value:.1%} | {self.count} | {self.interval} |"
+
+    def __str__(self) -> str:
+        spread = "" if self.low is None else f", 95 % interval {self.interval}"
+        return f"{self.what} {self.value:.1%} ({self.count}{spread})"
 
     def tags(self) -> dict[str, str]:
-        return {self.name: f"{self.value:.4f}", f"{self.name}.n": f"{self.n} {self.unit}"} | (
+        return {self.name: f"{self.value:.4f}", f"{self.name}.n": self.count} | (
             {} if self.low is None else {f"{self.name}.interval": self.interval}
         )
 
@@ -106,10 +114,10 @@ def model_card(session: Session, first: TrialRow, rows: Sequence[TrialRow]) -> D
 
 
 def _summary(session: Session, first: TrialRow, results: Iterable[Result]) -> str:
-    said = "; ".join(f"{one.what} {one.value:.1%} ({one.n} {one.unit}; {one.interval})" for one in results)
+    said = "; ".join(map(str, results))
     return (
         f"A {first.family} network for {first.dataset} from the sweep {session.name}: the first of its final seeds, "
-        f"fixed beforehand. {said or 'It was neither confirmed nor tested'}."
+        f"fixed beforehand. {said[:1].upper() + said[1:] or 'It was neither confirmed nor tested'}."
     )
 
 
@@ -132,7 +140,7 @@ def _confirmed(crowned: Best) -> list[Result]:
         return [Result("search/objective", "search objective", of, objective, n, "seed")]
     of = "validation images, the configuration retrained on train"
     spread = _over_seeds(objective, sd, n)
-    return [Result("confirm/objective", "confirmed objective", of, objective, n, "seeds", *spread)]
+    return [Result("confirm/objective", "confirmed objective", of, objective, n, "seed", *spread)]
 
 
 def _tested(first: TrialRow, tested: Iterable[EvaluationRow]) -> list[Result]:
@@ -146,9 +154,9 @@ def _tested(first: TrialRow, tested: Iterable[EvaluationRow]) -> list[Result]:
     of_own, of_all = "all test images, this network", "all test images, each final network that ended done"
     sd = stdev(values) if len(values) > 1 else None
     return [
-        Result("test/accuracy", "test accuracy", of_own, own.value, own.n, "images", bounds.low, bounds.high),
+        Result("test/accuracy", "test accuracy", of_own, own.value, own.n, "image", bounds.low, bounds.high),
         Result(
-            "test/accuracy_mean", "mean test accuracy", of_all, fmean(values), len(values), "seeds",
+            "test/accuracy_mean", "mean test accuracy", of_all, fmean(values), len(values), "seed",
             *_over_seeds(fmean(values), sd, len(values)),
         ),
     ]  # fmt: skip
@@ -191,8 +199,8 @@ def _choice(config: AppConfig, crowned: Best, final: Sequence[TrialRow]) -> str:
     failed = sum(row.outcome is not Outcome.done for row in final)
     lost = f", of which {failed} failed" if failed else ""
     lines.append(
-        f"- Final: retrained on train and val over {len(final)} fresh seeds{lost}. This network is "
-        "the first of them that is done, not the best: nothing was chosen by the test set."
+        f"- Final: retrained on train and val over {len(final)} fresh seed{'s' * (len(final) != 1)}{lost}. This "
+        "network is the first of them that is done, not the best: nothing was chosen by the test set."
     )
     return "\n".join(lines)
 

@@ -168,7 +168,7 @@ score = lambda classes: float((np.asarray(classes) == test.labels_B).mean())
 unit = (test.pixels_BCHW / 255).astype("float32")
 print(json.dumps({
     "raw": score(classes[test.indices_B]), "uint8": score(model.predict(test.pixels_BCHW)),
-    "unit": score(model.predict(unit)), "served": score(served.predict(unit).argmax(1)), "all": len(logits),
+    "unit": score(model.predict(unit)), "served": score(logits[test.indices_B].argmax(1)), "all": len(logits),
     "training": model.training, "odenet": odenet.__file__,
     "loaded": [name for name in ("sweep", "hydra", "ray", "search_spaces") if name in sys.modules],
 }))

@@ -84,6 +84,7 @@ RIGHT: dict[str, Callable[[np.ndarray], object]] = {
     "uint8": lambda _: TEST.pixels_BCHW,
     "uint8 tensor": lambda _: torch.from_numpy(TEST.pixels_BCHW),
     "0..1": lambda _: TEST.pixels_BCHW / 255,
+    "0..16 by 16": lambda raw: raw / 16,
     "0..1 tensor": lambda _: torch.from_numpy(TEST.pixels_BCHW).float() / 255,
     "(B, C, H, W)": lambda raw: raw[:, None],
     "(B, H, W, C)": lambda raw: raw[..., None],
