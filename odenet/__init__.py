@@ -1,7 +1,8 @@
 """Networks that are continuous in depth: their integrators, weights as functions of depth, refinement and training.
 
-Usable alone: `integrate` for any rate, `build_model`, `manifest`, `refine`, `load_data`, `Training`, `evaluate`. A name
-is loaded when it is first asked for: configurations and enumerations load no torch.
+Usable alone: `integrate` for any rate, `build_model`, `manifest`, `refine`, `load_data`, `Training`, `evaluate`, and
+`Classifier`, a trained network as it is used elsewhere. A name is loaded when it is first asked for: configurations and
+enumerations load no torch.
 """
 
 import sys
@@ -15,14 +16,17 @@ if TYPE_CHECKING:
     from odenet.data.sets import load_test
     from odenet.data.subsets import load_data
     from odenet.depth.projection import Projection
-    from odenet.enums import Basis, Device, Gradient, Initialisation, Network, Precision, Scheme, Start
+    from odenet.enums import Basis, Device, ExportFormat, Gradient, Initialisation, Network, Precision, Scheme, Start
     from odenet.integrators.integrate import integrate
+    from odenet.networks.classifier import Classifier
+    from odenet.networks.image_format import ImageFormat
     from odenet.networks.model import build_model, manifest
     from odenet.networks.model_config import ModelConfig
     from odenet.networks.refinement import coarsen, project, refine
     from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
     from odenet.training.config import ExperimentConfig, RuntimeConfig, TrainingConfig
     from odenet.training.evaluation import Score, evaluate
+    from odenet.training.export import export_classifier, load_classifier
     from odenet.training.loop import Diverged, Report, Training
     from odenet.training.optim_config import DepthMetric, OptimConfig, OptimizerKind, Schedule
     from odenet.training.refinement_config import RefinementConfig
@@ -37,14 +41,27 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "data.sets": ("load_test",),
     "data.subsets": ("load_data",),
     "depth.projection": ("Projection",),
-    "enums": ("Basis", "Device", "Gradient", "Initialisation", "Network", "Precision", "Scheme", "Start"),
+    "enums": (
+        "Basis",
+        "Device",
+        "ExportFormat",
+        "Gradient",
+        "Initialisation",
+        "Network",
+        "Precision",
+        "Scheme",
+        "Start",
+    ),
     "integrators.integrate": ("integrate",),
+    "networks.classifier": ("Classifier",),
+    "networks.image_format": ("ImageFormat",),
     "networks.model": ("build_model", "manifest"),
     "networks.model_config": ("ModelConfig",),
     "networks.refinement": ("coarsen", "project", "refine"),
     "training.checkpoint": ("Checkpoint", "DamagedCheckpoint", "load_checkpoint", "save_checkpoint"),
     "training.config": ("ExperimentConfig", "RuntimeConfig", "TrainingConfig"),
     "training.evaluation": ("Score", "evaluate"),
+    "training.export": ("export_classifier", "load_classifier"),
     "training.loop": ("Diverged", "Report", "Training"),
     "training.optim_config": ("DepthMetric", "OptimConfig", "OptimizerKind", "Schedule"),
     "training.refinement_config": ("RefinementConfig",),
@@ -56,6 +73,7 @@ __all__ = [
     "Augment",
     "Basis",
     "Checkpoint",
+    "Classifier",
     "DamagedCheckpoint",
     "DataConfig",
     "DataSet",
@@ -63,7 +81,9 @@ __all__ = [
     "Device",
     "Diverged",
     "ExperimentConfig",
+    "ExportFormat",
     "Gradient",
+    "ImageFormat",
     "Initialisation",
     "ModelConfig",
     "Network",
@@ -86,8 +106,10 @@ __all__ = [
     "build_model",
     "coarsen",
     "evaluate",
+    "export_classifier",
     "integrate",
     "load_checkpoint",
+    "load_classifier",
     "load_data",
     "load_test",
     "manifest",

@@ -108,6 +108,18 @@ class CudaGraphs(Enum):
     never = "never"
 
 
+class ExportFormat(Enum):
+    """The file in which a trained network leaves.
+
+    safetensors: weights, beside a JSON file with everything else; odenet reads it back without running code from it.
+    onnx, pt2: a graph that ONNX Runtime, or torch alone, runs without odenet; of fixed steps only.
+    """
+
+    safetensors = "safetensors"
+    onnx = "onnx"
+    pt2 = "pt2"
+
+
 def add_member(kind: type[Choice], name: str) -> Choice:
     """Add a choice that is defined outside this package: a member called `name`, with that value. Python closes an
     enumeration where it is written, and so the member is put into the tables by which it looks one up."""

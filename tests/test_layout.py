@@ -18,7 +18,7 @@ PACKAGES = ("odenet", "search_spaces", "sweep")
 
 # What a package may import besides the standard library and itself.
 MAY_IMPORT = {
-    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn", "PIL"},
+    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn", "PIL", "safetensors", "onnxruntime"},
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
@@ -43,6 +43,8 @@ ONLY_IN = {
     "torchdiffeq": {"odenet.integrators.schemes"},
     "torchvision": {"odenet.data"},
     "PIL": {"odenet.data.folder"},
+    "safetensors": {"odenet.training.export"},
+    "onnxruntime": {"odenet.training.export"},
     "grpc": {"sweep.cluster.join"},
     "hydra": {"sweep.config", "sweep.cli.completion"},
     "omegaconf": {"sweep.config"},
@@ -55,7 +57,7 @@ ONLY_IN = {
     "scipy": {"sweep.report.statistics"},
     "sqlalchemy": {"sweep.tracking.store"},
 }
-ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "PIL", "grpc"}
+ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "PIL", "safetensors", "onnxruntime", "grpc"}
 COMES_WITH = {"grpc": ["ray"], "sqlalchemy": ["mlflow"]}  # whose own channel and database are looked into
 
 
@@ -185,7 +187,8 @@ def test_a_package_imports_only_what_it_is_allowed(package: str) -> None:
 
 def test_every_imported_library_is_required_in_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    required = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}  # type: ignore[index]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["onnx"]]
+    required = {re.match(r"[\w-]+", line)[0].lower() for line in lines}  # type: ignore[index]
     distributions = {**packages_distributions(), **COMES_WITH}
     outside = {found.target.split(".")[0] for package in PACKAGES for found in imports(package)}
     outside -= sys.stdlib_module_names | set(PACKAGES)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from odenet.data.config import Augment, DataSet
 from odenet.data.images import Images
 from odenet.data.sets import SETS
+from odenet.networks.image_format import ImageFormat
 from odenet.seeding import generator
 
 
@@ -33,6 +34,20 @@ class Statistics:
         square = np.array([np.square(channel, dtype=np.uint16).sum(dtype=np.int64) for channel in channels]) / count
         std = np.sqrt(np.maximum(square - mean**2, 1.0))
         return Statistics(torch.tensor(mean / 255, dtype=torch.float32), torch.tensor(std / 255, dtype=torch.float32))
+
+    @staticmethod
+    def identity(channels: int) -> "Statistics":
+        """Return those that leave pixels in [0, 1], for what normalises by itself."""
+        return Statistics(torch.zeros(channels), torch.ones(channels))
+
+    def image_format(self, dataset: DataSet, shape: tuple[int, int, int]) -> ImageFormat:
+        """Describe the images (C, H, W) of a data set for a network that takes them normalised so."""
+        channels, height, width = shape
+        row, mean, std = SETS[dataset], self.mean_C.tolist(), self.std_C.tolist()
+        return ImageFormat(
+            dataset=dataset.value, channels=channels, height=height, width=width,
+            highest=row.highest, labels=row.names, mean=mean, std=std,
+        )  # fmt: skip
 
 
 class Batches:

@@ -29,6 +29,13 @@ class SetRow:
     padding: int | None  # pixels of zeros on each side before the random crop; None: an eighth of the size
     flip: bool  # whether the mirror image means the same
     read: Callable[[Path, bool], Images]
+    labels: str = ""  # names of the classes with blanks between them; none: their numbers
+    highest: int = 255  # raw pixels, as files have them, are whole numbers from 0 to this
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the classes, in the order of their numbers; none where the files decide."""
+        return self.labels.split() or [str(number) for number in range(self.classes or 0)]
 
 
 def _images(pixels_BCHW: Any, labels_B: Any) -> Images:
@@ -102,13 +109,28 @@ def _fashion_mnist(directory: Path, test: bool) -> Images:
     return _idx(FashionMNIST, directory, test)
 
 
+_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+_CIFAR100 = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm
+"""
+_STL10 = "airplane bird car cat deer dog horse monkey ship truck"
+_FASHION = "T-shirt/top trouser pullover dress coat sandal shirt sneaker bag ankle_boot"
+
 SETS: dict[DataSet, SetRow] = {
-    DataSet.digits: SetRow(classes=10, channels=1, size=8, padding=1, flip=False, read=_digits),
-    DataSet.cifar10: SetRow(classes=10, channels=3, size=32, padding=4, flip=True, read=_cifar10),
-    DataSet.cifar100: SetRow(classes=100, channels=3, size=32, padding=4, flip=True, read=_cifar100),
-    DataSet.stl10: SetRow(classes=10, channels=3, size=96, padding=12, flip=True, read=_stl10),
+    DataSet.digits: SetRow(classes=10, channels=1, size=8, padding=1, flip=False, read=_digits, highest=16),
+    DataSet.cifar10: SetRow(classes=10, channels=3, size=32, padding=4, flip=True, read=_cifar10, labels=_CIFAR10),
+    DataSet.cifar100: SetRow(classes=100, channels=3, size=32, padding=4, flip=True, read=_cifar100, labels=_CIFAR100),
+    DataSet.stl10: SetRow(classes=10, channels=3, size=96, padding=12, flip=True, read=_stl10, labels=_STL10),
     DataSet.mnist: SetRow(classes=10, channels=1, size=28, padding=2, flip=False, read=_mnist),
-    DataSet.fashion_mnist: SetRow(classes=10, channels=1, size=28, padding=2, flip=True, read=_fashion_mnist),
+    DataSet.fashion_mnist: SetRow(
+        classes=10, channels=1, size=28, padding=2, flip=True, read=_fashion_mnist, labels=_FASHION
+    ),
     DataSet.folder: SetRow(classes=None, channels=None, size=None, padding=None, flip=False, read=read_folder),
 }
 

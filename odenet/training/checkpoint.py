@@ -8,13 +8,19 @@ import io
 import json
 import os
 import pickle
-from dataclasses import dataclass
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from odenet.data.batches import Statistics
+from odenet.data.subsets import load_data
 from odenet.depth.discretisation import Depth
+from odenet.networks.classifier import Classifier
+from odenet.networks.image_format import ImageFormat
 from odenet.networks.model import DepthNet, build_model
 from odenet.training.config import ExperimentConfig, from_plain, to_plain
 
@@ -38,16 +44,50 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     progress: dict[str, Any]  # what Training carries besides: plain JSON values
+    images: ImageFormat | None = None  # None in files of before
+    versions: dict[str, str] = field(default_factory=dict)  # of what it is trained with
+
+    def classifier(self, device: torch.device | str = "cpu", data_dir: Path | str = "data") -> Classifier:
+        """Build the network as it is to be used: normalisation inside, in evaluation mode, on a device.
+
+        Args:
+            data_dir: where the data set is: a checkpoint that was written before it kept its normalisation needs it.
+
+        Raises:
+            MissingData, DamagedData: of such a checkpoint.
+        """
+        plain = {"experiment": to_plain(self.experiment), "epoch": self.epoch, "versions": self.versions}
+        return Classifier(self.build().to(device), self.images or self._images_of(data_dir), plain)
+
+    def _images_of(self, data_dir: Path | str) -> ImageFormat:
+        config = self.experiment.data
+        train = load_data(config, data_dir).train
+        return Statistics.of(train).image_format(config.dataset, train.pixels_BCHW.shape[1:])
 
     def build(self) -> DepthNet:
-        """Build the network with its weights, on the CPU."""
+        """Build the bare network with its weights, on the CPU, to train it further or change its depth.
+
+        It is in training mode, and takes images that were normalised by the mean and standard deviation of the data it
+        learned from, in [0, 1]: to use it, take `classifier`, which does both.
+        """
         config = self.experiment.model
         network = build_model(config, channels=self.channels, classes=self.classes, depths=self.depths)
         network.load_state_dict(self.weights)
         return network
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def present_versions() -> dict[str, str]:
+    """Return the versions of what runs: Python, torch, numpy and, where it is installed as such, this project."""
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    for name in ("numpy", "continuous-depth-sweep"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write beside the target, then rename: a kill, a full disk or a loss of power leaves the old file whole.
 
     >>> import tempfile
@@ -60,8 +100,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     head = {
         "experiment": to_plain(checkpoint.experiment),
         "depths": [to_plain(depth) for depth in checkpoint.depths],
-        **{name: getattr(checkpoint, name) for name in ("channels", "classes", "epoch", "progress")},
+        "images": None if checkpoint.images is None else to_plain(checkpoint.images),
+        **{name: getattr(checkpoint, name) for name in ("channels", "classes", "epoch", "progress", "versions")},
     }
+    path = Path(path)
     buffer = io.BytesIO()
     tensors = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer}
     torch.save({"head": json.dumps(head), **tensors}, buffer)
@@ -87,8 +129,8 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, by weights_only, so that loading never runs code.
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint, by weights_only, so that loading never runs code; `.classifier()` is the network to be used.
 
     Raises:
         DamagedCheckpoint: the content does not match its checksum, or is no checkpoint of this version.
@@ -99,10 +141,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     Training(ExperimentConfig()).save(Path(directory, "first"))
     ...     checkpoint = load_checkpoint(Path(directory, "first"))
-    >>> checkpoint.epoch, type(checkpoint.build()).__name__
-    (0, 'DepthNet')
+    >>> checkpoint.epoch, checkpoint.classifier(device="cpu").dataset
+    (0, 'digits')
     """
-    content = path.read_bytes()
+    content = Path(path).read_bytes()
     header, payload = content[:HEADER_BYTES], content[HEADER_BYTES:]
     if not header.startswith(MAGIC):
         raise DamagedCheckpoint(f"{path} is no odenet checkpoint of version 1.")
@@ -121,10 +163,12 @@ def _header(payload: bytes) -> bytes:
 def _unpack(payload: bytes) -> Checkpoint:
     stored = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     head = json.loads(stored["head"])
+    images = head.pop("images", None)
     return Checkpoint(
         experiment=from_plain(ExperimentConfig, head.pop("experiment")),
         depths=[from_plain(Depth, depth) for depth in head.pop("depths")],
         weights=stored["weights"],
         optimizer=stored["optimizer"],
+        images=None if images is None else from_plain(ImageFormat, images),
         **head,
     )

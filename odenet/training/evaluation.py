@@ -1,8 +1,7 @@
 """Measuring a network on images, leaving it as it was."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from odenet.data.batches import Batches
 from odenet.enums import Scheme
+from odenet.networks.classifier import Classifier, evaluating
 from odenet.networks.model import DepthNet, manifest
 from odenet.networks.table import NETWORKS
 from odenet.training.cost import forward_gflops
@@ -35,19 +35,6 @@ class Manifested:
     score: Score
     gflops: float  # of one image's forward pass
     rate_evaluations: int  # of that pass
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluate inside the block, without gradients; every module's mode is restored after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def evaluate(model: nn.Module, batches: Batches, *, batch_size: int = 512) -> Score:
@@ -77,15 +64,21 @@ def evaluate(model: nn.Module, batches: Batches, *, batch_size: int = 512) -> Sc
 
 
 def manifestations(
-    model: DepthNet, batches: Batches, schemes: Sequence[Scheme], step_factors: Sequence[float], batch_size: int = 512
+    model: DepthNet | Classifier,
+    batches: Batches,
+    schemes: Sequence[Scheme],
+    step_factors: Sequence[float],
+    batch_size: int = 512,
 ) -> list[Manifested]:
     """Score the same weights under every scheme that makes sense of them and every number of steps.
 
     Args:
+        model: a network, or a classifier, whose batches are not normalised: `Statistics.identity`.
         schemes: those under which the network's rate has no meaning are left out; the trained one always is in.
         step_factors: of the last stage's steps in training, which always are in; an adaptive scheme chooses its own.
     """
-    trained, possible = model.depths()[-1].course, NETWORKS[model.config.network].capability.manifestations
+    network = model.network if isinstance(model, Classifier) else model
+    trained, possible = network.depths()[-1].course, NETWORKS[network.config.network].capability.manifestations
     fixed_steps = sorted({max(1, round(factor * trained.steps)) for factor in (1.0, *step_factors)})
     pairs = [
         (scheme, steps)
@@ -96,7 +89,8 @@ def manifestations(
     for scheme, steps in pairs:
         is_trained = (scheme, steps) == (trained.scheme, trained.steps)
         # Stages of other nodes than the last have other steps, too; under a manifestation all have the same.
-        other = model if is_trained else manifest(model, scheme=scheme, steps=steps)
-        score, gflops = evaluate(other, batches, batch_size=batch_size), forward_gflops(other, batches.shape)
+        other = network if is_trained else manifest(network, scheme=scheme, steps=steps)
+        measured = Classifier(other, model.images) if isinstance(model, Classifier) else other
+        score, gflops = evaluate(measured, batches, batch_size=batch_size), forward_gflops(other, batches.shape)
         results.append(Manifested(scheme, steps, is_trained, score, gflops, other.rate_evaluations))
     return results

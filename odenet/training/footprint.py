@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odenet.networks.classifier import evaluating
 from odenet.networks.model import DepthNet
 from odenet.training.cost import forward_gflops, noise_image
-from odenet.training.evaluation import evaluating
 
 MIB = 2**20
 LATENCY_IMAGES, LATENCY_PASSES = 32, 5

@@ -19,7 +19,7 @@ from odenet.integrators.gradients import Drift
 from odenet.networks.model import DepthNet, build_model
 from odenet.networks.refinement import coarsen, refine
 from odenet.seeding import derive
-from odenet.training.checkpoint import Checkpoint, save_checkpoint
+from odenet.training.checkpoint import Checkpoint, present_versions, save_checkpoint
 from odenet.training.config import ExperimentConfig, RuntimeConfig
 from odenet.training.cost import train_gflops
 from odenet.training.evaluation import evaluate
@@ -123,6 +123,7 @@ class Training:
             augment=self.config.data.augment,
             device=device,
         )
+        self._images = statistics.image_format(self.config.data.dataset, self.train_batches.shape)
         self.val_batches = None
         if data.val is not None:
             self.val_batches = Batches(data.val, statistics=statistics, device=device)
@@ -269,8 +270,10 @@ class Training:
             weights=self.model.state_dict(),
             optimizer=plain_state(self.optimizer),
             progress=asdict(self._progress),
+            images=self._images,
+            versions=present_versions(),
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write `checkpoint()` to a file."""
         save_checkpoint(path, self.checkpoint())

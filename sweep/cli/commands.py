@@ -5,6 +5,7 @@ from sweep.cli.run_stages import (
     run_deliver,
     run_doctor,
     run_evaluate,
+    run_export,
     run_extend,
     run_final,
     run_plan,
@@ -88,7 +89,8 @@ STAGES: dict[str, StageCommand] = {
         "sweep final NAME|path/to/best.yaml [--again] [KEY=VALUE ...]",
         (1, 1),
         "Retrains the top configurations on train over seeds, crowns the best mean, retrains it on train+val over "
-        "fresh seeds, registers the first of these as champion. A best.yaml is retrained in a new run directory.\n"
+        "fresh seeds, registers the first of these as MLflow model NAME, alias champion. A best.yaml is retrained in "
+        "a new run directory.\n"
         "  final.top=3 final.confirm_seeds=3 final.seeds=10\n"
         "  --again    puts the former final training away, with what the test set said of it, and trains again",
     ),
@@ -99,6 +101,16 @@ STAGES: dict[str, StageCommand] = {
         (1, 1),
         "Reads the test set, once, and writes rows.csv.\n"
         "  evaluate.schemes=[euler,rk4] evaluate.step_factors=[0.5,1,2,4]",
+    ),
+    "export": StageCommand(
+        run_export,
+        "writes the champion as safetensors, ONNX or torch.export, checked after writing",
+        "sweep export NAME [format=safetensors|onnx|pt2] [KEY=VALUE ...]",
+        (1, 1),
+        "Writes to runs/NAME/export, and compares the file with the network on the test images.\n"
+        "  format=safetensors   weights and a JSON file, which odenet.load_classifier reads without running code\n"
+        "  format=onnx          a graph for ONNX Runtime; of fixed steps only\n"
+        "  format=pt2           a graph of torch.export, which needs no odenet; of fixed steps only",
     ),
     "report": StageCommand(
         run_report,

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from sweep.cli.command_line import CONFIG_FILE, with_config_file
+from sweep.cli.command_line import CONFIG_FILE, OWN_KEYS, with_config_file
 from sweep.cli.commands import STAGES
 from sweep.cli.parse import OF_STAGE
 from sweep.errors import InputError
@@ -52,7 +52,9 @@ def candidates(line: str) -> list[str]:
         return names
     from sweep.config.compose import completions
 
-    return [*names, *completions(word, with_config_file(typed[:-1]))]
+    stage, others = typed[0], with_config_file(typed[:-1])
+    own = completions(f"{stage}.{word}", others) if stage in OWN_KEYS else []
+    return [*names, *(text.removeprefix(f"{stage}.") for text in own), *completions(word, others)]
 
 
 def _names(typed: list[str]) -> list[str]:

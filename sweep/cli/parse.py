@@ -7,6 +7,7 @@ from sweep.cli.command_line import (
     CONFIG_FILE,
     CSV,
     JSON,
+    OWN_KEYS,
     VERIFY,
     VERSION,
     WIDE,
@@ -46,6 +47,8 @@ def parse(argv: list[str]) -> Command:
         meant = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"There is no stage {stage!r}; {meant}Stages are {', '.join(STAGES)}.")
     names, overrides, flags = _sort(rest)
+    if stage in OWN_KEYS:
+        overrides = [f"{stage}.{text}" if text.startswith(f"{OWN_KEYS[stage]}=") else text for text in overrides]
     for flag, its in OF_STAGE.items():
         if flag in flags and stage != its:
             raise InputError(f"{flag} belongs to `sweep {its} NAME`, not to `sweep {stage}`.")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 def print_config(command: Command, console: Console) -> None:
     """Print the composed configuration, for `--cfg job`."""
-
     from sweep.config.compose import composed_text
 
     console.print(composed_text(command.overrides), highlight=False)
@@ -112,7 +111,6 @@ def run_deliver(command: Command, console: Console) -> None:
 
 def _go_on(config: "AppConfig", name: str, console: Console) -> None:
     """Go on with a search."""
-
     from sweep.execution.session import open_session
     from sweep.stages.resume import prepare_resume
     from sweep.stages.search import search
@@ -125,7 +123,6 @@ def _go_on(config: "AppConfig", name: str, console: Console) -> None:
 
 def _confirm(config: "AppConfig", name: str, console: Console, again: bool = False) -> None:
     """Begin final training in an existing run directory, or go on with it, or put it away and do it again."""
-
     from sweep.execution.session import open_session
     from sweep.records.run_directory import SweepFiles, run_directory
     from sweep.stages.final import final, prepare_final, put_away
@@ -138,7 +135,7 @@ def _confirm(config: "AppConfig", name: str, console: Console, again: bool = Fal
         if again:
             console.print(f"The former final training is kept in {put_away(files)}", highlight=False)
         final(session, prepared)
-    console.print(f"Next: sweep evaluate {name}", highlight=False)
+    console.print(f"Next: sweep evaluate {name}; sweep export {name}", highlight=False)
 
 
 def run_extend(command: Command, console: Console) -> None:
@@ -192,8 +189,7 @@ def run_final(command: Command, console: Console) -> None:
     from sweep.stages.final import final, prepare_retraining
 
     prepared = prepare_retraining(config, best)
-    text = path.read_text(encoding="utf-8")
-    begun = {CONFIG: save(config), BEST: text, STAGE: BegunStage.final.text}
+    begun = {CONFIG: save(config), BEST: path.read_text(encoding="utf-8"), STAGE: BegunStage.final.text}
     with new_session(config, name, console, begun) as session:
         final(session, prepared)
     console.print(f"Next: sweep evaluate {name}", highlight=False)
@@ -211,6 +207,15 @@ def run_evaluate(command: Command, console: Console) -> None:
     with open_session(config, name, console) as session:
         evaluate(session, prepared)
     console.print(f"Next: sweep report {name}", highlight=False)
+
+
+def run_export(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing
+
+    config, name = existing(command)
+    from sweep.stages.export import export, prepare_export
+
+    export(prepare_export(config, name), console)
 
 
 def run_report(command: Command, console: Console) -> None:
@@ -270,6 +275,5 @@ def run_ui(command: Command, console: Console) -> None:
     from sweep.records.run_directory import run_directory, store_directory
     from sweep.stages.ui import ui
 
-    config = load(command.overrides)
-    name = command.names[0]
+    config, name = load(command.overrides), command.names[0]
     ui(store_directory(config, name), run_directory(config, name), config.tracking.port, console)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from odenet.enums import Device, Scheme
+from odenet.enums import Device, ExportFormat, Scheme
 from odenet.training.config import ExperimentConfig, RuntimeConfig
 from search_spaces import SPACES, Space, check_name, from_written
 from sweep.config.credentials import PASSWORD, USER, without_secrets
@@ -169,6 +169,13 @@ class EvaluateConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class ExportConfig:
+    """The file in which a network leaves; on the command line of `sweep export` the key is `format`."""
+
+    format: ExportFormat = ExportFormat.safetensors
+
+
+@dataclass(kw_only=True, slots=True)
 class StudyConfig:
     """The sweeps of a study, compared on equal terms: every family on every draw of the data."""
 
@@ -242,6 +249,7 @@ class AppConfig(ExperimentConfig):
     search: SearchConfig = field(default_factory=SearchConfig)
     final: FinalConfig = field(default_factory=FinalConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

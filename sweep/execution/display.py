@@ -12,7 +12,7 @@ from rich.text import Text
 from sweep.console import fitted, is_live, printable, short_names, short_value, varying, wrapped
 from sweep.execution.observers import Observer
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, Phase, TrialRow
+from sweep.records.rows import CurveRow, Phase, TrialRow, best_so_far
 from sweep.worker.segment import Segment
 
 SHOWN = 8  # running trials listed at most
@@ -90,7 +90,8 @@ class ProgressDisplay:
         """Sum up everything so far in one line; time and cost are this session's."""
         spent = f"{time.monotonic() - self._started:.0f} s, {self._gflops():,.0f} GFLOP"
         again = " in this session" if self._before else ""
-        return f"{self._title}: {self._counts() or 'no trial yet'} of {self._total}; {self._best()}; {spent}{again}"
+        counts = self._counts() or "no trial yet"
+        return f"{self._title}: {counts} of {self._total}; {best_so_far(self._known())}; {spent}{again}"
 
     def _known(self) -> list[TrialRow]:
         """Copy the rows at once: the thread that draws would stumble over a trial that is added meanwhile."""
@@ -102,13 +103,6 @@ class ProgressDisplay:
 
     def _gflops(self) -> float:
         return sum(row.gflops for row in self._known()) - sum(row.gflops for row in self._before.values())
-
-    def _best(self) -> str:
-        done = [row for row in self._known() if row.outcome is Outcome.done and row.objective is not None]
-        if not done:
-            return "no best yet"
-        best = max(done, key=lambda row: row.objective or 0.0)
-        return f"best {best.sweep} {best.phase.value} trial {best.number} at {best.objective:.1%}"
 
     def _line(self, row: TrialRow) -> str:
         value = "-" if row.objective is None else f"{row.objective:.1%}"
@@ -128,7 +122,9 @@ class ProgressDisplay:
         yield from wrapped(self._console, f"{self._title}: {of}; {self._time(passed, self._total - found)}")
         yield self._bar(passed / (self._total - found) if self._total > found else 1.0)
         if self._rows:
-            yield from wrapped(self._console, f"{self._counts()}; {self._best()}; {self._gflops():,.0f} GFLOP")
+            yield from wrapped(
+                self._console, f"{self._counts()}; {best_so_far(self._known())}; {self._gflops():,.0f} GFLOP"
+            )
         yield from self._running()
 
     def _share(self, row: TrialRow) -> float:

@@ -18,7 +18,7 @@ from sweep.records.rows import METRICS, CurveRow, Phase, TrialRow
 from sweep.records.summary import SweepSummary
 from sweep.tracking.description import NOTE, description, searched_params, source_tags
 from sweep.tracking.lines import KnownRuns
-from sweep.tracking.outbox import TrackedRun
+from sweep.tracking.outbox import Described, TrackedRun
 from sweep.worker.segment import Segment
 
 
@@ -57,10 +57,17 @@ class SweepRun:
             file = self._session.files.checkpoint(row.number)
             self._tracker.artifact(told.attempt(trial_key(row), row.trial_id), file, "checkpoint")
 
-    def registers(self, row: TrialRow, checkpoint: Path) -> None:
+    def registers(self, row: TrialRow, checkpoint: Path, card: Described) -> None:
         """Register the network of this trial as the sweep's model."""
         key = self._tracker.told().attempt(trial_key(row), row.trial_id)
-        self._tracker.model(key, checkpoint, self._key.replace("/", "."))
+        self._tracker.model(key, checkpoint, model_name(self._key), card)
+        self._tracker.artifact(key, card.file)
+
+    def describes(self, row: TrialRow, card: Described) -> None:
+        """Describe the model anew that was registered from this trial."""
+        key = self._tracker.told().attempt(trial_key(row), row.trial_id)
+        self._tracker.describe(key, model_name(self._key), card)
+        self._tracker.artifact(key, card.file)
 
     def evaluated(self, scores: Iterable[tuple[TrialRow, dict[str, float]]]) -> None:
         """Show what the final networks have reached on the test set, and the table with all of it."""
@@ -202,6 +209,11 @@ def trial_key(row: TrialRow) -> str:
 def images(splits: Splits) -> dict[str, int]:
     """Count the images of each part of the data."""
     return {"train": len(splits.train)} | ({} if splits.val is None else {"val": len(splits.val)})
+
+
+def model_name(sweep: str) -> str:
+    """Return the name of a sweep's model in MLflow's registry, where the network to use has the alias champion."""
+    return sweep.replace("/", ".")
 
 
 def curve_metrics(curve: CurveRow) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """best.yaml: a complete experiment with its provenance, so that retraining needs neither study nor space.
 
 runs/NAME/best.yaml is the best trial of a search, runs/NAME/candidates.yaml has the best few, the best first, and
-runs/NAME/final/crowned.yaml is the configuration that `final` crowned.
+runs/NAME/final/crowned.yaml is the configuration that `final` crowned. `objective` is that of the `phase`: of one seed
+in a search, which was chosen for it; the mean over `seeds` with its `sd` where it was confirmed.
 """
 
 import os
@@ -9,11 +10,12 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import yaml
@@ -23,7 +25,7 @@ from search_spaces import Space
 from sweep.config.modules import hashes, not_named
 from sweep.errors import InputError
 from sweep.records.files import write_text
-from sweep.records.rows import SCHEMA, TrialRow
+from sweep.records.rows import SCHEMA, Phase, TrialRow
 
 RECORDED = ("torch", "numpy", "ray", "optuna", "mlflow")
 
@@ -54,6 +56,7 @@ def provenance(row: TrialRow, space: Space, modules: Sequence[str] = ()) -> dict
         "trial": row.candidate,
         "trial_id": row.trial_id,
         "objective": row.objective,
+        "seeds": 1,
         "parameters": row.parameters,
         "space": space.to_dict(),
         "data_hash": row.data_hash,
@@ -61,6 +64,31 @@ def provenance(row: TrialRow, space: Space, modules: Sequence[str] = ()) -> dict
         "versions": {"python": platform.python_version(), **{name: version(name) for name in RECORDED}},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     } | own
+
+
+def crowned(best: Best, values: Sequence[float], data_hash: str) -> Best:
+    """Return a candidate with what its confirming trials have reached; without any it was crowned by its search."""
+    origin = {**best.provenance, "data_hash": data_hash}
+    if values:
+        origin["search"] = {key: origin.get(key) for key in ("objective", "seeds")}
+        found = {"objective": fmean(values), "seeds": len(values), "sd": stdev(values) if len(values) > 1 else None}
+        origin |= {"phase": Phase.confirm.value, **found}
+    return replace(best, provenance=origin)
+
+
+def crowned_sentence(best: Best) -> str:
+    """Say which value a crowned configuration has, of what phase, over how many seeds."""
+    origin = best.provenance
+    trial, objective, seeds = origin.get("trial", 0), origin.get("objective"), origin.get("seeds", 1)
+    searched = (origin.get("search") or {}).get("objective")
+    if searched is None:
+        value = "no objective" if objective is None else f"objective {objective:.1%}"
+        return f"crowned trial {trial} without confirming it, as the only candidate: {value} in the search, one seed"
+    spread = "" if origin.get("sd") is None else f", sd {100 * origin['sd']:.1f} points"
+    return (
+        f"crowned trial {trial}: objective {objective:.1%}, the mean over {seeds} confirming seed{'s' * (seeds > 1)}"
+        f"{spread}; its {searched:.1%} in the search, one seed, was what it was chosen by"
+    )
 
 
 @cache
@@ -129,9 +157,11 @@ def _parsed(path: Path, content: dict[str, Any]) -> Best:
     origin = content["provenance"]
     if not isinstance(origin, dict):
         raise InputError(f"{path}: provenance must be a mapping.")
-    for key, (kind, what) in _ORIGIN.items():
-        if not isinstance(origin.get(key, kind()), kind):
-            raise InputError(f"{path}: provenance.{key}={origin[key]!r}: must be {what}.")
+    search = origin.get("search")
+    for place, known in (("provenance", origin), ("provenance.search", search if isinstance(search, dict) else {})):
+        for key, (kind, what) in _ORIGIN.items():
+            if key in known and not isinstance(known[key], kind):
+                raise InputError(f"{path}: {place}.{key}={known[key]!r}: must be {what}.")
     if missing := [name for name in origin.get("modules", {}) if name not in sys.modules]:
         raise not_named(missing, path)
     schedule = content.get("schedule", [])
@@ -158,10 +188,14 @@ def _check_schedule(path: Path, schedule: Any) -> None:
 
 
 # What stages read of the provenance, where it is there.
-_ORIGIN: dict[str, tuple[type, str]] = {
+_ORIGIN: dict[str, tuple[type | tuple[type, ...], str]] = {
     "sweep": (str, "the name of the sweep it comes from"),
     "family": (str, "the name of a search space"),
     "trial": (int, "the number of the trial it comes from"),
     "parameters": (dict, "a mapping of what was varied"),
     "modules": (dict, "a mapping from the user's own modules to hashes of their source"),
+    "objective": ((float, int, type(None)), "a number or null"),
+    "sd": ((float, int, type(None)), "a number or null"),
+    "seeds": (int, "the number of seeds that the objective is of"),
+    "search": (dict, "what it had in the search"),
 }

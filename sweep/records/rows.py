@@ -1,7 +1,10 @@
 """The rows of the tables in which stages meet: a trial, an epoch, a manifestation, a value of an evaluation."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from statistics import fmean
 from typing import Any, TypeVar
 
 from sweep.records.outcome import Outcome
@@ -197,10 +200,24 @@ class EvaluationRow:
         return tuple(getattr(self, name) for name in names[: names.index("value")])
 
 
-def ranked(rows: list[TrialRow]) -> list[TrialRow]:
+def ranked(rows: Iterable[TrialRow]) -> list[TrialRow]:
     """Sort the trials that may be chosen, best first: done ones within all limits; ties go to the earlier trial."""
     done = [row for row in rows if row.outcome is Outcome.done and row.objective is not None and row.feasible]
     return sorted(done, key=lambda row: (-(row.objective or 0.0), row.number))
+
+
+def best_so_far(rows: Iterable[TrialRow]) -> str:
+    """Say which configuration is best so far: by what value, of which phase, over how many seeds."""
+    rows, confirmed = list(rows), defaultdict(list)
+    for row in ranked(row for row in rows if row.phase is Phase.confirm):
+        confirmed[row.sweep, row.candidate].append(row.objective or 0.0)
+    if confirmed:
+        (sweep, candidate), values = max(confirmed.items(), key=lambda item: fmean(item[1]))
+        seeds = "one seed" if len(values) == 1 else f"mean of {len(values)} seeds"
+        return f"best {sweep} trial {candidate} at {fmean(values):.1%} confirmed, {seeds}"
+    for row in ranked(row for row in rows if row.phase is Phase.search)[:1]:
+        return f"best {row.sweep} search trial {row.number} at {row.objective:.1%}, one seed"
+    return "no best yet"
 
 
 RowT = TypeVar("RowT", TrialRow, CurveRow, ManifestationRow, EvaluationRow)

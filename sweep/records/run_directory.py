@@ -122,6 +122,16 @@ class SweepFiles:
     def crowned(self) -> Path:
         return self.directory / "final" / "crowned.yaml"
 
+    @property
+    def model_card(self) -> Path:
+        """The description of the registered network."""
+        return self.directory / "final" / "model_card.md"
+
+    @property
+    def exported(self) -> Path:
+        """The directory of the files that `sweep export` writes."""
+        return self.directory / "export"
+
     def checkpoint(self, number: int) -> Path:
         """Name the file with the network that trial `number` of the final phase ended with."""
         return self.directory / "final" / f"model-{number}.ckpt"

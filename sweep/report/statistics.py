@@ -67,6 +67,23 @@ def grand_mean(sample: Sequence[np.ndarray]) -> float:
     return float(np.mean([np.mean(seeds) for seeds in sample]))
 
 
+def student(mean: float, sd: float, n: int, level: float = LEVEL) -> Interval:
+    """Compute Student's t interval of a mean of n >= 2 independent values with sample standard deviation `sd`."""
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / np.sqrt(n)
+    return Interval(float(mean - half), float(mean + half))
+
+
+def wilson(fraction: float, n: int, level: float = LEVEL) -> Interval:
+    """Compute Wilson's score interval of a fraction of n independent cases, such as images of a test set.
+
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22:209-212.
+    """
+    z = float(stats.norm.ppf((1 + level) / 2))
+    middle, weight = (fraction + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n)
+    half = weight * np.sqrt(fraction * (1 - fraction) / n + z**2 / (4 * n**2))
+    return Interval(float(middle - half), float(middle + half))
+
+
 def bootstrap(
     sample: Sequence[np.ndarray], generator: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval:

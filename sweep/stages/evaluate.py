@@ -14,9 +14,8 @@ import torch
 
 from odenet.data.batches import Batches, Statistics
 from odenet.data.sets import Images, load_test
-from odenet.data.subsets import load_data
 from odenet.enums import Scheme
-from odenet.networks.model import DepthNet
+from odenet.networks.classifier import Classifier
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import Score, manifestations
@@ -30,6 +29,7 @@ from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, kept_modules, run_directory
 from sweep.records.tables import read_rows, write_rows
+from sweep.stages.model_card import model_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class PreparedEvaluation:
-    """The final networks that ended done and their trials, the test set, and the statistics of the training data."""
+    """The final networks that ended done, as they are to be used, and their trials; the test set."""
 
     rows: list[TrialRow]
-    networks: list[DepthNet]
-    statistics: Statistics
+    networks: list[Classifier]
     test: Images
 
 
@@ -72,10 +71,10 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
         config.check_device()
         test = load_test(config.data, config.runtime.data_dir)
         checkpoints = [load_checkpoint(files.checkpoint(row.number)) for row in rows]
-        train = load_data(checkpoints[0].experiment.data, config.runtime.data_dir).train
+        networks = [one.classifier(data_dir=config.runtime.data_dir) for one in checkpoints]
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
-    return PreparedEvaluation(rows, [one.build() for one in checkpoints], Statistics.of(train), test)
+    return PreparedEvaluation(rows, networks, test)
 
 
 def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
@@ -95,7 +94,9 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
     write_rows(session.files.rows, EvaluationRow, [row for trial, found in results for row in _rows(trial, found)])
     clean = [(trial, found[0].score) for trial, found in results]
     scores = [(trial, {"test/accuracy": one.accuracy, "test/loss": one.loss}) for trial, one in clean]
-    SweepRun(session).evaluated(scores)
+    run, first = SweepRun(session), min(prepared.rows, key=lambda row: row.number)
+    run.evaluated(scores)
+    run.describes(first, model_card(session, first, read_rows(session.files.final.trials, TrialRow)))
     for former in session.files.former_finals:
         if former.rows.exists():
             session.console.print(
@@ -108,7 +109,7 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
 def _measure_all(session: Session, prepared: PreparedEvaluation) -> list[list[Measured]]:
     config, per_trial = session.config, session.per_trial
     task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=session.gpus_per_trial)(_measure_on)
-    parts = (prepared.statistics, prepared.test, config.evaluate, config.runtime.for_training())
+    parts = (prepared.test, config.evaluate, config.runtime.for_training())
     shared = [ray.put(part) for part in parts]
     place = Place(int(per_trial["CPU"]), tuple(config.modules), kept_modules(config, session.name))
     return ray.get([task.remote(place, pickle.dumps(network), *shared) for network in prepared.networks])
@@ -130,17 +131,15 @@ def _measure_on(place: Place, network: bytes, *arguments: Any) -> list[Measured]
     return measure(pickle.loads(network), *arguments)
 
 
-def measure(
-    network: DepthNet, statistics: Statistics, test: Images, config: EvaluateConfig, runtime: RuntimeConfig
-) -> list[Measured]:
+def measure(network: Classifier, test: Images, config: EvaluateConfig, runtime: RuntimeConfig) -> list[Measured]:
     """Measure a network on the whole test set, and on a part of it under every manifestation that makes sense of its
     rate.
 
     Runs on a worker.
     """
     device = runtime.torch_device()
-    model = network.to(device)
-    course = model.depths()[-1].course
+    model, statistics = network.to(device), Statistics.identity(network.images.channels)
+    course = model.network.depths()[-1].course
     whole = Batches(test, statistics=statistics, device=device)
     part = Batches(class_balanced(test, config.manifestation_images), statistics=statistics, device=device)
     clean = Measured(CLEAN, course.scheme, course.steps, score(model, whole, batch_size=config.batch_size))

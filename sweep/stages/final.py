@@ -2,6 +2,7 @@
 
 Confirm trains on train and is judged on val. Final trains the crowned configuration on train+val over fresh seeds, for
 the same number of epochs; nothing is chosen there. The first final seed, fixed beforehand, is the registered model.
+It is registered as what leaves: `odenet.Classifier`, which takes images and not normalised ones.
 """
 
 import shutil
@@ -19,11 +20,11 @@ from sweep.config.overrides import override
 from sweep.config.schema import AppConfig, save
 from sweep.errors import InputError, WorkError
 from sweep.execution.list_source import Ended, Job, ListSource
-from sweep.execution.mlflow_runs import SweepRun
+from sweep.execution.mlflow_runs import SweepRun, model_name
 from sweep.execution.run import Batch, Work, run_works
 from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
-from sweep.records.best import Best, read_best, read_candidates, write_best
+from sweep.records.best import Best, crowned, crowned_sentence, read_best, read_candidates, write_best
 from sweep.records.checkpoints import checkpoint_file
 from sweep.records.files import copy_file, storing, write_text
 from sweep.records.outcome import Outcome
@@ -32,6 +33,7 @@ from sweep.records.rows import Phase, TrialRow, ranked
 from sweep.records.run_directory import FORMER, SweepFiles, run_directory, store_directory
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
+from sweep.stages.model_card import model_card
 from sweep.tracking.state import lag
 from sweep.tuning.problem import build_problem
 
@@ -89,13 +91,12 @@ class Final(Work):
         self.batch = Batch(session, source, TrialLog(session, files, splits), splits)
 
     def _follow_up(self, told: Ended) -> list[Job]:
-        session, crowned = self.batch.session, crown(self._candidates, self._confirm, told, self._chance)
-        data_hash = self.batch.splits[Portion.train].hash
-        origin = {**crowned.best.provenance, "data_hash": data_hash, "phase": Phase.confirm.value}
-        write_best(session.files.crowned, replace(crowned.best, provenance=origin))
+        session, chosen = self.batch.session, crown(self._candidates, self._confirm, told, self._chance)
+        values = confirmations(self._confirm, told, self._chance).get(chosen.number, [])
+        write_best(session.files.crowned, crowned(chosen.best, values, self.batch.splits[Portion.train].hash))
         self._run.crowned()
         first, seeds = len(self._confirm), range(session.config.final.seeds)
-        return [crowned.job(session, Phase.final, index, first + index) for index in seeds]
+        return [chosen.job(session, Phase.final, index, first + index) for index in seeds]
 
     def conclude(self) -> None:
         rows = self.batch.log.in_order()
@@ -106,12 +107,24 @@ class Final(Work):
             raise
         self.stopped("FINISHED")
 
+        self._say_crowned(min(row.number for row in rows if _is_network(row)))
+
+    def _say_crowned(self, first: int) -> None:
+        session, files, seeds = self.batch.session, self.batch.session.files, self.batch.session.config.final.seeds
+        said = [
+            crowned_sentence(read_best(files.crowned)),
+            f"retrained on train and val over {seeds} fresh seed{'s' * (seeds > 1)}, none of them chosen: the first, "
+            f"{files.checkpoint(first)}, is the MLflow model {model_name(session.name)}, alias champion",
+        ]
+        for line in said:
+            session.console.print(f"{session.name}: {line}", highlight=False)
+
     def stopped(self, status: str) -> None:
         self._run.end(status)
 
     def _keep_checkpoints(self, rows: list[TrialRow]) -> None:
         session, files = self.batch.session, self.batch.session.files
-        done, folder = [row for row in rows if row.outcome is Outcome.done], files.final.checkpoints
+        done, folder = [row for row in rows if _is_network(row)], files.final.checkpoints
         if not done:
             reasons = "; ".join(sorted({f"{row.outcome.value}: {row.reason}" for row in rows}))
             raise WorkError(f"No final seed of {session.name} ended done ({reasons}); {files.final.trials} lists them.")
@@ -121,7 +134,7 @@ class Final(Work):
         if folder.exists():
             first = min(done, key=lambda row: row.number)
             self._run.keeps(done)
-            self._run.registers(first, files.checkpoint(first.number))
+            self._run.registers(first, files.checkpoint(first.number), model_card(session, first, rows))
             shutil.rmtree(folder)
 
 
@@ -134,16 +147,26 @@ def final(session: Session, prepared: PreparedFinal) -> None:
     run_works([Final(session, prepared)], f"final {session.name}", session.files.final.directory / "ray")
 
 
-def crown(candidates: list[Candidate], jobs: list[Job], told: Ended, chance: float) -> Candidate:
-    """Choose the candidate with the best mean objective over the confirming seeds; a failed one counts as chance, ties
-    go to the better search rank."""
-    if not jobs:
-        return candidates[0]
-    values: dict[int, list[float]] = {candidate.number: [] for candidate in candidates}
+def _is_network(row: TrialRow) -> bool:
+    return row.phase is Phase.final and row.outcome is Outcome.done
+
+
+def confirmations(jobs: list[Job], told: Ended, chance: float) -> dict[int, list[float]]:
+    """Return the objectives of the confirming seeds by candidate; a failed one counts as chance."""
+    values: dict[int, list[float]] = {}
     for job in jobs:
         row = told[job.number]
         counts = row.outcome is Outcome.done and row.objective is not None
-        values[job.candidate].append((row.objective or 0.0) if counts else chance)
+        values.setdefault(job.candidate, []).append((row.objective or 0.0) if counts else chance)
+    return values
+
+
+def crown(candidates: list[Candidate], jobs: list[Job], told: Ended, chance: float) -> Candidate:
+    """Choose the candidate with the best mean objective over the confirming seeds; ties go to the better search
+    rank."""
+    if not jobs:
+        return candidates[0]
+    values = confirmations(jobs, told, chance)
     return max(candidates, key=lambda candidate: fmean(values[candidate.number]))
 
 

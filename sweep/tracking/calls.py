@@ -9,20 +9,20 @@ import json
 import math
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweep.tracking.lines import ID, Line
+from sweep.tracking.lines import ID, Line, RefusedError
 from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
 
 os.environ |= MLFLOW_ENVIRONMENT
 
-import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+
+from sweep.tracking.registry import Registry, made_by
 
 MOST_PARAMS = 100  # of one request
 LONGEST_PARAM = 6000
@@ -30,10 +30,6 @@ PARENT = "mlflow.parentRunId"
 TRIAL = (PARENT, "trial_id", "phase")  # tags by which a trial's run is known
 
 Runs = dict[str, str]
-
-
-class RefusedError(Exception):
-    """The line cannot be delivered, whoever tries: the message says why."""
 
 
 class UnknownRunError(Exception):
@@ -94,12 +90,13 @@ class Delivery:
 
     def __init__(self, client: MlflowClient, experiment_id: str) -> None:
         self.client, self.experiment_id = client, experiment_id
-        self.stored = StoredRuns()
+        self.stored, self._registry = StoredRuns(), Registry(client, experiment_id)
         self._handlers: dict[str, Callable[[Line, Runs], None]] = {
             "metrics": self._metrics,
             "tags": self._tags,
             "artifact": self._artifact,
             "dataset": self._dataset,
+            "describe": self._describe,
             "end": self._end,
         }
         self._makers: dict[str, Callable[[Line, Runs, bool], None]] = {"start": self._start, "model": self._model}
@@ -165,7 +162,7 @@ class Delivery:
             self.client.log_batch(runs[line["key"]], params=params[first : first + MOST_PARAMS])
 
     def _made_run(self, line: Line) -> str | None:
-        found = self.client.search_runs([self.experiment_id], _made_by(line), ViewType.ALL)
+        found = self.client.search_runs([self.experiment_id], made_by(line), ViewType.ALL)
         return found[0].info.run_id if found else None
 
     def _new_run(self, line: Line, runs: Runs) -> str:
@@ -199,41 +196,10 @@ class Delivery:
         self.client.log_inputs(_run(line["key"], runs), datasets=[DatasetInput(dataset, [context])])
 
     def _model(self, line: Line, runs: Runs, doubtful: bool) -> None:
-        known = self._made_model(line) if doubtful else None
-        uri = known or self._new_model(line, runs)
-        versions = self.client.search_model_versions(f"name = '{line['name']}'") if doubtful else []
-        version = next((one.version for one in versions if one.tags.get(ID) == line["id"]), None)
-        if version is None:
-            version = mlflow.register_model(uri, line["name"], tags={ID: line["id"]}).version
-        self.client.set_registered_model_alias(line["name"], "champion", str(version))
+        self._registry.register(line, _run(line["key"], runs), doubtful)
 
-    def _made_model(self, line: Line) -> str | None:
-        """Find the whole model that the line has made; remove what it has left unfinished."""
-        found = self.client.search_logged_models([self.experiment_id], filter_string=_made_by(line))
-        uri = None
-        for model in found:
-            if model.status is not LoggedModelStatus.READY:
-                self.client.delete_logged_model(model.model_id)
-            elif uri is None:
-                uri = model.model_uri
-        return uri
-
-    def _new_model(self, line: Line, runs: Runs) -> str:
-        import mlflow.pytorch
-
-        from odenet.training.checkpoint import load_checkpoint
-
-        path, checksum = Path(line["path"]), line.get("checksum")  # None in lines of version 0.1.0
-        try:
-            if checksum not in {None, zlib.crc32(path.read_bytes())}:
-                raise RefusedError(f"the checkpoint {path} is another one by now")
-            model = load_checkpoint(path).build().eval()
-        except (OSError, ValueError) as error:
-            raise RefusedError(f"the checkpoint {path} cannot be read: {error}") from error
-        with mlflow.start_run(run_id=_run(line["key"], runs)):
-            return mlflow.pytorch.log_model(
-                model, name="model", serialization_format="pickle", pip_requirements=["torch"], tags={ID: line["id"]}
-            ).model_uri
+    def _describe(self, line: Line, runs: Runs) -> None:
+        self._registry.describe(line, _run(line["key"], runs))
 
     def _tags(self, line: Line, runs: Runs) -> None:
         tags = [RunTag(name, value) for name, value in line["tags"].items()]
@@ -273,7 +239,3 @@ def _run(key: str, runs: Runs) -> str:
     if key not in runs:
         raise RefusedError(f"no line that can be read has begun the run {key}")
     return runs[key]
-
-
-def _made_by(line: Line) -> str:
-    return f"tags.`{ID}` = '{line['id']}'"

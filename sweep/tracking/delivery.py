@@ -34,7 +34,7 @@ from sweep.tracking.state import (
 from sweep.tracking.store import PatientStore, first_line, locked
 
 POLL_SECONDS = 0.2
-PATHS = ("path",)  # fields of a line that name files
+PATHS = ("path", "card")  # fields of a line that name files
 
 
 def main(directory: Path, uri: str, experiment: str, token: str, driver: int) -> None:

@@ -21,10 +21,15 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "artifact": {"path": _TEXT},
     "dataset": {"name": _TEXT, "digest": _TEXT, "context": _TEXT},
     "model": {"id": _TEXT, "path": _TEXT, "name": _TEXT},
+    "describe": {"name": _TEXT, "card": _TEXT, "summary": _TEXT, "tags": _MAPPING},
     "end": {"time": _NUMBER, "status": _TEXT, "tags": _MAPPING},
     "close": {"token": _TEXT},
     "retry": {},  # of the lines that were set aside
 }
+
+
+class RefusedError(Exception):
+    """A line cannot be delivered, whoever tries: the message says why."""
 
 
 def lines_from(outbox: Path, offset: int) -> Iterator[bytes]:

@@ -49,6 +49,15 @@ class TrackedRun:
     parent: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is said of a registered model. `file` is its model card; tags are texts by name."""
+
+    file: Path
+    summary: str
+    tags: dict[str, str]
+
+
 class Tracker:
     """A writer to the outbox. Every call appends one line and returns at once.
 
@@ -79,11 +88,20 @@ class Tracker:
         """Log the data that a run has read as its input: what for, and how many images each part of it has."""
         self._write("dataset", key, name=name, digest=digest, context=context, images=images)
 
-    def model(self, key: str, checkpoint: Path, name: str) -> None:
+    def model(self, key: str, checkpoint: Path, name: str, card: Described | None = None) -> None:
         """Register a checkpoint's network under `name` with the alias champion, unless the file is another one when
         that is delivered."""
         checksum = zlib.crc32(checkpoint.read_bytes()) if checkpoint.is_file() else None
-        self._write("model", key, id=_new_id(), path=self._place(checkpoint), name=name, checksum=checksum)
+        said = self._said(card) if card else {}
+        place = self._place(checkpoint)
+        self._write("model", key, id=_new_id(), path=place, name=name, checksum=checksum, **said)
+
+    def describe(self, key: str, name: str, card: Described) -> None:
+        """Describe the model anew that was registered under `name` from a run, if there is one."""
+        self._write("describe", key, name=name, **self._said(card))
+
+    def _said(self, card: Described) -> dict[str, Any]:
+        return {"card": self._place(card.file), "summary": card.summary, "tags": card.tags}
 
     def end(self, key: str, status: str, tags: dict[str, str] | None = None) -> None:
         """End a run with MLflow's word: FINISHED, FAILED or KILLED; SCHEDULED for a run that only waits."""

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from sweep.records.tables import read_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine takes minutes to start Ray
 
+ROOT = Path(__file__).parents[2]
 QUICK = ["training.epochs=3", "model.width=4", "cluster.cpus=2"]
 STUDY = [
     *QUICK,
@@ -209,13 +211,58 @@ def test_rows_hold_the_clean_test_and_the_manifestation_table_with_unique_keys(m
     assert same[0] == same[1], "the trained manifestation measured twice on the same images"
 
 
-def test_the_champion_is_the_first_final_seed_and_loads_from_the_registry(member: SweepFiles) -> None:
-    import mlflow
+USED = """
+import json, sys
+import numpy as np
+import odenet
+test = odenet.load_test(odenet.DataConfig())
+score = lambda classes: float((np.asarray(classes) == test.labels_B).mean())
+unit = (test.pixels_BCHW / 255).astype("float32")
+print(json.dumps({
+    "raw": score(classes[test.indices_B]), "uint8": score(model.predict(test.pixels_BCHW)),
+    "unit": score(model.predict(unit)), "served": score(logits[test.indices_B].argmax(1)), "all": len(logits),
+    "training": model.training, "odenet": odenet.__file__,
+    "loaded": [name for name in ("sweep", "hydra", "ray", "search_spaces") if name in sys.modules],
+}))
+"""
 
-    mlflow.set_tracking_uri(f"sqlite:///{member.directory.parent / 'mlflow.db'}")
-    model = mlflow.pytorch.load_model(f"models:/tiny.{member.directory.name}@champion")
-    ours = load_checkpoint(member.checkpoint(4)).build()
-    assert all((a == b).all() for a, b in zip(model.state_dict().values(), ours.state_dict().values(), strict=True))
+
+def test_the_readmes_example_scores_as_evaluate_did_on_raw_images_in_a_process_that_knows_no_sweep(study: Path) -> None:
+    example = re.search(r"start:use.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example is not None
+    code = example[1].replace("runs/first/", "runs/tiny/").replace("models:/first@", "models:/tiny.continuous-d0@")
+    run = [sys.executable, "-W", "ignore", "-P", "-c", code + USED]
+    done = subprocess.run(run, cwd=study, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    rows = read_rows(SweepFiles(study / "runs/tiny/continuous-d0").rows, EvaluationRow)
+    evaluated = next(row.value for row in rows if row.condition == "clean" and row.metric == "accuracy")
+    assert [found[given] for given in ("raw", "uint8", "unit", "served")] == 4 * [evaluated]
+    assert (found["all"], found["training"], found["loaded"]) == (1797, False, [])
+    assert "/mlartifacts/" in found["odenet"], "the code that the model brings, not the one that is installed"
+
+
+def test_the_champion_is_the_first_final_seed_and_says_what_it_is(member: SweepFiles) -> None:
+    client, name = client_of(member.directory.parent), f"tiny.{member.directory.name}"
+    version = client.get_model_version_by_alias(name, "champion")
+    row = next(row for row in read_rows(member.final.trials, TrialRow) if row.number == 4)
+    tags, crowned = version.tags, read_best(member.crowned).provenance
+    assert (tags["trial_id"], tags["data_hash"], tags["config_hash"]) == (row.trial_id, row.data_hash, row.config_hash)
+    assert (tags["confirm/objective"], tags["confirm/objective.n"]) == (f"{crowned['objective']:.4f}", "2 seeds")
+    assert (tags["test/accuracy.n"], tags["test/accuracy_mean.n"]) == ("596 images", "2 seeds")
+    assert "test accuracy" in version.description and name in client.get_registered_model(name).description
+    card = member.model_card.read_text()
+    for title in ("## Use", "## Data", "## How it was chosen", "## Results", "## Limits", "## Configuration"):
+        assert title in card
+    assert "model_card.md" in [file.path for file in client.list_artifacts(version.run_id)]
+
+
+def test_a_crowned_configuration_has_its_confirmed_mean_and_not_what_the_search_said(member: SweepFiles) -> None:
+    origin, rows = read_best(member.crowned).provenance, read_rows(member.final.trials, TrialRow)
+    values = [row.objective or 0.0 for row in rows if row.phase is Phase.confirm and row.candidate == origin["trial"]]
+    assert (origin["phase"], origin["seeds"], origin["objective"]) == ("confirm", 2, pytest.approx(sum(values) / 2))
+    searched = {row.number: row.objective for row in read_rows(member.trials, TrialRow)}
+    assert origin["search"] == {"objective": searched[origin["trial"]], "seeds": 1}
 
 
 def test_a_best_yaml_alone_is_retrained_elsewhere(study: Path, tmp_path: Path) -> None:

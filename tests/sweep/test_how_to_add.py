@@ -121,7 +121,8 @@ def test_every_stage_has_its_module_its_function_and_its_row() -> None:
         assert stage.run is getattr(run_stages, f"run_{name}")
         assert stage.usage.startswith(f"sweep {name}")
     modules = {one.__name__.split(".")[-1]: one for one in modules_of(stages)}  # type: ignore[attr-defined]
-    # `sweep extend` goes on with a search, `sweep report` is a package, and verify is a flag of `sweep status`.
-    assert set(modules) - {"verify"} == set(STAGES) - {"extend", "report"}
-    for name in ("search", "final", "evaluate", "study", "replay"):
+    # `sweep extend` goes on with a search, `sweep report` is a package, verify is a flag of status; `sweep final`
+    # and `sweep evaluate` write the model card.
+    assert set(modules) - {"verify", "model_card"} == set(STAGES) - {"extend", "report"}
+    for name in ("search", "final", "evaluate", "export", "study", "replay"):
         assert callable(getattr(modules[name], name)) and callable(getattr(modules[name], f"prepare_{name}"))

@@ -159,6 +159,7 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "best, impossible": (best_with("experiment.model", "basis", "hat"), RETRAIN, (BEST, "never reads node 1")),
     "best, again": (put("runs/x-retrained/y", ""), RETRAIN, ("x-retrained exists already in",)),
     "best, provenance": (best_with("", "provenance", [1]), RETRAIN, ("provenance must be a mapping",)),
+    "best, objective": (best_with("provenance", "objective", "high"), RETRAIN, ("objective='high': must be a number",)),
     "best, trial": (best_with("provenance", "trial", "five"), RETRAIN, ("provenance.trial='five': must be the",)),
     "best, parameters": (best_with("provenance", "parameters", [1]), RETRAIN, ("a mapping of what was varied",)),
     "best, sweep": (best_with("provenance", "sweep", 3), RETRAIN, ("provenance.sweep=3: must be the name",)),

@@ -62,6 +62,8 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "status nope": ("There is no sweep nope in", "there are: none"),
     "final nope": ("There is no sweep nope in", "there are: none"),
     "evaluate nope": ("There is no sweep nope in", "there are: none"),
+    "export nope format=onnx": ("There is no sweep nope in", "there are: none"),
+    "search x format=onnx": ("format=onnx: format is no key", "did you mean export.format?"),
     "report nope": ("There is no sweep nope in", "there are: none"),
     "ui nope": ("There is no MLflow store", "run `sweep search nope` first"),
     # keys

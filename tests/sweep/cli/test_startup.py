@@ -60,6 +60,7 @@ FIRST_LINES: dict[str, tuple[set[str], str]] = {
     "final nope": (set(), NOT_THERE),
     "deliver nope": (set(), NOT_THERE),
     "evaluate nope": (set(), NOT_THERE),
+    "export nope": (set(), NOT_THERE),
     "report nope": (set(), NOT_THERE),
     "replay nope": (set(), NOT_THERE),
     "ui nope": (set(), "sweep: There is no MLflow store"),

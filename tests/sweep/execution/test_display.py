@@ -77,7 +77,7 @@ def test_the_last_line_counts_outcomes_once_per_trial_names_the_best_done_one_an
     ]  # fmt: skip
     summary = shown(rows, terminal=False).splitlines()[-1]
     assert re.fullmatch(
-        r"search x: 3 done, 1 pruned of 5; best x search trial 1 at 75\.0%; \d+ s, 1,005 GFLOP", summary
+        r"search x: 3 done, 1 pruned of 5; best x search trial 1 at 75\.0%, one seed; \d+ s, 1,005 GFLOP", summary
     )
 
 

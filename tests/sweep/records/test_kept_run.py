@@ -13,9 +13,7 @@ import pytest
 import torch
 from mlflow import MlflowClient, set_tracking_uri
 
-from odenet.data.batches import Statistics
 from odenet.data.sets import load_test
-from odenet.data.subsets import load_data
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import identity
 from sweep.config.compose import load
@@ -157,10 +155,8 @@ def test_the_final_network_scores_on_the_test_set_as_it_did() -> None:
     """To within two images: sums are taken in another order on other processors."""
     config = load([], KEPT.config)
     (checkpoint,) = KEPT.final.directory.glob("model-*.ckpt")
-    train = load_data(load_checkpoint(checkpoint).experiment.data, config.runtime.data_dir).train
-    test = load_test(config.data, config.runtime.data_dir)
-    network = load_checkpoint(checkpoint).build()
-    results = measure(network, Statistics.of(train), test, config.evaluate, config.runtime.for_training())
+    test, network = load_test(config.data, config.runtime.data_dir), load_checkpoint(checkpoint).classifier()
+    results = measure(network, test, config.evaluate, config.runtime.for_training())
     before = read_rows(KEPT.rows, EvaluationRow)
     clean = next(row for row in before if row.condition == CLEAN and row.metric == "accuracy")
     assert results[0].score.accuracy == pytest.approx(clean.value, abs=2.5 / clean.n)

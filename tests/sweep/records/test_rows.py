@@ -13,7 +13,7 @@ from odenet.training.config import ExperimentConfig
 from sweep.errors import InputError
 from sweep.records.best import Best, git_commit, read_best, write_best
 from sweep.records.outcome import Outcome
-from sweep.records.rows import SCHEMA, CurveRow, EvaluationRow, ManifestationRow, Phase, TrialRow, ranked
+from sweep.records.rows import SCHEMA, CurveRow, EvaluationRow, ManifestationRow, Phase, TrialRow, best_so_far, ranked
 from sweep.records.tables import append_row, read_rows, write_rows
 from tests.sweep.sweep_files import best_of, trial
 
@@ -131,6 +131,16 @@ def test_a_trial_beyond_a_limit_is_not_ranked():
     assert [row.number for row in ranked([trial(0, objective=0.9, feasible=False), trial(1, objective=0.1)])] == [1]
 
 
+def test_the_best_so_far_is_said_with_its_phase_and_the_seeds_that_it_is_over():
+    search = [trial(0, objective=0.5), trial(1, objective=0.9), trial(2, objective=0.95, feasible=False)]
+    assert best_so_far([]) == best_so_far([trial(0, outcome=Outcome.running)]) == "no best yet"
+    assert best_so_far(search) == "best x search trial 1 at 90.0%, one seed"
+    confirm = {0: (1, 0.85), 1: (1, 0.45), 2: (0, 0.7), 3: (0, 0.7)}
+    rows = [trial(n, phase=Phase.confirm, candidate=which, objective=value) for n, (which, value) in confirm.items()]
+    assert best_so_far([*search, rows[0]]) == "best x trial 1 at 85.0% confirmed, one seed"
+    assert best_so_far([*search, *rows]) == "best x trial 0 at 70.0% confirmed, mean of 2 seeds"
+
+
 # --- best.yaml --------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +154,7 @@ def test_best_yaml_is_a_complete_experiment_with_its_origin(tmp_path):
     assert set(plain["experiment"]) == set(ExperimentConfig.__slots__)
     origin = plain["provenance"]
     assert (origin["sweep"], origin["family"], origin["trial"], origin["objective"]) == ("x", "smoke", 4, 0.875)
+    assert (origin["phase"], origin["seeds"]) == ("search", 1)
     assert (origin["parameters"], origin["data_hash"], origin["git_commit"]) == (row.parameters, "da7a", git_commit())
     assert {"python", "torch", "ray", "optuna", "mlflow"} <= set(origin["versions"])
     assert json.loads(json.dumps(origin)) == origin

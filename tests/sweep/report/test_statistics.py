@@ -15,7 +15,9 @@ from sweep.report.statistics import (
     sign_flip_p,
     smallest_p,
     spread,
+    student,
     verdict,
+    wilson,
     wins,
 )
 
@@ -178,3 +180,11 @@ def test_a_comparison_decides_only_from_three_draws(differences, expected):
 )
 def test_intervals_overlap_when_they_share_a_point(one, other, expected):
     assert one.overlaps(other) is other.overlaps(one) is expected
+
+
+def test_students_and_wilsons_intervals_are_the_published_ones() -> None:
+    found = student(0.8, 0.1, 4)  # t(0.975, 3) = 3.1824
+    assert (found.low, found.high) == (pytest.approx(0.8 - 0.15912, abs=1e-4), pytest.approx(0.8 + 0.15912, abs=1e-4))
+    found = wilson(0.9, 10)  # Agresti and Coull 1998, table 1: not 0.714 to 1.086, which would be Wald's
+    assert (found.low, found.high) == (pytest.approx(0.5958, abs=1e-3), pytest.approx(0.9821, abs=1e-3))
+    assert wilson(1.0, 10).high == pytest.approx(1.0) and wilson(0.0, 10).low == pytest.approx(0.0, abs=1e-12)

@@ -1,11 +1,11 @@
 """Testing the final networks: what is measured, on which images, and that every value has one row; Ray is left out."""
 
+import json
 from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from ray.exceptions import RayError
 
 from odenet.data.batches import Batches, Statistics
@@ -13,7 +13,6 @@ from odenet.data.config import Portion
 from odenet.data.sets import Images, load_test
 from odenet.data.subsets import load_data
 from odenet.enums import Device, Scheme
-from odenet.networks.model import manifest
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import evaluate as score
@@ -24,8 +23,10 @@ from sweep.errors import InputError, WorkError
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import read_rows, write_rows
+from sweep.report.statistics import wilson
 from sweep.stages import evaluate as stage
 from sweep.stages.evaluate import Measured, PreparedEvaluation, class_balanced, evaluate, measure, prepare_evaluate
+from sweep.tracking.lines import OUTBOX
 from tests.sweep.sweep_files import PARAMETERS, session_on, trial, write_sweep
 
 CPU = RuntimeConfig(device=Device.cpu)
@@ -55,7 +56,7 @@ def measured(config):
 
 def measured_as(prepared: PreparedEvaluation, asked: EvaluateConfig) -> list[Measured]:
     """The first network, measured as asked."""
-    return measure(prepared.networks[0], prepared.statistics, prepared.test, asked, CPU)
+    return measure(prepared.networks[0], prepared.test, asked, CPU)
 
 
 def checkpoint(config: AppConfig, number: int = 3):
@@ -64,28 +65,31 @@ def checkpoint(config: AppConfig, number: int = 3):
 
 def test_only_done_final_networks_are_tested_with_the_statistics_they_were_trained_with(config):
     prepared = prepare_evaluate(config, "x")
-    rows, statistics, test = prepared.rows, prepared.statistics, prepared.test
+    rows, test = prepared.rows, prepared.test
     assert ([row.number for row in rows], len(prepared.networks)) == ([3, 4], 2)
     assert len(test) == len(load_test(config.data)) == 596
     trained = load_data(override(config.experiment, {"data.portion": Portion.trainval.value}).data).train
-    assert torch.equal(statistics.mean_C, Statistics.of(trained).mean_C)
+    assert [one.images.mean for one in prepared.networks] == 2 * [Statistics.of(trained).mean_C.tolist()]
 
 
 def test_the_clean_score_is_that_of_the_network_as_trained_on_the_whole_test_set(config, measured):
-    clean, model, prepared = measured[0], load_checkpoint(checkpoint(config)).build(), prepare_evaluate(config, "x")
-    statistics, test = prepared.statistics, prepared.test
+    clean, saved, test = measured[0], load_checkpoint(checkpoint(config)), load_test(config.data)
     assert (clean.condition, clean.scheme, clean.steps, clean.score.n) == (CLEAN, Scheme.euler, 2, 596)
-    assert clean.score == score(model, Batches(test, statistics=statistics), batch_size=500)
+    assert clean.score.accuracy == (saved.classifier().predict(test.pixels_BCHW) == test.labels_B).mean()
+    statistics = Statistics.of(load_data(saved.experiment.data).train)
+    bare = score(saved.build(), Batches(test, statistics=statistics), batch_size=500)
+    assert (clean.score.accuracy, clean.score.n) == (bare.accuracy, bare.n)
+    assert clean.score.loss == pytest.approx(bare.loss, rel=1e-5)
 
 
 def test_every_scheme_and_step_factor_is_measured_once_on_the_same_balanced_part(config, measured):
     table = [(one.scheme.value, one.steps) for one in measured[1:]]
     assert sorted(table) == sorted((s, n) for s in ("euler", "midpoint", "heun", "rk4") for n in (1, 2, 4, 8))
     assert {(one.condition, one.score.n) for one in measured[1:]} == {(MANIFESTATION, 20)}
-    model, prepared = load_checkpoint(checkpoint(config)).build(), prepare_evaluate(config, "x")
-    part = Batches(class_balanced(prepared.test, 20), statistics=prepared.statistics)
+    model, test = load_checkpoint(checkpoint(config)).classifier(), load_test(config.data)
+    part = Batches(class_balanced(test, 20), statistics=Statistics.identity(1))
     for one in measured[1:]:
-        assert one.score == score(manifest(model, scheme=one.scheme, steps=one.steps), part, batch_size=500)
+        assert one.score == score(model.manifest(scheme=one.scheme, steps=one.steps), part, batch_size=500)
 
 
 def test_the_trained_manifestation_is_measured_also_where_it_was_not_asked_for(config):
@@ -150,6 +154,19 @@ def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, mea
     ]
     with pytest.raises(InputError, match="test data is used once"):
         prepare_evaluate(config, "x")
+
+    told = map(json.loads, (session.directory / OUTBOX).read_text().splitlines())
+    (line,) = [one for one in told if one["op"] == "describe"]
+    assert (line["key"], line["name"], line["card"]) == ("x/final-3", "x", str(session.files.model_card))
+    own = measured[0].score.accuracy
+    assert (line["tags"]["test/accuracy"], line["tags"]["test/accuracy.n"]) == (f"{own:.4f}", "596 images")
+    bounds = wilson(own, 596)
+    assert line["tags"]["test/accuracy.interval"] == f"{bounds.low:.1%} to {bounds.high:.1%}"
+    assert {"data_hash": "da7a", "config_hash": "c0ffee", "seed": "3"}.items() <= line["tags"].items()
+    card = session.files.model_card.read_text()
+    assert f"| test accuracy | all test images, this network | {own:.1%} | 596 images | {bounds.low:.1%} to" in card
+    assert "| mean test accuracy | all test images, each final network that ended done |" in card
+    assert "not tested" not in card and "2 seeds" in card
 
 
 def as_if_remote(**resources: float):

@@ -15,7 +15,7 @@ from odenet.training.config import ExperimentConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution.list_source import Job
 from sweep.execution.session import Session
-from sweep.records.best import Best, read_best, write_candidates
+from sweep.records.best import Best, crowned_sentence, read_best, write_candidates
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase
 from sweep.stages.final import Candidate, Final, crown, prepare_final, put_away
@@ -137,6 +137,41 @@ def test_the_complete_experiments_that_the_search_wrote_are_taken_as_far_as_they
         assert [one.best for one in prepare_final(few, "x").candidates] == expected
     more = prepare_final(replace(config, final=replace(config.final, top=3)), "x").candidates
     assert [(one.number, "written" in one.best.provenance) for one in more] == [(0, False), (1, False), (2, False)]
+
+
+SAID = (
+    "x: crowned trial 0: objective 60.0%, the mean over 2 confirming seeds, sd 14.1 points; its 60.0% in the search, "
+    "one seed, was what it was chosen by",
+    "x: retrained on train and val over 1 fresh seed, none of them chosen: the first, ",
+)
+
+
+def test_a_crowned_configuration_has_the_value_of_its_phase_and_says_over_how_many_seeds(tmp_path):
+    work = work_on(tmp_path, top=2, confirm_seeds=2, seeds=1)
+    lucky = Worker(lambda segment, epoch: {0: 0.9, 1: 0.2, 2: 0.5, 3: 0.7}.get(segment.number, 0.0))
+    drive(work, lucky)
+    work.conclude()
+    origin = read_best(tmp_path / "x" / "final" / "crowned.yaml").provenance
+    assert (origin["phase"], origin["trial"], origin["seeds"]) == ("confirm", 0, 2)
+    assert (origin["objective"], origin["sd"]) == (pytest.approx(0.6), pytest.approx(0.02**0.5))
+    assert origin["search"] == {"objective": 0.6, "seeds": 1}
+    crowned, kept = ("".join(line.split()) for line in SAID)
+    said = "".join(work.batch.session.console.file.getvalue().split())  # in 80 columns
+    assert said.partition(crowned)[2].startswith(kept) and said.endswith("model-4.ckpt,istheMLflowmodelx,aliaschampion")
+    card = (tmp_path / "x" / "final" / "model_card.md").read_text()
+    assert "| confirmed objective | validation images, the configuration retrained on train | 60.0% | 2 seeds |" in card
+    assert "It was not tested" in card
+
+
+def test_a_configuration_crowned_without_confirming_keeps_the_phase_and_value_that_it_has(tmp_path):
+    work = work_on(tmp_path, top=1, seeds=1)
+    drive(work, Worker())
+    work.conclude()
+    best = read_best(tmp_path / "x" / "final" / "crowned.yaml")
+    assert [best.provenance.get(key) for key in ("phase", "objective", "seeds", "search")] == ["search", 0.7, 1, None]
+    assert crowned_sentence(best) == (
+        "crowned trial 1 without confirming it, as the only candidate: objective 70.0% in the search, one seed"
+    )
 
 
 # --- what is run ------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from sweep.errors import WorkError
 from sweep.tracking import client, delivery
 from sweep.tracking import store as stores
 from sweep.tracking.lines import OUTBOX
-from sweep.tracking.outbox import TrackedRun, Tracker, delivering, store_uri
+from sweep.tracking.outbox import Described, TrackedRun, Tracker, delivering, store_uri
 from sweep.tracking.state import AWAY, lag, read_set_aside
 from tests.sweep.store_server import StoreServer
 
@@ -93,7 +93,7 @@ def history(uri: str, run: MlflowRun, metric: str) -> list[tuple[int, float]]:
 
 CALLS = (
     "create_run", "update_run", "log_batch", "log_artifact", "log_inputs", "set_terminated", "create_registered_model",
-    "_create_model_version", "set_registered_model_alias",
+    "_create_model_version", "set_registered_model_alias", "update_model_version", "log_model_artifact",
 )  # fmt: skip
 
 
@@ -150,7 +150,8 @@ def test_each_line_counts_once_wherever_its_delivery_dies_or_loses_the_answer(
             tracker.metrics(key, {"m": step / 4, "l": -step}, step)
         tracker.end(key, "FINISHED", {"outcome": "done"})
     tracker.artifact("x", tmp_path / "best.yaml")
-    tracker.model("x/search-1", checkpoint, f"{tmp_path.name}-{fail.__name__}")
+    card = Described(tmp_path / "best.yaml", "said of it", {"data_hash": "da7a"})
+    tracker.model("x/search-1", checkpoint, f"{tmp_path.name}-{fail.__name__}", card)
     tracker.end("x", "FINISHED")
     tracker.close()
     monkeypatch.setattr(stores, "RETRY_SECONDS", 0.0)
@@ -178,6 +179,7 @@ def test_each_line_counts_once_wherever_its_delivery_dies_or_loses_the_answer(
     assert [file.path for file in client.list_artifacts(runs["x"].info.run_id)] == ["best.yaml"]
     (version,) = client.search_model_versions(f"name = '{tmp_path.name}-{fail.__name__}'")
     assert client.get_model_version_by_alias(version.name, "champion").version == version.version
+    assert (version.description, version.tags["data_hash"]) == ("said of it", "da7a")
     assert len(client.search_logged_models([runs["x"].info.experiment_id])) == 1
 
 

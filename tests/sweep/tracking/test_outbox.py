@@ -9,17 +9,18 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import mlflow.pytorch
 import pytest
-import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
+from odenet.data.sets import load_test
 from odenet.enums import Device
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import ExperimentConfig, RuntimeConfig
@@ -31,7 +32,7 @@ from sweep.tracking import outbox as tracking
 from sweep.tracking.calls import LONGEST_PARAM
 from sweep.tracking.delivery import Outbox, main
 from sweep.tracking.lines import OUTBOX
-from sweep.tracking.outbox import DELIVERY_LOCK, TrackedRun, Tracker, delivering, store_uri
+from sweep.tracking.outbox import DELIVERY_LOCK, Described, TrackedRun, Tracker, delivering, store_uri
 from sweep.tracking.state import DELIVERED, Lag, lag
 from sweep.tracking.store import RETRY_SECONDS, PatientStore
 from tests.sweep.small_disk import make_read_only, mounted
@@ -147,23 +148,48 @@ def test_a_later_stage_goes_on_in_the_same_runs(tmp_path, uri):
 
 
 @pytest.mark.slow
-def test_the_registered_champion_computes_what_the_checkpoint_does(tmp_path, uri):
+def test_the_registered_champion_is_the_checkpoints_classifier_with_all_that_is_said_of_it(tmp_path, uri, monkeypatch):
     tiny = {"model.width": 2, "data.per_class": 3, "training.epochs": 1, "model.scheme": "heun"}
     training = Training(override(ExperimentConfig(), tiny), RuntimeConfig(device=Device.cpu))
     next(training)
     training.save(tmp_path / "model.ckpt")
+    (tmp_path / "card.md").write_text("# before the test")
+    name, card = "study.champion-test", Described(tmp_path / "card.md", "Not tested.", {"data_hash": "da7a"})
 
     def register(tracker: Tracker) -> None:
         tracker.start(TrackedRun("x", "x"), tags={}, params={})
-        tracker.model("x", tmp_path / "model.ckpt", "study.champion-test")
+        tracker.model("x", tmp_path / "model.ckpt", name, card)
 
+    def describe(tracker: Tracker) -> None:
+        (tmp_path / "card.md").write_text("# tested")
+        tracker.describe("x", name, replace(card, summary="Tested.", tags={"test/accuracy": "0.9"}))
+        tracker.describe("x", "a model that was removed", card)
+
+    monkeypatch.setattr(sys, "path", [*sys.path])  # loading puts the model's code on it
     deliver(tmp_path, uri, register)
-    registered = mlflow.pytorch.load_model("models:/study.champion-test@champion")
-    x_BCHW = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        logits_BK = load_checkpoint(tmp_path / "model.ckpt").build().eval()(x_BCHW)
-        assert not registered.training
-        assert torch.equal(registered(x_BCHW), logits_BK)
+    registered = mlflow.pytorch.load_model(f"models:/{name}@champion")
+    ours, pixels = load_checkpoint(tmp_path / "model.ckpt").classifier(), load_test(training.config.data).pixels_BCHW
+    assert not any(module.training for module in registered.modules())
+    assert (registered.images, registered.about) == (ours.images, ours.about)
+    assert (registered.predict(pixels) == ours.predict(pixels)).all()
+    served = mlflow.pyfunc.load_model(f"models:/{name}@champion")
+    assert (served.predict((pixels / 255).astype("float32")).argmax(1) == ours.predict(pixels)).all()
+    for raw in (pixels, 16 * (pixels / 255).astype("float32")):
+        with pytest.raises((MlflowException, ValueError), match=r"dtype of input uint8|takes floats in \[0, 1\]"):
+            served.predict(raw)
+    assert str(served.metadata.signature.inputs) == "[Tensor('float32', (-1, 1, 8, 8))]"
+    assert served.metadata.metadata["labels"] == ours.labels
+
+    deliver(tmp_path, uri, describe)
+    client = MlflowClient(uri)
+    version = client.get_model_version_by_alias(name, "champion")
+    assert version.description == "Tested."
+    assert {"data_hash": "da7a", "test/accuracy": "0.9"}.items() <= version.tags.items()
+    files = Path(mlflow.artifacts.download_artifacts(f"models:/{name}@champion"))
+    assert (files / "card.md").read_text() == "# tested"
+    assert (files / "code/odenet/networks/classifier.py").is_file() and not [*files.rglob("__pycache__")]
+    required = (files / "requirements.txt").read_text().split()
+    assert [line.partition("==")[0] for line in required] == ["mlflow", "torch", "numpy"]
 
 
 # --- how long a delivery goes on --------------------------------------------------------------------------------------

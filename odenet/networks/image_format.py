@@ -1,0 +1,140 @@
+"""The images that a network takes: shape, range and normalisation, and how raw arrays become such images.
+
+Legend: `B` images, `C` channels, `H W` space.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LEVELS = 255  # of grey, to which the readers of the data sets bring whole-numbered pixels
+ROUNDING = 1e-6  # by which a float image may exceed 1
+
+ValueRange = tuple[float, float]  # the values that black and white have
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFormat:
+    """The images of a data set as its files hold them, and the normalisation of a network that learned from them."""
+
+    dataset: str
+    channels: int
+    height: int
+    width: int
+    highest: int  # raw pixels are whole numbers from 0 to this
+    labels: list[str]  # names of the classes, in the order of the logits
+    mean: list[float]  # per channel, of pixels in [0, 1]
+    std: list[float]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return (C, H, W)."""
+        return self.channels, self.height, self.width
+
+    def convert(self, images: Any, value_range: ValueRange | None = None) -> Tensor:
+        """Return raw images as float32 (B, C, H, W) in [0, 1]; one image is a batch of one.
+
+        Raw pixels, also divided by the highest, take the nearest of 256 levels, as the readers of the data sets have
+        it: digits in 0..16 become the very images that the network learned from.
+
+        Args:
+            images: array, tensor or list; (B, C, H, W), (B, H, W, C), the same without B, and without C for grey ones.
+            value_range: the values of black and white; needed where they cannot be known, see `ranges`.
+
+        Raises:
+            ValueError: the shape is another one, or the range cannot be known; says what is possible.
+
+        >>> grey = dict(channels=1, height=2, width=2, labels=["a", "b"], mean=[0.5], std=[0.5])
+        >>> digits = ImageFormat(dataset="digits", highest=16, **grey)
+        >>> digits.convert([[0.0, 16.0], [8.0, 4.0]]).shape  # one image, in the range of the set
+        torch.Size([1, 1, 2, 2])
+        >>> digits.convert([[0, 1], [1, 0]])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: Images of type int64 with values from 0 to 1: they can be of 0..1 or 0..16; say which ...
+        """
+        pixels = _numbers(images)
+        if not pixels.numel():
+            raise ValueError(f"Images of shape {tuple(pixels.shape)} have no pixel.")
+        arranged, dtype = self._arranged(pixels), str(pixels.dtype).removeprefix("torch.")
+        low, high = self._range(arranged, dtype, value_range)
+        unit = (arranged - low) / (high - low)
+        if _whole(arranged) or _whole(unit * self.highest):
+            unit = torch.round(unit * LEVELS) / LEVELS
+        return unit.clamp(0.0, 1.0)
+
+    def ranges(self, dtype: str) -> list[ValueRange]:
+        """List what images of a type can have as black and white: [0, 1], the set's own values, and all of a uint8."""
+        found = [(0.0, 1.0), (0.0, float(self.highest))]
+        return list(dict.fromkeys([*found, (0.0, 255.0)] if dtype == "uint8" else found))
+
+    def _range(self, pixels: Tensor, dtype: str, asked: ValueRange | None) -> ValueRange:
+        lowest, highest = float(pixels.min()), float(pixels.max())
+        said = f"Images of type {dtype} with values from {lowest:g} to {highest:g}"
+        if not np.isfinite([lowest, highest]).all():
+            raise ValueError(f"{said}: every pixel must be a finite number.")
+        if asked is not None:
+            low, high = asked
+            if not low < high or lowest < low or highest > high + ROUNDING * (high - low):
+                raise ValueError(f"{said} with value_range=({low:g}, {high:g}): they must lie in it, low before high.")
+            return low, high
+        possible = [
+            (low, high)
+            for low, high in self.ranges(dtype)
+            if low <= lowest and highest <= high + ROUNDING and (high == 1 or _whole(pixels))
+        ]
+        if len(possible) == 1 or (possible and lowest == highest == 0):
+            return possible[0]
+        if possible:
+            told = " or ".join(f"{low:g}..{high:g}" for low, high in possible)
+            raise ValueError(f"{said}: they can be of {told}; say which by value_range=(LOW, HIGH).")
+        raise ValueError(
+            f"{said}: it cannot be known which are black and white. Images of {self.dataset} are whole numbers in "
+            f"0..{self.highest}, uint8 in 0..255, or floats in 0..1, not normalised; say another range by "
+            "value_range=(LOW, HIGH)."
+        )
+
+    def _arranged(self, pixels: Tensor) -> Tensor:
+        """Return float32 pixels as (B, C, H, W)."""
+        channels, height, width = self.shape
+        layouts: dict[str, tuple[int, ...]] = {
+            "(B, C, H, W)": (channels, height, width),
+            "(B, H, W, C)": (height, width, channels),
+        }
+        if channels == 1:
+            layouts["(B, H, W)"] = (height, width)
+        shape = tuple(pixels.shape)
+        found = [
+            name
+            for name, image in layouts.items()
+            if shape[-len(image) :] == image and len(shape) - len(image) in (0, 1)
+        ]
+        if not found or (len(found) > 1 and channels > 1):
+            which = f"can be {' and '.join(found)}" if found else "is not possible"
+            raise ValueError(
+                f"Images of shape {shape}: that {which}. Possible are {', '.join(layouts)}, each also without B, with "
+                f"C={channels}, H={height}, W={width}."
+            )
+        pixels = pixels.float()
+        if channels > 1 and found == ["(B, H, W, C)"]:
+            pixels = pixels.movedim(-1, -3)
+        return pixels.reshape(-1, channels, height, width)
+
+
+def _numbers(images: Any) -> Tensor:
+    """Return the pixels as a tensor. ValueError: they are no real numbers."""
+    if not isinstance(images, Tensor):
+        array = np.asarray(images)
+        if array.dtype.kind not in "uif":
+            raise ValueError(f"Images of type {array.dtype} are no real numbers: use uint8, whole numbers or floats.")
+        images = torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+    if images.dtype is torch.bool or images.is_complex():
+        raise ValueError(f"Images of type {images.dtype} are no real numbers: use uint8, whole numbers or floats.")
+    return images.detach()
+
+
+def _whole(pixels: Tensor) -> bool:
+    return bool((pixels == pixels.round()).all())
