@@ -2,8 +2,9 @@
 
 Configurations of the space `continuous`, drawn independently and uniformly (logarithmically where the space says so);
 the first 50 training images of each class of CIFAR-10, 30 to train on and 20 to validate, which is `data.order=file`
-with draw 0; 60 epochs each, none stopped. Eight processes share the card. A row is a trial: its number, parameters and
-`curve`, whose entries have the columns of `curves.csv`. Trials in work when the time is out are lost.
+with draw 0; 60 epochs each, none stopped, in the arithmetic of a sweep. Eight processes share the card. A row is a
+trial: its number, parameters and `curve`, whose entries have the columns of `curves.csv`. Trials in work when the time
+is out are lost.
 """
 
 import math
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from gpu_case import Case, Result, Size, set_products
+from gpu_case import Case, Result, Size
 from gpu_pack import missing, read
 from gpu_workers import Failed, Workers
 
@@ -78,8 +79,7 @@ def low_data(pool: Images, per_class: int) -> Splits:
 
 def trained(device: str, number: int, epochs: int, data: Splits) -> Result:
     """A trial, from its parameters to its last epoch."""
-    set_products("fp32")
-    parameters = SPACE.suggest(RandomTrial(random.Random(derive(0, "random configuration", number))))
+    parameters = drawn(number)
     training, outcome = (
         Training(experiment(parameters, epochs), RuntimeConfig(device=Device[device]), data=data),
         "done",
@@ -91,6 +91,11 @@ def trained(device: str, number: int, epochs: int, data: Splits) -> Result:
         outcome = "diverged"
     curve = [{"epoch": report.epoch, **_columns(report.metrics)} for report in training.reports]
     return {"number": number, "outcome": outcome, "parameters": parameters, "curve": curve}
+
+
+def drawn(number: int) -> dict[str, Any]:
+    """The parameters of this trial, by their dotted names."""
+    return SPACE.suggest(RandomTrial(random.Random(derive(0, "random configuration", number))))
 
 
 def _columns(metrics: dict[str, float]) -> dict[str, float]:

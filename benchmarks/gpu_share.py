@@ -64,6 +64,14 @@ def _figures(counted: list[Counted], load: Load, each_mib: float | None, device:
     }
 
 
+def _forget_peak(device: str) -> None:
+    """Gives back what torch keeps of networks that are gone, once the device has done with them, and counts anew."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
 def _reserved_mib(device: str) -> float | None:
     return torch.cuda.max_memory_reserved() / 2**20 if device == "cuda" else None
 
@@ -146,6 +154,8 @@ def _streams(size: Size) -> Iterator[Case]:
 
 
 def _on_streams(size: Size, load: Load, lanes: list[Lane], count: int) -> Result:
+    if not lanes:
+        _forget_peak(size.device)
     lanes.extend(Lane.of(size, load) for _ in range(count - len(lanes)))
     _all_done(size.device)()  # what was made on one stream is used on others from here
     begin = time.monotonic() + 0.05
@@ -161,9 +171,9 @@ _held: dict[str, Iteration] = {}  # of a process
 
 
 def _prepare(device: str, side: int, batch_size: int, graph: bool) -> None:
-    """Lets go of the former network once the device has done with it."""
-    _all_done(device)()
+    _all_done(device)()  # a graph must not outlive its network
     _held.clear()
+    _forget_peak(device)
     _held["done"] = iteration(device, side, batch_size, graph)
     _all_done(device)()
 

@@ -21,7 +21,7 @@ from sweep.worker.cuda import limit_memory
 MPS_CONTROL = "nvidia-cuda-mps-control"
 ELSEWHERE = ("/usr/local/nvidia/bin", "/usr/local/cuda/bin")  # where a driver's programs may be besides PATH
 START_SECONDS = 90  # until all have imported torch and have a CUDA context
-LAST_SECONDS = 5  # for a process to end by itself
+LAST_SECONDS = 20  # for processes to end by themselves: each takes its CUDA context down
 
 
 class Failed(RuntimeError):
