@@ -46,7 +46,7 @@ class Timed:
 NETS = {
     "continuous 2-2-2 euler": Timed(ModelConfig(width=WIDTH, scheme=Scheme.euler), Row(Scheme.euler, 2)),
     "continuous 2-2-2 rk4": Timed(ModelConfig(width=WIDTH, scheme=Scheme.rk4), Row(Scheme.rk4, 2)),
-    "continuous 8-8-8 euler": Timed(ModelConfig(width=WIDTH, scheme=Scheme.euler, nodes=8)),
+    "continuous 8-8-8 euler": Timed(ModelConfig(width=WIDTH, scheme=Scheme.euler, nodes=8), Row(Scheme.euler, 8)),
     "resnet-20": Timed(ModelConfig(network=Network.preact_resnet)),
     "hamiltonian-74": Timed(ModelConfig(network=Network.hamiltonian, width=32, final_width=112, nodes=6)),
     "lm-resnet-20": Timed(ModelConfig(network=Network.lm_resnet)),
