@@ -6,7 +6,7 @@ ARGS ?=
 # A module's tests run in one worker, because they may share something expensive; tests/conftest.py puts slow ones first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
-.PHONY: sweep install test test-fast lint docs bench faults clean lock
+.PHONY: sweep install test test-fast lint docs bench gpu faults clean lock
 
 # The main job: both families on scikit-learn's digits, three draws, equal budgets, ending in a report.
 # On CIFAR-10: make sweep NAME=cifar ARGS="data=cifar10 data.per_class=50 runtime.data_dir=/path/to/data"
@@ -37,6 +37,10 @@ docs: .venv/ready
 bench: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock -e '.[bench]'
 	@set -e; for file in benchmarks/bench_*.py; do $(BIN)/python $$file; done
+
+# What a GPU reaches, in about eight minutes; without one at toy size. ARGS="--only c,d --data FOLDER", see docs/gpu.md
+gpu: .venv/ready
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py $(ARGS)
 
 # The faults of the tests at random moments and many times, and a thousand trials: about half an hour.
 faults: .venv/ready

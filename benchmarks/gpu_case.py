@@ -2,12 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 Labels = dict[str, Any]  # what a row is about
 Result = dict[str, Any]  # what was found: figures, or why there are none
+
+
+class Load(NamedTuple):
+    """What is trained side by side: iterations of a whole trial, and how many images each has."""
+
+    batch_size: int
+    trial_iterations: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +35,18 @@ class Size:
     rounds: int
     matrix: int  # rows of the matrices that are multiplied
     copy_mib: int
+    loads: tuple[Load, ...]
+    side_by_side: tuple[int, ...]
+    share_seconds: float  # of iterations in each row
+    clock_seconds: float  # in which a network is to be trained on CIFAR-10
+    most_epochs: int
+    blocks_1202: tuple[int, int]  # per stage, of the Hamiltonian and the MidPoint network of 1202 layers
+    trials: int  # of random configurations
+    trials_at_once: int
+    trial_per_class: int
+    trial_epochs: int
+    compiler: str  # of torch.compile
+    pack: Path = Path("packed")  # where CIFAR-10's parts are
 
 
 TOY = Size(
@@ -43,6 +63,17 @@ TOY = Size(
     rounds=1,
     matrix=256,
     copy_mib=8,
+    loads=(Load(2, 10),),
+    side_by_side=(1, 2),
+    share_seconds=0.05,
+    clock_seconds=0.01,
+    most_epochs=2,
+    blocks_1202=(3, 3),
+    trials=1,
+    trials_at_once=1,
+    trial_per_class=4,
+    trial_epochs=3,
+    compiler="eager",
 )
 FULL = Size(
     device="cuda",
@@ -58,6 +89,17 @@ FULL = Size(
     rounds=5,
     matrix=8192,
     copy_mib=2048,
+    loads=(Load(128, 120 * 391), Load(32, 60 * 10)),
+    side_by_side=(1, 2, 4, 8, 16, 32),
+    share_seconds=1.5,
+    clock_seconds=50,
+    most_epochs=120,
+    blocks_1202=(100, 200),
+    trials=64,
+    trials_at_once=8,
+    trial_per_class=50,
+    trial_epochs=60,
+    compiler="inductor",
 )
 
 

@@ -10,6 +10,7 @@ read. Weights are not counted, and what a kernel reads twice is not either.
 full grid (see bench_train_step.py), in the same arithmetic; ratios are taken within a turn.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from functools import partial
 import torch
 from bench_train_step import CLASSES, WIDTH, Row, peer, training_step
 from gpu_case import Case, Result, Size, arithmetics, set_products
-from measure import Seconds, Spread, interleaved, ratio, saved_mib
+from measure import Seconds, Spread, interleaved, ratio, saved_mib, synchronise
 from torch import Tensor
 from torch.optim import SGD
 
@@ -45,6 +46,7 @@ class Timed:
 NETS = {
     "continuous 2-2-2 euler": Timed(ModelConfig(width=WIDTH, scheme=Scheme.euler), Row(Scheme.euler, 2)),
     "continuous 2-2-2 rk4": Timed(ModelConfig(width=WIDTH, scheme=Scheme.rk4), Row(Scheme.rk4, 2)),
+    "continuous 8-8-8 euler": Timed(ModelConfig(width=WIDTH, scheme=Scheme.euler, nodes=8), Row(Scheme.euler, 8)),
     "resnet-20": Timed(ModelConfig(network=Network.preact_resnet)),
     "hamiltonian-74": Timed(ModelConfig(network=Network.hamiltonian, width=32, final_width=112, nodes=6)),
     "lm-resnet-20": Timed(ModelConfig(network=Network.lm_resnet)),
@@ -126,6 +128,33 @@ def _graph(size: Size, config: ModelConfig, batch: tuple[Tensor, Tensor], bf16: 
     for _ in range(WARM_UP + 1):  # until it is captured
         step(x_BCHW, labels_B, 0.1, 0)
     return lambda: step(x_BCHW, labels_B, 0.1, 0)
+
+
+def compiled(size: Size) -> Iterator[Case]:
+    """Part g: one network under torch.compile, beside the same step as a graph. Compiling takes a minute or more."""
+    yield Case({"what": "compile", "network": "continuous 2-2-2 euler"}, partial(_compiled, size))
+
+
+def _compiled(size: Size) -> Result:
+    config, batch_size = NETS["continuous 2-2-2 euler"].config, size.batch_sizes[0]
+    draws, shape = torch.Generator().manual_seed(0), (3, size.timed_side, size.timed_side)
+    x_BCHW = torch.randn(batch_size, *shape, generator=draws).to(size.device, memory_format=torch.channels_last)
+    labels_B = torch.randint(CLASSES, (batch_size,), generator=draws).to(size.device)
+    model = build_model(config, channels=shape[0], classes=CLASSES).to(size.device)
+    forward = torch.compile(model, backend=size.compiler)
+    set_products("bf16")
+    step = training_step(forward, build_optimizer(model, OptimConfig()), (x_BCHW, labels_B), bf16=True)
+    started = time.perf_counter()
+    step()
+    synchronise(size.device)
+    cold_seconds = time.perf_counter() - started
+    graph = _graph(size, config, (x_BCHW, labels_B), bf16=True)
+    seconds = interleaved({"compiled": step, "graph": graph}, size.rounds, size.device)
+    return {
+        "cold_seconds": cold_seconds,
+        "ms": Spread.of(1000 * s for s in seconds["compiled"]),
+        "graph_ms": Spread.of(1000 * s for s in seconds["graph"]),
+    }
 
 
 def _figures(seconds: Seconds, batch_size: int) -> Result:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from odenet.data.subsets import load_data
     from odenet.depth.projection import Projection
     from odenet.enums import Basis, Device, ExportFormat, Gradient, Initialisation, Network, Precision, Scheme, Start
+    from odenet.inference.classifier import Classifier
+    from odenet.inference.image_format import ImageFormat
     from odenet.integrators.integrate import integrate
-    from odenet.networks.classifier import Classifier
-    from odenet.networks.image_format import ImageFormat
     from odenet.networks.model import build_model, manifest
     from odenet.networks.model_config import ModelConfig
     from odenet.networks.refinement import coarsen, project, refine
@@ -53,8 +53,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "Start",
     ),
     "integrators.integrate": ("integrate",),
-    "networks.classifier": ("Classifier",),
-    "networks.image_format": ("ImageFormat",),
+    "inference.classifier": ("Classifier",),
+    "inference.image_format": ("ImageFormat",),
     "networks.model": ("build_model", "manifest"),
     "networks.model_config": ("ModelConfig",),
     "networks.refinement": ("coarsen", "project", "refine"),

@@ -3,7 +3,7 @@
 Legend: `B` batch, `N` images held, `C` channels, `H W` space, `Y X` crop offsets. A row of an image is W*C bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from odenet.data.config import Augment, DataSet
+from odenet.data.config import Augment, DataConfig, DataSet
 from odenet.data.images import Images
 from odenet.data.sets import SETS
-from odenet.networks.image_format import ImageFormat
+from odenet.inference.image_format import ImageFormat
 from odenet.seeding import generator
 
 
@@ -40,13 +40,12 @@ class Statistics:
         """Return those that leave pixels in [0, 1], for what normalises by itself."""
         return Statistics(torch.zeros(channels), torch.ones(channels))
 
-    def image_format(self, dataset: DataSet, shape: tuple[int, int, int]) -> ImageFormat:
-        """Describe the images (C, H, W) of a data set for a network that takes them normalised so."""
+    def image_format(self, data: DataConfig, labels: Sequence[str], shape: tuple[int, int, int]) -> ImageFormat:
+        """Describe images (C, H, W) for a network that takes them normalised so; `labels` names their classes."""
         channels, height, width = shape
-        row, mean, std = SETS[dataset], self.mean_C.tolist(), self.std_C.tolist()
         return ImageFormat(
-            dataset=dataset.value, channels=channels, height=height, width=width,
-            highest=row.highest, labels=row.names, mean=mean, std=std,
+            dataset=data.name, channels=channels, height=height, width=width, highest=SETS[data.dataset].highest,
+            labels=list(labels), mean=self.mean_C.tolist(), std=self.std_C.tolist(),
         )  # fmt: skip
 
 

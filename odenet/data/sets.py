@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from odenet.data.config import DataConfig, DataSet
-from odenet.data.folder import read_folder
+from odenet.data.folder import classes_in, read_folder
 from odenet.data.images import DamagedData, Images, MissingData
 
 
@@ -31,11 +31,6 @@ class SetRow:
     read: Callable[[Path, bool], Images]
     labels: str = ""  # names of the classes with blanks between them; none: their numbers
     highest: int = 255  # raw pixels, as files have them, are whole numbers from 0 to this
-
-    @property
-    def names(self) -> list[str]:
-        """Return the names of the classes, in the order of their numbers; none where the files decide."""
-        return self.labels.split() or [str(number) for number in range(self.classes or 0)]
 
 
 def _images(pixels_BCHW: Any, labels_B: Any) -> Images:
@@ -218,3 +213,10 @@ def duplicate_free(config: DataConfig, directory: Path | str = "data") -> np.nda
                 "Replace it, or remove it to go without the duplicate-free accuracy."
             ) from error
     return keep_B
+
+
+def class_names(config: DataConfig, classes: int) -> tuple[str, ...]:
+    """Return the names of the classes, in the order of their numbers; the numbers where none are published."""
+    if config.path is not None:
+        return tuple(classes_in(Path(config.path)))
+    return tuple(SETS[config.dataset].labels.split() or map(str, range(classes)))

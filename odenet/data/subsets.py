@@ -12,7 +12,7 @@ import numpy as np
 
 from odenet.data.config import DataConfig, DataSet, Order, Portion
 from odenet.data.images import Images
-from odenet.data.sets import SETS, read_images
+from odenet.data.sets import SETS, class_names, read_images
 from odenet.seeding import derive
 
 DRAWS_PER_ROUND = 5
@@ -26,6 +26,7 @@ class Splits:
     val: Images | None  # None: the run learns from all of it (data.portion=trainval)
     classes: int
     hash: str  # 16 hex digits of sha256
+    labels: tuple[str, ...] = ()  # names of the classes, in the order of their numbers
 
 
 def load_data(config: DataConfig, directory: Path | str = "data") -> Splits:
@@ -54,7 +55,8 @@ def load_data(config: DataConfig, directory: Path | str = "data") -> Splits:
         parts = [pool.take(np.sort(np.concatenate([train, val])))]
     else:
         parts = [pool.take(train), pool.take(val)]
-    return Splits(parts[0], parts[1] if len(parts) > 1 else None, classes, _hash(config.dataset, parts))
+    val_images, labels = parts[1] if len(parts) > 1 else None, class_names(config, classes)
+    return Splits(parts[0], val_images, classes, _hash(config.dataset, parts), labels)
 
 
 def _choose(config: DataConfig, pool: Images, label: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,8 +19,8 @@ import torch
 from odenet.data.batches import Statistics
 from odenet.data.subsets import load_data
 from odenet.depth.discretisation import Depth
-from odenet.networks.classifier import Classifier
-from odenet.networks.image_format import ImageFormat
+from odenet.inference.classifier import Classifier
+from odenet.inference.image_format import ImageFormat
 from odenet.networks.model import DepthNet, build_model
 from odenet.training.config import ExperimentConfig, from_plain, to_plain
 
@@ -61,8 +61,8 @@ class Checkpoint:
 
     def _images_of(self, data_dir: Path | str) -> ImageFormat:
         config = self.experiment.data
-        train = load_data(config, data_dir).train
-        return Statistics.of(train).image_format(config.dataset, train.pixels_BCHW.shape[1:])
+        data = load_data(config, data_dir)
+        return Statistics.of(data.train).image_format(config, data.labels, data.train.pixels_BCHW.shape[1:])
 
     def build(self) -> DepthNet:
         """Build the bare network with its weights, on the CPU, to train it further or change its depth.

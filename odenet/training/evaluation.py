@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from odenet.data.batches import Batches
 from odenet.enums import Scheme
-from odenet.networks.classifier import Classifier, evaluating
+from odenet.inference.classifier import Classifier, evaluating
 from odenet.networks.model import DepthNet, manifest
 from odenet.networks.table import NETWORKS
 from odenet.training.cost import forward_gflops

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from odenet.depth.discretisation import Depth
 from odenet.enums import ExportFormat
+from odenet.inference.classifier import Classifier, evaluating
+from odenet.inference.image_format import ImageFormat
 from odenet.integrators.schemes import SCHEMES, Adaptive
-from odenet.networks.classifier import Classifier, evaluating
-from odenet.networks.image_format import ImageFormat
 from odenet.networks.model import build_model
 from odenet.networks.model_config import ModelConfig
 from odenet.training.config import from_plain, to_plain

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odenet.networks.classifier import evaluating
+from odenet.inference.classifier import evaluating
 from odenet.networks.model import DepthNet
 from odenet.training.cost import forward_gflops, noise_image
 

@@ -123,7 +123,8 @@ class Training:
             augment=self.config.data.augment,
             device=device,
         )
-        self._images = statistics.image_format(self.config.data.dataset, self.train_batches.shape)
+        labels = data.labels or [str(number) for number in range(data.classes)]
+        self._images = statistics.image_format(self.config.data, labels, self.train_batches.shape)
         self.val_batches = None
         if data.val is not None:
             self.val_batches = Batches(data.val, statistics=statistics, device=device)

@@ -28,6 +28,7 @@ from sweep.records.files import storing
 DISTRIBUTION = "continuous-depth-sweep"
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
+MPS_PIPES = "/tmp/nvidia-mps"  # CUDA's own choice
 
 
 class Level(Enum):
@@ -101,6 +102,7 @@ def _machine(config: AppConfig) -> Iterator[Finding]:
     yield _ok(f"{cpus} CPUs, {memory / 2**30:.1f} GiB of memory")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     yield _ok(f"torch sees {len(gpus)} GPUs{': ' + ', '.join(gpus) if gpus else ''}")
+    yield from _mps(config, bool(gpus))
     asked = config.runtime.resources.cpus
     if asked > cpus and config.cluster.kind is ClusterKind.local:
         yield _failed(f"runtime.resources.cpus={asked}, here are {cpus}: lower it")
@@ -117,6 +119,37 @@ def _wrong_threads(threads: str, cpus: int) -> str:
     if int(levels[0]) > cpus:
         return f"a trial has {cpus} CPUs: oversubscription is slow"
     return ""
+
+
+def _mps(config: AppConfig, gpus: bool) -> Iterator[Finding]:
+    """Find whether a daemon of CUDA MPS lives where this process would look for it: one that was killed leaves its
+    files. Nothing is said where there is neither a GPU nor a trace of a daemon."""
+    place = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", MPS_PIPES))
+    if not gpus and not place.exists():
+        return
+    if _lives(place / "nvidia-cuda-mps-control.pid"):
+        yield _ok(f"the CUDA MPS daemon runs ({place}): trials that share a GPU compute at the same time")
+        return
+    shares = 0 < (config.runtime.resources.gpus or 0) < 1
+    yield Finding(
+        Level.warning if shares else Level.ok,
+        f"no CUDA MPS daemon runs ({place}): trials that share a GPU take turns. To start one, as the user of the "
+        "trials and before them: `nvidia-cuda-mps-control -d`; to end it: `echo quit | nvidia-cuda-mps-control`",
+    )
+
+
+def _lives(number: Path) -> bool:
+    """Tell whether the process whose number is in the file is alive."""
+    try:
+        found = int(number.read_text())
+        if found <= 0:
+            return False  # which would ask a whole group of processes
+        os.kill(found, 0)
+    except PermissionError:
+        return True  # another user's
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _data(config: AppConfig) -> Iterator[Finding]:

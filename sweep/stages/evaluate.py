@@ -15,7 +15,7 @@ import torch
 from odenet.data.batches import Batches, Statistics
 from odenet.data.sets import Images, load_test
 from odenet.enums import Scheme
-from odenet.networks.classifier import Classifier
+from odenet.inference.classifier import Classifier
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import Score, manifestations

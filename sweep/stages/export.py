@@ -14,7 +14,7 @@ from torch import Tensor
 
 from odenet.data.sets import load_test
 from odenet.enums import ExportFormat
-from odenet.networks.classifier import Classifier
+from odenet.inference.classifier import Classifier
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.export import agreement, check_exportable, export_classifier
 from sweep.config.schema import AppConfig

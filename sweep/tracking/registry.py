@@ -28,7 +28,7 @@ from odenet.enums import Scheme
 if TYPE_CHECKING:  # torch is loaded once there is a model to be registered
     from mlflow.models import ModelSignature
 
-    from odenet.networks.classifier import Classifier
+    from odenet.inference.classifier import Classifier
 
 CHAMPION = "champion"
 EXAMPLES = 2  # images of the input example

@@ -101,7 +101,7 @@ def test_the_live_display_has_running_trials_with_epochs_value_and_parameters_an
     head, bar, counts, line = text.splitlines()
     assert re.fullmatch(r"search x: 1 of 5 trials; 0:00:0\d, about 0:00:0\d left", head)
     assert re.fullmatch(r"━{17}─{43} 29 %", bar)
-    assert counts == "1 running, 1 done; best x search trial 1 at 50.0%; 3 GFLOP"
+    assert counts == "1 running, 1 done; best x search trial 1 at 50.0%, one seed; 3 GFLOP"
     assert line == "  trial 3  epoch 4/9   50.0%  nodes=2 lr=0.333"
 
 

@@ -73,7 +73,7 @@ def test_in_the_middle_the_bar_has_a_line_of_its_own_and_so_has_each_running_tri
     first, bar, counts, *running = screens[size, part, "middle"]
     assert numbers(first) == f"sweep: {head}; TIME, about TIME left"
     assert re.fullmatch(r"━+─+ (\d+) %", bar) and bar.endswith(f" {part_done} %")
-    assert re.fullmatch(r"2 running, \d done; best x search trial \d at [\d.]+%; \d+ GFLOP", counts)
+    assert re.fullmatch(r"2 running, \d done; best x search trial \d at [\d.]+%, one seed; \d+ GFLOP", counts)
     assert [line.split()[:2] for line in running] == [["trial", n] for n in ("45" if part == "extended" else "23")]
 
 

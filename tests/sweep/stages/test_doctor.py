@@ -1,5 +1,6 @@
 """What `sweep doctor` finds, and that it tells a warning from a failure."""
 
+import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from pathlib import Path
@@ -100,6 +101,33 @@ def test_every_value_that_the_variable_for_threads_may_have_is_understood(
     warnings = [finding.text for finding in found("machine") if finding.level is Level.warning]
     assert len(warnings) == bool(says)
     assert says in "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("number", "share", "expected"),
+    [
+        (str(os.getpid()), "0.25", (Level.ok, "the CUDA MPS daemon runs")),
+        ("1", "0.25", (Level.ok, "the CUDA MPS daemon runs")),  # another user's, or root's own
+        (str(2**22 + 1), "0.25", (Level.warning, "To start one, as the user of the trials")),  # none has this number
+        ("", "0.25", (Level.warning, "`nvidia-cuda-mps-control -d`")),
+        ("0", "0.25", (Level.warning, "take turns")),
+        ("-7.5", "1", (Level.ok, "no CUDA MPS daemon runs")),
+    ],
+)
+def test_an_mps_daemon_is_found_by_its_living_process(
+    number: str, share: str, expected: tuple[Level, str], empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(empty))
+    (empty / "nvidia-cuda-mps-control.pid").write_text(number)
+    (finding,) = [one for one in found("machine", f"runtime.resources.gpus={share}") if "MPS" in one.text]
+    assert finding.level is expected[0]
+    assert expected[1] in finding.text and str(empty) in finding.text
+
+
+def test_a_machine_without_gpus_hears_nothing_of_mps(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(empty / "nowhere"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert not any("MPS" in finding.text for finding in found("machine"))
 
 
 def test_a_place_too_long_for_rays_sockets_fails_before_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:

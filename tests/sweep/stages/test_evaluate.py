@@ -157,7 +157,7 @@ def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, mea
 
     told = map(json.loads, (session.directory / OUTBOX).read_text().splitlines())
     (line,) = [one for one in told if one["op"] == "describe"]
-    assert (line["key"], line["name"], line["card"]) == ("x/final-3", "x", str(session.files.model_card))
+    assert (line["key"], line["name"], line["card"]) == ("x/final-3", "x", "final/model_card.md")
     own = measured[0].score.accuracy
     assert (line["tags"]["test/accuracy"], line["tags"]["test/accuracy.n"]) == (f"{own:.4f}", "596 images")
     bounds = wilson(own, 596)

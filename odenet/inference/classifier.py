@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from odenet.enums import Scheme
-from odenet.networks.image_format import ImageFormat, ValueRange
+from odenet.inference.image_format import ImageFormat, ValueRange
 from odenet.networks.model import DepthNet, manifest
 
 BRIGHTEST = 2.0  # images without a negative value and with one above this were never in [0, 1], however perturbed
