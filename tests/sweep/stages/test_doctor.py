@@ -106,7 +106,7 @@ def test_every_value_that_the_variable_for_threads_may_have_is_understood(
 @pytest.mark.parametrize(
     ("number", "share", "expected"),
     [
-        (str(os.getpid()), "0.25", (Level.ok, "the CUDA MPS daemon runs")),
+        ("ours", "0.25", (Level.ok, "the CUDA MPS daemon runs")),
         ("1", "0.25", (Level.ok, "the CUDA MPS daemon runs")),  # another user's, or root's own
         (str(2**22 + 1), "0.25", (Level.warning, "To start one, as the user of the trials")),  # none has this number
         ("", "0.25", (Level.warning, "`nvidia-cuda-mps-control -d`")),
@@ -118,7 +118,7 @@ def test_an_mps_daemon_is_found_by_its_living_process(
     number: str, share: str, expected: tuple[Level, str], empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(empty))
-    (empty / "nvidia-cuda-mps-control.pid").write_text(number)
+    (empty / "nvidia-cuda-mps-control.pid").write_text(str(os.getpid()) if number == "ours" else number)
     (finding,) = [one for one in found("machine", f"runtime.resources.gpus={share}") if "MPS" in one.text]
     assert finding.level is expected[0]
     assert expected[1] in finding.text and str(empty) in finding.text
