@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from odenet.data.config import DataSet
+from odenet.data.config import DataConfig, DataSet
 from odenet.data.sets import Images, read_images
 
 PARTS = ("train-1", "train-2", "test")
@@ -43,7 +43,7 @@ class DamagedPart(ValueError):
 
 def pack(directory: Path, folder: Path) -> Mapping[str, Any]:
     """Packs CIFAR-10 from torchvision's files; the manifest."""
-    train, test = (read_images(DataSet.cifar10, directory, test=test) for test in (False, True))
+    train, test = (read_images(DataConfig(dataset=DataSet.cifar10), directory, test=test) for test in (False, True))
     half = len(train) // 2
     parts = (train.take(np.arange(half)), train.take(np.arange(half, len(train))), test)
     return write(dict(zip(PARTS, parts, strict=True)), folder)

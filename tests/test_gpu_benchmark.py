@@ -151,7 +151,7 @@ def test_random_configurations_are_of_the_space_distinct_and_possible_in_their_e
 
 
 def test_low_data_are_those_of_a_draw_in_file_order(benchmarks: Any) -> None:
-    pool = read_images(DataSet.digits, ".", test=False)
+    pool = read_images(DataConfig(), ".", test=False)
     found = benchmarks("gpu_curves").low_data(pool, 50)
     wanted = load_data(DataConfig(dataset=DataSet.digits, per_class=50, order=Order.file))
     assert wanted.val is not None

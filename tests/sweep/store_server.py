@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 HOST = "127.0.0.1"
 PATIENCE = 120.0
+PORTS = 3  # that are tried
 
 
 class StoreServer:
@@ -26,7 +29,15 @@ class StoreServer:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Returns when it answers. A port that another process has taken meanwhile is given up for another one."""
+        for _ in range(PORTS):
+            if self._starts():
+                return
+            self._port = free_port()
+            self.uri = f"http://{HOST}:{self._port}"
+        raise AssertionError(f"the server does not answer: {(self.directory / 'server.log').read_text()}")
+
+    def _starts(self) -> bool:
         store = ["--backend-store-uri", f"sqlite:///{self.directory / 'server.db'}"]
         files = ["--artifacts-destination", str(self.directory / "files")]
         address = ["--host", HOST, "--port", str(self._port), "--workers", "1"]
@@ -36,17 +47,19 @@ class StoreServer:
                 [sys.executable, "-P", "-m", "mlflow", "server", *store, *files, *address],
                 env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        for _ in range(int(PATIENCE / 0.2)):
+        deadline = time.monotonic() + PATIENCE
+        while self.alive and time.monotonic() < deadline:
             if self._answers():
-                return
-            assert self.alive, (self.directory / "server.log").read_text()
+                return True
             time.sleep(0.2)
-        raise AssertionError(f"the server does not answer within {PATIENCE:.0f} s")
+        self.kill()
+        return False
 
     def kill(self) -> None:
         """With its workers, which are of its session."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(PATIENCE)
             self._process = None
 
@@ -54,7 +67,7 @@ class StoreServer:
         try:
             with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
                 return answer.status == 200
-        except OSError:
+        except (OSError, HTTPException):  # the latter from another kind of server
             return False
 
 

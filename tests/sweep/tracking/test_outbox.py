@@ -187,7 +187,7 @@ def test_the_registered_champion_is_the_checkpoints_classifier_with_all_that_is_
     assert {"data_hash": "da7a", "test/accuracy": "0.9"}.items() <= version.tags.items()
     files = Path(mlflow.artifacts.download_artifacts(f"models:/{name}@champion"))
     assert (files / "card.md").read_text() == "# tested"
-    assert (files / "code/odenet/networks/classifier.py").is_file() and not [*files.rglob("__pycache__")]
+    assert (files / "code/odenet/inference/classifier.py").is_file() and not [*files.rglob("__pycache__")]
     required = (files / "requirements.txt").read_text().split()
     assert [line.partition("==")[0] for line in required] == ["mlflow", "torch", "numpy"]
 
