@@ -197,7 +197,9 @@ def test_ray_that_fails_to_start_is_failed_work(monkeypatch, tmp_path):
 
     def init(**options):
         directory = options["_temp_dir"]
-        tried.append(subprocess.Popen([sys.executable, "-c", "input()", f"--session-dir={directory}/s"], stdin=PIPE))
+        command = [sys.executable, "-c", "print(1, flush=True); input()", f"--session-dir={directory}/s"]
+        tried.append(subprocess.Popen(command, stdin=PIPE, stdout=PIPE))
+        tried[-1].stdout.readline()  # it is what it is called, and no longer this process
         raise TimeoutError("Timed out after 30 seconds.") if len(tried) == 1 else RuntimeError("No GCS.")
 
     monkeypatch.setattr("ray.init", init)
@@ -209,6 +211,7 @@ def test_ray_that_fails_to_start_is_failed_work(monkeypatch, tmp_path):
     for process in tried:  # as Ray's own, when one of them is late
         assert process.wait(30) == -signal.SIGKILL
         process.stdin.close()
+        process.stdout.close()
 
 
 def test_ray_is_started_again_where_it_was_too_slow_at_first(monkeypatch, tmp_path):
@@ -228,7 +231,7 @@ def test_ray_is_started_again_where_it_was_too_slow_at_first(monkeypatch, tmp_pa
     (first, _), (second, path) = tried
     assert tmp_path not in {first, second}  # its modules would be first on the workers' path
     assert str(tmp_path) not in path
-    assert path[0] == str(Path(sys.path[0]).absolute())
+    assert str(Path(connect.__file__).parents[2]) in path
 
 
 @pytest.mark.parametrize(
