@@ -158,11 +158,11 @@ def _twice(
 
 
 def _experiment(size: Size, model: ModelConfig, precision: Precision) -> ExperimentConfig:
-    """Two epochs of seven iterations and one of a smaller batch."""
+    """Two epochs, each of which ends in a smaller batch."""
     return ExperimentConfig(
         model=model,
         data=DataConfig(per_class=size.per_class),
-        optim=OptimConfig(lr=0.01, batch_size=max(2, size.per_class * 8 // 10)),
+        optim=OptimConfig(lr=0.01, batch_size=size.training_batch),
         training=TrainingConfig(epochs=2, precision=precision),
         regularization=RegularizationConfig(stochastic_depth=0.2),
     )

@@ -30,6 +30,7 @@ class Size:
     seeds: int
     iterations: tuple[int, ...]  # of SGD before the points of a comparison
     per_class: int  # digits to train on
+    training_batch: int  # of them
     batch_sizes: tuple[int, ...]  # that are timed, of images of `timed_side` pixels
     timed_side: int
     rounds: int
@@ -58,6 +59,7 @@ TOY = Size(
     seeds=1,
     iterations=(0,),
     per_class=4,
+    training_batch=16,
     batch_sizes=(2,),
     timed_side=8,
     rounds=1,
@@ -84,6 +86,7 @@ FULL = Size(
     seeds=3,
     iterations=(0, 20),
     per_class=40,
+    training_batch=32,
     batch_sizes=(128, 1024),
     timed_side=32,
     rounds=5,

@@ -123,6 +123,6 @@ def test_every_stage_has_its_module_its_function_and_its_row() -> None:
     modules = {one.__name__.split(".")[-1]: one for one in modules_of(stages)}  # type: ignore[attr-defined]
     # `sweep extend` goes on with a search, `sweep report` is a package, verify is a flag of status; `sweep final`
     # and `sweep evaluate` write the model card.
-    assert set(modules) - {"verify", "model_card"} == set(STAGES) - {"extend", "report"}
+    assert set(modules) - {"verify", "model_card", "listing"} == set(STAGES) - {"extend", "report"}
     for name in ("search", "final", "evaluate", "export", "study", "replay"):
         assert callable(getattr(modules[name], name)) and callable(getattr(modules[name], f"prepare_{name}"))

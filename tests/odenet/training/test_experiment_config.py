@@ -53,9 +53,10 @@ OTHER: dict[str, Any] = {
 
 
 def keys(kind: Any = ExperimentConfig, prefix: str = "") -> dict[str, Any]:
-    """Every dotted key with its type."""
+    """Every dotted key that makes a difference, with its type; data.path says where images are, not which."""
     found: dict[str, Any] = {}
-    for name, hint in get_type_hints(kind).items():
+    compared = {f.name for f in fields(kind) if f.compare}
+    for name, hint in ((name, hint) for name, hint in get_type_hints(kind).items() if name in compared):
         found |= keys(hint, f"{prefix}{name}.") if is_dataclass(hint) else {prefix + name: hint}
     return found
 
