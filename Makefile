@@ -20,7 +20,7 @@ install: .venv/ready
 test: .venv/ready
 	$(PYTEST)
 
-# Without what starts Ray, MLflow or a browser.
+# Without what starts Ray, MLflow or a browser, and modules that take seconds.
 test-fast: .venv/ready
 	$(PYTEST) -m "not slow"
 
