@@ -19,7 +19,7 @@ from sweep.console import PlainConsole, printable, say
 from sweep.errors import InputError, WorkError
 
 DISTRIBUTION = "continuous-depth-sweep"  # what is installed
-PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe: no window limits it
+PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe, where COLUMNS does not say: no window limits it
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def run(argv: list[str]) -> int:
 
 def _console() -> Console:
     console = PlainConsole()
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
     return console
 

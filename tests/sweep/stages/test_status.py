@@ -213,3 +213,12 @@ def test_a_sweep_that_has_just_begun_is_shown(sweep):
     assert table(sweep) == [["x", "-", "no", "no", "0", "0"]]
     assert table(sweep, "x") == []
     assert sweep("status", "x").out.startswith("x: no trial yet\n")
+
+
+def test_a_pipe_is_as_wide_as_columns_says(sweep: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sweep(RUNS, [trial(number, objective=0.7) for number in range(3)])
+    monkeypatch.delenv("COLUMNS", raising=False)
+    whole = max(map(len, sweep("status", "x").out.splitlines()))
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = sweep("status", "x").out
+    assert max(len(line) for line in narrow.splitlines() if "─" in line) <= 40 < whole
