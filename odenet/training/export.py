@@ -28,7 +28,7 @@ BATCH = 4  # images of the example that a graph is made from; it then takes any 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What a written network and its original have answered to the same images."""
+    """The answers of a written network and its original to the same images, compared."""
 
     largest: float  # difference of two logits
     scale: float  # largest logit

@@ -15,7 +15,7 @@ from sweep.report.elements import (
     points,
 )
 from sweep.report.results import Family, Study, TaskResults
-from sweep.report.tables import Candidate, candidates, written
+from sweep.report.tables import CandidateRow, candidates, written
 
 ACCURACY, ROBUSTNESS, COST = "Accuracy", "Robustness to manifestation", "Cost ratio"
 
@@ -64,7 +64,7 @@ def _result(family: Family, results: TaskResults) -> str:
     return f"{family.name} on {results.task} is neither confirmed nor tested yet; {_searched(first)}."
 
 
-def _confirmed(first: Sequence[Candidate]) -> str:
+def _confirmed(first: Sequence[CandidateRow]) -> str:
     one = first[0]
     of = f" in draw {one.sweep.draw}" if len(first) > 1 else ""
     sd = statistics.spread(one.confirmed)
@@ -75,7 +75,7 @@ def _confirmed(first: Sequence[Candidate]) -> str:
     )
 
 
-def _searched(first: Sequence[Candidate]) -> str:
+def _searched(first: Sequence[CandidateRow]) -> str:
     one = first[0]
     of = f" in draw {one.sweep.draw}" if len(first) > 1 else ""
     done = len(ranked(one.sweep.trials))

@@ -60,7 +60,7 @@ class Details:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was asked, in one sentence, and what to know about it, each under a word."""
+    """The answer to what was asked, in one sentence, and what to know about it, each under a word."""
 
     lead: str
     points: Sequence[tuple[str, str]]

@@ -20,7 +20,7 @@ Cell = tuple[str, float]  # a scheme, and its steps relative to those of trainin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Robustness:
-    """What a family's networks lose under manifestations at least as fine as their own. Accuracies are fractions."""
+    """The loss of a family's networks under manifestations at least as fine as their own. Accuracies are fractions."""
 
     change: float  # mean over draws of the mean over networks of the mean over manifestations
     interval: Interval | None  # over draws and networks; None for one network

@@ -186,7 +186,7 @@ def versions(study: Study) -> Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class CandidateRow:
     """A configuration of a sweep: a search trial, and what it reached over the seeds of the confirm phase."""
 
     sweep: Sweep
@@ -204,7 +204,7 @@ class Candidate:
         return self.number == self.sweep.crowned_candidate
 
 
-def candidates(sweep: Sweep) -> list[Candidate]:
+def candidates(sweep: Sweep) -> list[CandidateRow]:
     """List the confirmed candidates of a sweep, the crowned and then the best means first; before confirmation the
     best trial of the search."""
     confirmed = confirmations(sweep)
@@ -212,7 +212,9 @@ def candidates(sweep: Sweep) -> list[Candidate]:
     parameters = {row.candidate: row.parameters for row in [*sweep.final_trials, *sweep.trials]}
     numbers = list(confirmed) or [row.number for row in ranked(sweep.trials)[:1]]
     found = [
-        Candidate(sweep, n, trials[n].objective if n in trials else None, confirmed.get(n, []), parameters.get(n, {}))
+        CandidateRow(
+            sweep, n, trials[n].objective if n in trials else None, confirmed.get(n, []), parameters.get(n, {})
+        )
         for n in numbers
     ]
     return sorted(found, key=lambda one: (not one.crowned, -(one.mean or 0.0), one.number))
@@ -242,7 +244,7 @@ def fixed(family: Family, varied: list[str]) -> dict[str, Any]:
     return {name: value for row in rows for name, value in row.items() if name not in varied}
 
 
-def _candidate_table(family: Family, found: list[Candidate], varied: list[str], folded: str = "") -> Table:
+def _candidate_table(family: Family, found: list[CandidateRow], varied: list[str], folded: str = "") -> Table:
     several = len(family.sweeps) > 1
     short = short_names(varied)
     columns = [
@@ -266,13 +268,13 @@ def _candidate_table(family: Family, found: list[Candidate], varied: list[str], 
     return Table(caption, columns, rows, (), {short[name]: name for name in varied}, folded)
 
 
-def _what(found: list[Candidate]) -> str:
+def _what(found: list[CandidateRow]) -> str:
     if all(one.crowned for one in found):
         return "Crowned configurations" if len(found) > 1 else "The crowned configuration"
     return "Best configurations" if len(found) > 1 else "The best configuration"
 
 
-def _confirmation(one: Candidate) -> str:
+def _confirmation(one: CandidateRow) -> str:
     if not one.confirmed:
         return NONE
     return f"{percent(one.mean)} ± {percent(statistics.spread(one.confirmed))} ({len(one.confirmed)})"

@@ -51,7 +51,7 @@ class TrackedRun:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What is said of a registered model. `file` is its model card; tags are texts by name."""
+    """The description of a registered model. `file` is its model card; tags are texts by name."""
 
     file: Path
     summary: str

@@ -110,7 +110,7 @@ def _varied(generator: Random, space: Space, key: str, parameters: Parameters) -
     """Multiply a number by 0.8 or 1.25 within its bounds, step to a neighbouring option, or draw a fresh value."""
     parameter, value = space.parameters[key], parameters[key]
     if generator.random() < RESAMPLED:
-        return parameter.suggest(Draws(generator), key)
+        return parameter.suggest(RandomTrial(generator), key)
     return _near(generator, parameter, value)
 
 
@@ -138,7 +138,7 @@ def _refined(generator: Random, space: Space, key: str, parameters: Parameters) 
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class RandomTrial:
     """A source of random values, with the methods that parameters ask: `search_spaces.parameters.Trial`."""
 
     generator: Random

@@ -13,9 +13,9 @@ from sweep.config.search_config import PopulationConfig, SchedulerKind, SearchCo
 from sweep.tuning.population import (
     INTEGRATOR,
     MUTABLE,
-    Draws,
     Move,
     Parameters,
+    RandomTrial,
     check_population,
     exchange,
     generations,
@@ -27,7 +27,7 @@ TRAINING_ONLY = replace(CONFIG, pbt=PopulationConfig(integrator=False))
 
 
 def members(space: Space, count: int = 8) -> dict[int, Parameters]:
-    return {number: space.suggest(Draws(Random(number))) for number in range(count)}
+    return {number: space.suggest(RandomTrial(Random(number))) for number in range(count)}
 
 
 def ascending(count: int = 8) -> dict[int, float]:
@@ -126,7 +126,7 @@ def test_an_exchange_leaves_what_it_was_given_alone():
 def test_a_copy_has_the_donors_parameters_but_those_that_may_change_which_stay_in_the_space(name, config):
     space = SPACES[name]
     for seed in range(5):
-        start = space.suggest(Draws(Random(seed)))
+        start = space.suggest(RandomTrial(Random(seed)))
         for parameters in explored(space, start, config, count=20):
             changed = {key for key in start if parameters[key] != start[key]}
             assert list(parameters) == list(start)
@@ -138,7 +138,7 @@ def test_a_copy_has_the_donors_parameters_but_those_that_may_change_which_stay_i
 def test_after_any_number_of_copies_the_network_is_possible(name):
     space = SPACES[name]
     for seed in range(5):
-        parameters = space.suggest(Draws(Random(seed)))
+        parameters = space.suggest(RandomTrial(Random(seed)))
         for generation in range(20):
             pair = {0: parameters, 1: parameters}
             parameters = exchange({0: 0.0, 1: 1.0}, pair, space, CONFIG, generation)[0].parameters
