@@ -91,6 +91,8 @@ def _how(family: Family) -> str:
     if not first:
         return "No search trial is done."
     told = f"Search: {_searched(first)}."
+    if not family.runs:  # that was the result
+        told = f"Found as search trial {first[0].number}; `sweep final` confirms the best over seeds."
     if first[0].confirmed:
         told = f"Search trial {first[0].number} was crowned: {_confirmed(first)}. In the search it had " + (
             f"{percent(first[0].searched)} %, of one seed."
