@@ -142,6 +142,12 @@ def host(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return mapped or found
 
 
+def test_ray_starts_nothing_that_one_machine_has_no_use_for(seen: Seen) -> None:
+    words = " ".join(seen.arguments.values())
+    assert "raylet" in words
+    assert not [name for name in ("monitor.py", "dashboard/dashboard.py") if name in words]
+
+
 def test_no_argument_of_any_process_has_a_secret(seen: Seen) -> None:
     assert len(seen.arguments) > 5
     assert [words for words in seen.arguments.values() if any(secret in words for secret in SECRETS)] == []
