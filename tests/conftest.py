@@ -1,4 +1,6 @@
-"""What every test shares: one thread, so that sums are taken in one order on every machine; the order of modules."""
+"""What every test shares: one thread, so that sums are taken in one order on every machine; no terminal of whoever
+starts the tests; the order of modules.
+"""
 
 import os
 from collections import Counter
@@ -20,6 +22,10 @@ TAKE_SECONDS = (
     "sweep/records/test_kept_run", "sweep/report/test_report", "sweep/report/test_report_search",
     "sweep/stages/test_plan", "sweep/stages/test_replay", "sweep/stages/test_verify", "sweep/worker/test_trainable",
 )  # fmt: skip
+# What a terminal tells its programs, and a runner without one may tell, too: each test says these itself.
+OF_A_TERMINAL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
+for _name in OF_A_TERMINAL:
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(scope="session", autouse=True)
