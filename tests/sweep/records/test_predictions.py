@@ -31,7 +31,7 @@ def test_they_come_back_as_they_were_written(tmp_path):
     ids=["lengths", "a seed twice", "fractions"],
 )
 def test_arrays_that_do_not_fit_are_refused(wrong):
-    with pytest.raises(ValueError, match="must|twice"):
+    with pytest.raises(ValueError, match=r"must|twice"):
         predictions(**wrong)
 
 
