@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from odenet.enums import Device, ExportFormat, Scheme
+from odenet.enums import Device, ExportFormat
 from odenet.training.config import ExperimentConfig, RuntimeConfig
 from search_spaces import SPACES, Space, check_name, from_written
 from sweep.config.credentials import PASSWORD, USER, without_secrets
+from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.overrides import flat
 from sweep.config.search_config import SearchConfig, check_path
 
@@ -149,23 +150,6 @@ class FinalConfig:
         for f in fields(self):
             if not 1 <= getattr(self, f.name) <= 1000:
                 raise ValueError(f"final.{f.name}={getattr(self, f.name)}: must be from 1 to 1000.")
-
-
-@dataclass(kw_only=True, slots=True)
-class EvaluateConfig:
-    """The schemes, steps and images with which the final networks are tested."""
-
-    schemes: list[Scheme] = field(default_factory=lambda: [Scheme.euler, Scheme.midpoint, Scheme.heun, Scheme.rk4])
-    step_factors: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0])  # of the trained steps
-    manifestation_images: int | None = 1000  # of the test set, class-balanced, for the table of schemes and steps
-    batch_size: int = 500
-
-    def __post_init__(self) -> None:
-        if not self.schemes or not self.step_factors or not all(0 < f <= 1024 for f in self.step_factors):
-            raise ValueError("evaluate needs schemes, and step_factors above 0 and at most 1024.")
-        images = 1 if self.manifestation_images is None else self.manifestation_images
-        if not all(1 <= size <= 1_000_000 for size in (self.batch_size, images)):
-            raise ValueError("evaluate.batch_size and evaluate.manifestation_images must be at least 1, at most 1e6.")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -146,6 +146,11 @@ class SweepFiles:
         return self.directory / "rows.csv"
 
     @property
+    def test_use(self) -> Path:
+        """The record of when which network was measured on test images; it stays when final training is put away."""
+        return self.directory / "test_use.jsonl"
+
+    @property
     def predictions(self) -> Path:
         """The class that every final network gives every test image."""
         return self.directory / "predictions.npz"
