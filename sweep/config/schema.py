@@ -22,6 +22,7 @@ from sweep.config.search_config import SearchConfig, check_path
 
 MOST = 100_000  # CPUs or GPUs of anything
 SHARE_UNITS = 10_000  # Ray counts a GPU in ten-thousandths
+AUTO = "auto"  # the share of a GPU that is measured to be enough
 
 
 class ClusterKind(Enum):
@@ -71,16 +72,22 @@ class Resources:
     """
 
     cpus: int = 1
-    gpus: float | None = None  # None: one where Ray has GPUs, else none; below 1 a share of one GPU
+    # Below 1 a share of one GPU; None: one where Ray has GPUs, else none; auto: the share that is measured to be enough
+    gpus: float | int | str | None = None  # OmegaConf knows no int that is a float
 
     def __post_init__(self) -> None:
         if not 1 <= self.cpus <= MOST:
             raise ValueError(f"runtime.resources.cpus={self.cpus}: a trial needs at least 1, at most {MOST}.")
         gpus = self.gpus or 0.0
-        if gpus and not (1 / SHARE_UNITS <= gpus <= 1 or (1 < gpus <= MOST and float(gpus).is_integer())):
+        if gpus != AUTO and (isinstance(gpus, str) or not (gpus == 0 or _can_be_given(gpus))):
             raise ValueError(
-                f"runtime.resources.gpus={gpus}: possible are 0, a share of one GPU such as 0.25, and whole numbers."
+                f"runtime.resources.gpus={gpus}: possible are 0, a share of one GPU such as 0.25, whole numbers, and "
+                f"{AUTO}."
             )
+
+
+def _can_be_given(gpus: float) -> bool:
+    return 1 / SHARE_UNITS <= gpus <= 1 or (1 < gpus <= MOST and float(gpus).is_integer())
 
 
 @dataclass(kw_only=True, slots=True)
