@@ -153,6 +153,8 @@ METRICS = (
 CLEAN = "clean"  # the whole test set, as trained
 DUPLICATE_FREE = "clean/duplicate_free"  # of it the images that repeat no other image
 MANIFESTATION = "manifestation"  # a class-balanced part of it, under every scheme and number of steps
+CORRUPTION = "corruption"  # and, after a slash, which
+ATTACK = "attack"  # and, after slashes, norm and attack, or a check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
