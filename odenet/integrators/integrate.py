@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from odenet.enums import Gradient, Scheme, member
 from odenet.integrators.gradients import Drift, integrate_by_adjoint, integrate_recomputing
 from odenet.integrators.scheme import Course, OpenRate, Slope, Stage, State, channel_dim, composed, whole_steps
-from odenet.integrators.schemes import SCHEMES, Adaptive, refusal
+from odenet.integrators.schemes import ADAPTIVE, SCHEMES, Adaptive, refusal
 
 Rate = Callable[[float, Tensor], Tensor]
 
@@ -52,7 +52,7 @@ def integrate(
     whole = slopes[0] if len(slopes) == 1 else composed(*slopes)
     halves = None if len(slopes) == 1 else (_staged(slopes[0]), _staged(slopes[1]))
     opened = OpenRate(_staged(whole), lambda _: known, halves, modules=modules)
-    if isinstance(SCHEMES[scheme], Adaptive):  # which asks at any t, not at stages
+    if scheme in ADAPTIVE:  # which asks at any t, not at stages
         return _solve(whole, opened, h0, course)
     return integrate_stages(opened, h0, course)
 
