@@ -111,12 +111,12 @@ def _measure_all(session: Session, prepared: PreparedEvaluation) -> list[list[Me
     task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=session.gpus_per_trial)(_measure_on)
     parts = (prepared.test, config.evaluate, config.runtime.for_training())
     shared = [ray.put(part) for part in parts]
-    place = Place(int(per_trial["CPU"]), tuple(config.modules), kept_modules(config, session.name))
-    return ray.get([task.remote(place, pickle.dumps(network), *shared) for network in prepared.networks])
+    setup = WorkerSetup(int(per_trial["CPU"]), tuple(config.modules), kept_modules(config, session.name))
+    return ray.get([task.remote(setup, pickle.dumps(network), *shared) for network in prepared.networks])
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerSetup:
     """The threads of a worker, and where it finds the user's own modules."""
 
     threads: int
@@ -124,10 +124,10 @@ class Place:
     kept_modules: Path
 
 
-def _measure_on(place: Place, network: bytes, *arguments: Any) -> list[Measured]:
+def _measure_on(setup: WorkerSetup, network: bytes, *arguments: Any) -> list[Measured]:
     """Measure a network that is unpickled only when the modules are there that it may be of."""
-    torch.set_num_threads(place.threads)
-    import_kept(place.modules, place.kept_modules)
+    torch.set_num_threads(setup.threads)
+    import_kept(setup.modules, setup.kept_modules)
     return measure(pickle.loads(network), *arguments)
 
 

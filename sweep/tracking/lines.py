@@ -10,6 +10,7 @@ from sweep.errors import InputError
 
 OUTBOX = "outbox.jsonl"
 ID = "sweep.id"  # MLflow's tag: the line that made this
+PARENT = "mlflow.parentRunId"  # MLflow's own: the run that this one is shown below
 Line = dict[str, Any]
 _TEXT, _NUMBER, _MAPPING = (str,), (int,), (dict,)
 # The types of what a line has besides op and key, by its op. `id` is drawn for each line that makes something.

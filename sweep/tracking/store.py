@@ -34,7 +34,7 @@ AWAY_CODES = {
     "CANCELLED", "ABORTED", "ENDPOINT_NOT_FOUND", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED",
 }  # fmt: skip
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"  # as MLflow's list of experiments links it
-Answer = TypeVar("Answer")
+AnswerT = TypeVar("AnswerT")
 
 
 @contextmanager
@@ -76,7 +76,7 @@ class PatientStore:
         )
         return delivery
 
-    def ask(self, call: Callable[[bool], Answer]) -> Answer:
+    def ask(self, call: Callable[[bool], AnswerT]) -> AnswerT:
         """Call until the store answers. `call` is told whether it is called again.
 
         Raises:
