@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 
+OBJECTIVE_EPOCHS = 5  # the last ones, whose mean val/accuracy is what a trial is judged by
+
+
 @dataclass(kw_only=True, slots=True)
 class TrainingConfig:
     """The length of training, its seed and its arithmetic."""

@@ -11,7 +11,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.tracking.lines import ID, Line, RefusedError
+from sweep.tracking.lines import CHAMPION, ID, Line, RefusedError
 from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
 
 os.environ |= MLFLOW_ENVIRONMENT
@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # torch is loaded once there is a model to be registered
 
     from odenet.inference.classifier import Classifier
 
-CHAMPION = "champion"
 EXAMPLES = 2  # images of the input example
 
 
