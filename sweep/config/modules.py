@@ -185,7 +185,7 @@ def import_kept(names: Sequence[str], directory: Path) -> None:
 
 
 def not_named(names: Sequence[str], where: Any) -> InputError:
-    """The refusal to import what only a file names."""
+    """Build the refusal to import what only a file names."""
     return InputError(
         f"{where} was made with the user's own modules {', '.join(names)}, and a file never runs code by itself: if "
         f"you trust them, name them, modules=[{','.join(names)}], and have them in the working directory or on "
