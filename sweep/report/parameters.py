@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from sweep.console import short_names
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow
 from sweep.report.elements import (
@@ -27,7 +28,6 @@ from sweep.report.elements import (
     panel,
     parameter_value,
     plural,
-    short_names,
 )
 from sweep.report.figures import colour, family_keys
 from sweep.report.results import Family, Study, TaskResults, configuration_value

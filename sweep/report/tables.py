@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from odenet.training.config import OBJECTIVE_EPOCHS
+from sweep.console import short_names
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow, ranked
 from sweep.report import sentences, statistics
@@ -24,7 +25,6 @@ from sweep.report.elements import (
     percent_interval,
     points,
     points_interval,
-    short_names,
 )
 from sweep.report.load import FILES, OPTIONAL, Sweep
 from sweep.report.parameters import varied_parameters
