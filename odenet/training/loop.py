@@ -166,9 +166,9 @@ class Training:
             raise StopIteration
         started = time.perf_counter()
         if self.epoch in self._due:
-            self._change_depth(refine)
+            self.change_depth(refine)
         if self.epoch == self._coarsens:
-            self._change_depth(coarsen)
+            self.change_depth(coarsen)
         try:
             metrics = {"train/loss": self._train_epoch()}
         except Diverged:
@@ -183,7 +183,8 @@ class Training:
         self._progress.add(report)
         return report
 
-    def _change_depth(self, change: Callable[[DepthNet, Optimizer], list[str]]) -> None:
+    def change_depth(self, change: Callable[[DepthNet, Optimizer], list[str]]) -> None:
+        """Refine or coarsen the network now, between two epochs; configured changes come by themselves."""
         reset = change(self.model, self.optimizer)
         assert not reset, f"{reset}: the optimizers of build_optimizer keep all that they know"
         self._prepare()

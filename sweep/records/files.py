@@ -41,7 +41,11 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: it could not be written; the old one is as it was.
     """
-    content = text.encode()
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file atomically, as `write_text`."""
     with storing(path, len(content)), _replacing(path) as temporary, temporary.open("wb") as file:
         file.write(content)
 

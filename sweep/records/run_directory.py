@@ -15,7 +15,7 @@ FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
 TAKEN = {"final", "checkpoints", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
 TAKEN_ENDS = (
-    ".yaml", ".yml", ".csv", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
+    ".yaml", ".yml", ".csv", ".npz", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
 )  # fmt: skip
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -144,6 +144,16 @@ class SweepFiles:
     @property
     def rows(self) -> Path:
         return self.directory / "rows.csv"
+
+    @property
+    def test_use(self) -> Path:
+        """The record of when which network was measured on test images; it stays when final training is put away."""
+        return self.directory / "test_use.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        """The class that every final network gives every test image."""
+        return self.directory / "predictions.npz"
 
     @property
     def report(self) -> Path:

@@ -25,7 +25,7 @@ from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, Phase, TrialRow, ranked
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows
-from sweep.stages.evaluate import measure
+from sweep.stages.evaluate import parts
 from sweep.stages.final import prepare_final
 from sweep.tracking.delivery import main
 from sweep.tracking.lines import experiment_of
@@ -33,6 +33,7 @@ from sweep.tracking.outbox import store_uri
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from sweep.tuning.problem import build_problem
+from sweep.worker.measurement import Bench, TestSet, measure
 from tests.sweep.sweep_command import Command, in_empty_directory
 
 ARCHIVE = Path(__file__).parents[2] / "fixtures" / "kept-runs.tar.xz"
@@ -168,10 +169,12 @@ def test_the_final_network_scores_on_the_test_set_as_it_did() -> None:
     config = load([], KEPT.config)
     (checkpoint,) = KEPT.final.directory.glob("model-*.ckpt")
     test, network = load_test(config.data, config.runtime.data_dir), load_checkpoint(checkpoint).classifier()
-    results = measure(network, test, config.evaluate, config.runtime.for_training())
+    bench = Bench(network, TestSet(test, None), config.evaluate, config.runtime.for_training())
+    results = [one for part in parts(config.evaluate) for one in measure(part, bench).values]
+    results = [one for one in results if one.metric == "accuracy"]
     before = read_rows(KEPT.rows, EvaluationRow)
     clean = next(row for row in before if row.condition == CLEAN and row.metric == "accuracy")
-    assert results[0].score.accuracy == pytest.approx(clean.value, abs=2.5 / clean.n)
+    assert results[0].value == pytest.approx(clean.value, abs=2.5 / clean.n)
     assert [(one.condition, one.scheme.value, one.steps) for one in results] == [
         (row.condition, row.scheme, row.steps) for row in before if row.metric == "accuracy"
     ]

@@ -11,12 +11,13 @@ import pytest
 
 from odenet.training.config import ExperimentConfig
 from search_spaces import SPACES
+from sweep.console import short_names
 from sweep.errors import InputError
 from sweep.records.best import Best, write_best
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import write_rows
-from sweep.report.elements import log_axis, panel, short_names
+from sweep.report.elements import log_axis, panel
 from sweep.report.figures import COLOURS, colours
 from sweep.report.page import write_report
 from sweep.report.parameters import explained
