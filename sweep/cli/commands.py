@@ -54,7 +54,7 @@ STAGES: dict[str, StageCommand] = {
         (1, 1),
         "After Ctrl-C, a killed driver, a reboot or a full disk: trials go on from their checkpoints, and nothing "
         "is lost or run twice. NAME is a sweep whose search or final training was cut short, or a study; an evaluation "
-        "is begun anew by `sweep evaluate`.\n"
+        "goes on by `sweep evaluate`.\n"
         "  search.accept_changes=true         although space, code or data have changed since\n"
         "  search.budget.hours=12             a larger budget",
     ),
