@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import TypeVar
 
-Choice = TypeVar("Choice", bound=Enum)
+ChoiceT = TypeVar("ChoiceT", bound=Enum)
 
 
 class Scheme(Enum):
@@ -120,7 +120,7 @@ class ExportFormat(Enum):
     pt2 = "pt2"
 
 
-def add_member(kind: type[Choice], name: str) -> Choice:
+def add_member(kind: type[ChoiceT], name: str) -> ChoiceT:
     """Add a choice that is defined outside this package: a member called `name`, with that value. Python closes an
     enumeration where it is written, and so the member is put into the tables by which it looks one up."""
     added = object.__new__(kind)
@@ -131,7 +131,7 @@ def add_member(kind: type[Choice], name: str) -> Choice:
     return added
 
 
-def member(kind: type[Choice], name: Choice | str, key: str) -> Choice:
+def member(kind: type[ChoiceT], name: ChoiceT | str, key: str) -> ChoiceT:
     """Return the member of a closed choice, also by its name.
 
     Raises:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from odenet.data.batches import Batches
 from odenet.enums import Scheme
 from odenet.inference.classifier import Classifier, evaluating
+from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model import DepthNet, manifest
 from odenet.networks.table import NETWORKS
 from odenet.training.cost import forward_gflops
@@ -121,7 +122,7 @@ def manifestations(
     pairs = [
         (scheme, steps)
         for scheme in dict.fromkeys([trained.scheme, *(scheme for scheme in schemes if scheme in possible)])
-        for steps in (fixed_steps if scheme is not Scheme.dopri5 else [trained.steps])
+        for steps in (fixed_steps if scheme not in ADAPTIVE else [trained.steps])
     ]
     results = []
     for scheme, steps in pairs:

@@ -20,13 +20,11 @@ from odenet.networks.model import DepthNet, build_model
 from odenet.networks.refinement import coarsen, refine
 from odenet.seeding import derive
 from odenet.training.checkpoint import Checkpoint, present_versions, save_checkpoint
-from odenet.training.config import ExperimentConfig, RuntimeConfig
+from odenet.training.config import OBJECTIVE_EPOCHS, ExperimentConfig, RuntimeConfig
 from odenet.training.cost import train_gflops
 from odenet.training.evaluation import evaluate
 from odenet.training.optim import build_optimizer, learning_rate, plain_state
 from odenet.training.step import GraphStep, TrainStep, graph_obstacle
-
-OBJECTIVE_EPOCHS = 5
 
 
 class Diverged(FloatingPointError):

@@ -36,7 +36,7 @@ def check_name(name: str) -> str:
 
 
 def check_study_name(name: str) -> str:
-    """A study's name. InputError: as `check_name`, or it is a sweep's within a study."""
+    """Return the name of a study. InputError: as `check_name`, or it is a sweep's within a study."""
     if "/" in check_name(name):
         raise InputError(f"The name {name!r} is a sweep's within a study; a study's own name has no '/'.")
     return name

@@ -23,9 +23,9 @@ from sweep.cluster.session_directory import LONGEST_TEMPORARY
 from sweep.config.credentials import authorization
 from sweep.config.schema import AUTO, AppConfig, ClusterKind
 from sweep.errors import InputError, WorkError
+from sweep.interpreter import DISTRIBUTION
 from sweep.records.files import storing
 
-DISTRIBUTION = "continuous-depth-sweep"
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
 MPS_PIPES = "/tmp/nvidia-mps"  # CUDA's own choice

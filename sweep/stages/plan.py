@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from rich.console import Console
@@ -126,19 +127,23 @@ def expected(search: SearchConfig, epochs: int) -> Expected:
     """
     unstopped = sum(search.is_random(number) for number in range(search.trials))
     ruled = search.trials - unstopped
-    if search.scheduler in (SchedulerKind.none, SchedulerKind.pbt):
-        return [(epochs, float(search.trials))]
-    if search.scheduler is SchedulerKind.median:
-        return [(rungs(search, epochs)[0], float(search.trials)), (epochs, unstopped + ruled / 2)]
-    ends = [*rungs(search, epochs), epochs]
-    if search.scheduler is SchedulerKind.hyperband:
-        shares = bracket_shares(len(ends) - 1, search.reduction)
-        passing = [
-            sum(share / search.reduction ** max(0, rung - bracket) for bracket, share in enumerate(shares))
-            for rung in range(len(ends))
-        ]
-    else:
-        passing = [search.reduction**-rung for rung in range(len(ends))]
+    match search.scheduler:
+        case SchedulerKind.none | SchedulerKind.pbt:
+            return [(epochs, float(search.trials))]
+        case SchedulerKind.median:
+            ends, passing = [rungs(search, epochs)[0], epochs], [1, 1 / 2]
+        case SchedulerKind.asha | SchedulerKind.depth_asha:
+            ends = [*rungs(search, epochs), epochs]
+            passing = [search.reduction**-rung for rung in range(len(ends))]
+        case SchedulerKind.hyperband:
+            ends = [*rungs(search, epochs), epochs]
+            shares = list(enumerate(bracket_shares(len(ends) - 1, search.reduction)))
+            passing = [
+                sum(share / search.reduction ** max(0, rung - bracket) for bracket, share in shares)
+                for rung in range(len(ends))
+            ]
+        case other:
+            assert_never(other)
     return [(epoch, unstopped + ruled * share) for epoch, share in zip(ends, passing, strict=True)]
 
 

@@ -16,6 +16,9 @@ from mlflow import MlflowClient, set_tracking_uri
 from odenet.data.sets import load_test
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import identity
+from odenet.training.export import load_classifier
+from sweep import read_best as best_of
+from sweep import read_trials
 from sweep.config.compose import load
 from sweep.records.best import read_best
 from sweep.records.outcome import Outcome
@@ -114,6 +117,15 @@ def test_a_search_that_was_cut_short_is_accepted_up_to_the_start_of_ray(sweep: C
 def test_the_search_can_be_replayed(sweep: Command) -> None:
     answer = sweep("replay", "kept", "replay.repeats=1")
     assert answer.code == 0 and "trials begun" in answer.out, answer.err
+
+
+def test_its_network_is_exported_and_a_notebook_reads_it(sweep: Command, tmp_path: Path) -> None:
+    kept, runs = Path(shutil.copytree("runs/kept", tmp_path / "kept")), f"runtime.runs_dir={tmp_path}"
+    exported = sweep("export", "kept", runs)
+    assert exported.code == 0 and "logits differ by" in exported.out, exported.err
+    assert load_classifier(kept / "export/kept.safetensors").classes == 10
+    assert "kept was confirmed and retrained already" in sweep("extend", "kept", "search.more=2", runs).err
+    assert len(read_trials(kept)) == 5 and best_of(kept) == read_best(kept / "best.yaml")
 
 
 @pytest.mark.usefixtures("here")
