@@ -16,13 +16,26 @@ if TYPE_CHECKING:
     from odenet.data.sets import load_test
     from odenet.data.subsets import load_data
     from odenet.depth.projection import Projection
-    from odenet.enums import Basis, Device, ExportFormat, Gradient, Initialisation, Network, Precision, Scheme, Start
+    from odenet.enums import (
+        Basis,
+        Corruption,
+        Device,
+        ExportFormat,
+        Gradient,
+        Initialisation,
+        Network,
+        Precision,
+        Scheme,
+        Start,
+    )
     from odenet.inference.classifier import Classifier
     from odenet.inference.image_format import ImageFormat
     from odenet.integrators.integrate import integrate
     from odenet.networks.model import build_model, manifest
     from odenet.networks.model_config import ModelConfig
     from odenet.networks.refinement import coarsen, project, refine
+    from odenet.robustness.corrupted import Corrupted, corrupted
+    from odenet.robustness.corruptions import corrupt, corruptions_for
     from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
     from odenet.training.config import ExperimentConfig, RuntimeConfig, TrainingConfig
     from odenet.training.evaluation import Score, evaluate
@@ -43,6 +56,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "depth.projection": ("Projection",),
     "enums": (
         "Basis",
+        "Corruption",
         "Device",
         "ExportFormat",
         "Gradient",
@@ -58,6 +72,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "networks.model": ("build_model", "manifest"),
     "networks.model_config": ("ModelConfig",),
     "networks.refinement": ("coarsen", "project", "refine"),
+    "robustness.corrupted": ("Corrupted", "corrupted"),
+    "robustness.corruptions": ("corrupt", "corruptions_for"),
     "training.checkpoint": ("Checkpoint", "DamagedCheckpoint", "load_checkpoint", "save_checkpoint"),
     "training.config": ("ExperimentConfig", "RuntimeConfig", "TrainingConfig"),
     "training.evaluation": ("Score", "evaluate"),
@@ -74,6 +90,8 @@ __all__ = [
     "Basis",
     "Checkpoint",
     "Classifier",
+    "Corrupted",
+    "Corruption",
     "DamagedCheckpoint",
     "DataConfig",
     "DataSet",
@@ -105,6 +123,9 @@ __all__ = [
     "TrainingConfig",
     "build_model",
     "coarsen",
+    "corrupt",
+    "corrupted",
+    "corruptions_for",
     "evaluate",
     "export_classifier",
     "integrate",

@@ -18,7 +18,9 @@ PACKAGES = ("odenet", "search_spaces", "sweep")
 
 # What a package may import besides the standard library and itself.
 MAY_IMPORT = {
-    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn", "PIL", "safetensors", "onnxruntime"},
+    "odenet": {
+        *("numpy", "scipy", "torch", "torchdiffeq", "torchvision", "sklearn", "PIL", "safetensors", "onnxruntime"),
+    },
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
@@ -42,7 +44,7 @@ ONLY_IN = {
     "sklearn": {"odenet.data"},
     "torchdiffeq": {"odenet.integrators.schemes"},
     "torchvision": {"odenet.data"},
-    "PIL": {"odenet.data.folder"},
+    "PIL": {"odenet.data.folder", "odenet.robustness"},
     "safetensors": {"odenet.training.export"},
     "onnxruntime": {"odenet.training.export"},
     "grpc": {"sweep.cluster.join"},
@@ -54,7 +56,7 @@ ONLY_IN = {
     "packaging": {"sweep.stages.doctor"},
     "plotly": {"sweep.report"},
     "ray": {"sweep.cluster", "sweep.worker", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
-    "scipy": {"sweep.report.statistics"},
+    "scipy": {"odenet.robustness", "sweep.report.statistics"},
     "sqlalchemy": {"sweep.tracking.store"},
 }
 ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "PIL", "safetensors", "onnxruntime", "grpc"}

@@ -1,0 +1,1 @@
+"""How well trained networks hold up when their images are changed."""
