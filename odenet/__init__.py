@@ -14,7 +14,7 @@ from odenet.renamed import FormerNames
 if TYPE_CHECKING:
     from odenet.data.config import Augment, DataConfig, DataSet, Order, Portion
     from odenet.data.sets import load_test
-    from odenet.data.subsets import load_data
+    from odenet.data.subsets import balanced_test, load_data
     from odenet.depth.projection import Projection
     from odenet.enums import Basis, Device, ExportFormat, Gradient, Initialisation, Network, Precision, Scheme, Start
     from odenet.inference.classifier import Classifier
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from odenet.networks.model import build_model, manifest
     from odenet.networks.model_config import ModelConfig
     from odenet.networks.refinement import coarsen, project, refine
+    from odenet.robustness.attacked import attack
+    from odenet.robustness.cells import Cells
+    from odenet.robustness.config import AttackConfig
     from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
     from odenet.training.config import ExperimentConfig, RuntimeConfig, TrainingConfig
     from odenet.training.evaluation import Score, evaluate
@@ -39,7 +42,7 @@ sys.meta_path.insert(0, FormerNames())
 _MODULES: dict[str, tuple[str, ...]] = {
     "data.config": ("Augment", "DataConfig", "DataSet", "Order", "Portion"),
     "data.sets": ("load_test",),
-    "data.subsets": ("load_data",),
+    "data.subsets": ("balanced_test", "load_data"),
     "depth.projection": ("Projection",),
     "enums": (
         "Basis",
@@ -58,6 +61,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "networks.model": ("build_model", "manifest"),
     "networks.model_config": ("ModelConfig",),
     "networks.refinement": ("coarsen", "project", "refine"),
+    "robustness.attacked": ("attack",),
+    "robustness.cells": ("Cells",),
+    "robustness.config": ("AttackConfig",),
     "training.checkpoint": ("Checkpoint", "DamagedCheckpoint", "load_checkpoint", "save_checkpoint"),
     "training.config": ("ExperimentConfig", "RuntimeConfig", "TrainingConfig"),
     "training.evaluation": ("Score", "evaluate"),
@@ -70,8 +76,10 @@ _MODULES: dict[str, tuple[str, ...]] = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AttackConfig",
     "Augment",
     "Basis",
+    "Cells",
     "Checkpoint",
     "Classifier",
     "DamagedCheckpoint",
@@ -103,6 +111,8 @@ __all__ = [
     "Start",
     "Training",
     "TrainingConfig",
+    "attack",
+    "balanced_test",
     "build_model",
     "coarsen",
     "evaluate",

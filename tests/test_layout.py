@@ -18,7 +18,17 @@ PACKAGES = ("odenet", "search_spaces", "sweep")
 
 # What a package may import besides the standard library and itself.
 MAY_IMPORT = {
-    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn", "PIL", "safetensors", "onnxruntime"},
+    "odenet": {
+        "numpy",
+        "torch",
+        "torchdiffeq",
+        "torchvision",
+        "sklearn",
+        "PIL",
+        "safetensors",
+        "onnxruntime",
+        "pyautoattack",
+    },
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
@@ -45,6 +55,7 @@ ONLY_IN = {
     "PIL": {"odenet.data.folder"},
     "safetensors": {"odenet.training.export"},
     "onnxruntime": {"odenet.training.export"},
+    "pyautoattack": {"odenet.robustness.attacks"},
     "grpc": {"sweep.cluster.join"},
     "hydra": {"sweep.config", "sweep.cli.completion"},
     "omegaconf": {"sweep.config"},
@@ -57,7 +68,16 @@ ONLY_IN = {
     "scipy": {"sweep.report.statistics"},
     "sqlalchemy": {"sweep.tracking.store"},
 }
-ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "PIL", "safetensors", "onnxruntime", "grpc"}
+ONLY_IN_FUNCTIONS = {
+    "sklearn",
+    "torchdiffeq",
+    "torchvision",
+    "PIL",
+    "safetensors",
+    "onnxruntime",
+    "grpc",
+    "pyautoattack",
+}
 COMES_WITH = {"grpc": ["ray"], "sqlalchemy": ["mlflow"]}  # whose own channel and database are looked into
 
 
