@@ -19,7 +19,16 @@ from odenet.robustness.attack_results import AttackReport, AttackResult, Check, 
 from odenet.robustness.attacks import Attacker
 from odenet.robustness.cells import Cells
 from odenet.robustness.config import LEVELS, WHITE_BOX, Attack, AttackConfig, Norm
-from odenet.robustness.threat import Ball, Cases, Subject, digest_of_images, fingerprint, is_adaptive, solver_surrogates
+from odenet.robustness.threat import (
+    Ball,
+    Cases,
+    Subject,
+    digest_of_images,
+    fingerprint,
+    float32_arithmetic,
+    is_adaptive,
+    solver_surrogates,
+)
 
 TRANSFER = "transfer_"  # before the name of the network that it is from
 SQUARE_SIZE = 5  # pixels of the least image of an l2 Square: it starts from a grid of five by five
@@ -69,7 +78,8 @@ def attack(
     _check_networks(classifier, others, config)
     if Attack.transfer in config.attacks:
         others.update(_surrogates(classifier, others))
-    return _Evaluation.of(classifier, images, config, others).run(cells or Cells())
+    with float32_arithmetic(classifier.scale_C11.device):
+        return _Evaluation.of(classifier, images, config, others).run(cells or Cells())
 
 
 # --- what cannot be -------------------------------------------------------------------------------------------------

@@ -31,6 +31,16 @@ PGD_REACH = 2.5  # epsilons that PGD's steps add up to
 Attempt = Callable[[Cases], Tensor]  # images to moved images (B, C, H, W)
 
 
+@dataclass(slots=True)
+class _Warnings:
+    """A logger for pyautoattack that keeps what it is told."""
+
+    told: list[str] = field(default_factory=list)
+
+    def warning(self, message: str) -> None:
+        self.told.append(ADVICE.sub("", message).strip())
+
+
 @contextmanager
 def _contained(seed: int, purpose: str) -> Iterator[None]:
     """Keep what pyautoattack does to torch's global state inside the block: its generator, and gradients."""
@@ -180,7 +190,7 @@ class Attacker:
 
         return (kind or APGDAttack)(
             subject, n_iter=self.config.apgd_steps, norm=NAMES[ball.norm], eps=ball.epsilon, rho=DECREASE,
-            device=subject.device,
+            device=subject.device, logger=_Warnings(),
         )  # fmt: skip
 
 
@@ -192,16 +202,6 @@ def _run(attack: Any, part: Cases, start_BCHW: Tensor) -> tuple[Tensor, ...]:
 
 def _ranked(subject: Subject, part: Cases, rank: int) -> Tensor:
     return subject.in_parts(part.x_BCHW).argsort(dim=1)[:, -rank]
-
-
-@dataclass(slots=True)
-class _Warnings:
-    """A logger for pyautoattack that keeps what it is told."""
-
-    told: list[str] = field(default_factory=list)
-
-    def warning(self, message: str) -> None:
-        self.told.append(ADVICE.sub("", message).strip())
 
 
 def flags(subject: Subject, cases: Cases, gradient_BCHW: Tensor) -> list[str]:

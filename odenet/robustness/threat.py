@@ -6,6 +6,7 @@ Shapes: `B` batch, `C` channels, `H W` space, `K` classes.
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -143,6 +144,19 @@ class Subject(nn.Module):
         return self.classifier.scale_C11.device
 
 
+@contextmanager
+def float32_arithmetic(device: torch.device) -> Iterator[None]:
+    """Compute in float32 inside the block: no autocast, and on a GPU no TF32, which torch otherwise convolves in."""
+    convolutions, products = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision, products.fp32_precision
+    convolutions.fp32_precision = products.fp32_precision = "ieee"
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        convolutions.fp32_precision, products.fp32_precision = before
+
+
 def depth_stages(classifier: Classifier) -> list[DepthStage]:
     """Return the stages that integrate over depth, also where the network is wrapped."""
     return [module for module in classifier.modules() if isinstance(module, DepthStage)]
@@ -189,9 +203,8 @@ def fingerprint(classifier: Classifier) -> str:
     courses = [replace(stage.depth.course, gradient=Gradient.direct) for stage in depth_stages(classifier)]
     digest = hashlib.blake2b(repr((classifier.network, courses, asdict(classifier.images))).encode(), digest_size=16)
     for name, tensor in classifier.network.state_dict().items():
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.data)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
