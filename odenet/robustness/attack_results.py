@@ -13,7 +13,7 @@ import numpy as np
 from odenet.robustness.config import Norm
 
 MASKED = "masked: upper bound only"
-CLEAN, UNION = "clean", "union"
+UNION = "union"
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,11 +66,12 @@ def attack(
         ValueError: the images do not fit the network or the config, another network does not fit this one, the scheme
             is adaptive and the config does not allow it, or a kept part is of something else.
 
-    >>> from odenet import AttackConfig, DataConfig, ExperimentConfig, Training, balanced_test
-    >>> classifier = Training(ExperimentConfig()).checkpoint().classifier()  # an untrained one, which guesses
-    >>> config = AttackConfig(linf_255=[8.0], l2=[], attacks=["apgd_ce"], images=20, pgd_steps=5, pgd_restarts=1)
-    >>> report = attack(classifier, balanced_test(DataConfig(), count=20), config)
-    >>> [row.attack for row in report.results], report.label  # most of the protocol's attacks were not run
+    >>> from odenet import AttackConfig, ExperimentConfig, ModelConfig, Training, balanced_test
+    >>> experiment = ExperimentConfig(model=ModelConfig(width=2, nodes=1))
+    >>> classifier = Training(experiment).checkpoint().classifier()  # an untrained one, which guesses
+    >>> config = AttackConfig(linf_255=[8.0], l2=[], attacks=["apgd_ce"], images=9, pgd_steps=5, apgd_steps=5)
+    >>> report = attack(classifier, balanced_test(experiment.data, count=9), config)
+    >>> [row.attack for row in report.results], report.label  # most attacks of the protocol were not run
     (['apgd_ce', 'union'], 'masked: upper bound only')
     """
     others = dict(others or {})
