@@ -19,7 +19,18 @@ PACKAGES = ("odenet", "search_spaces", "sweep")
 # What a package may import besides the standard library and itself.
 MAY_IMPORT = {
     "odenet": {
-        *("numpy", "scipy", "torch", "torchdiffeq", "torchvision", "sklearn", "PIL", "safetensors", "onnxruntime"),
+        *(
+            "numpy",
+            "scipy",
+            "torch",
+            "torchdiffeq",
+            "torchvision",
+            "sklearn",
+            "PIL",
+            "safetensors",
+            "onnxruntime",
+            "pyautoattack",
+        ),
     },
     "search_spaces": set[str](),
     "sweep": {
@@ -47,6 +58,7 @@ ONLY_IN = {
     "PIL": {"odenet.data.folder", "odenet.robustness"},
     "safetensors": {"odenet.training.export"},
     "onnxruntime": {"odenet.training.export"},
+    "pyautoattack": {"odenet.robustness.attacks"},
     "grpc": {"sweep.cluster.join"},
     "hydra": {"sweep.config", "sweep.cli.completion"},
     "omegaconf": {"sweep.config"},
@@ -59,7 +71,16 @@ ONLY_IN = {
     "scipy": {"odenet.robustness", "sweep.report.statistics"},
     "sqlalchemy": {"sweep.tracking.store"},
 }
-ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "PIL", "safetensors", "onnxruntime", "grpc"}
+ONLY_IN_FUNCTIONS = {
+    "sklearn",
+    "torchdiffeq",
+    "torchvision",
+    "PIL",
+    "safetensors",
+    "onnxruntime",
+    "grpc",
+    "pyautoattack",
+}
 COMES_WITH = {"grpc": ["ray"], "sqlalchemy": ["mlflow"]}  # whose own channel and database are looked into
 
 

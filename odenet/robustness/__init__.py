@@ -1,1 +1,1 @@
-"""How well trained networks hold up when their images are changed."""
+"""Robustness of trained networks: against corruption and against attack."""
