@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Progress = Callable[[str, int, int], None]  # name of the part that is there now, how many are, of how many
+PartDone = Callable[[str, int, int], None]  # name of the part that is there now, how many are, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Cells:
     """
 
     directory: Path | str | None = None
-    progress: Progress | None = None
+    progress: PartDone | None = None
 
     def get(self, name: str, source: Any, compute: Callable[[], Any]) -> Any:
         """Return the part's plain JSON values, computed and kept unless they are there.

@@ -28,33 +28,33 @@ SMALLEST = 4  # pixels of the shorter side that anything needs
 RESOLVED = 24  # pixels of the shorter side, below which lengths meant for 32 are too short to do anything
 VALUES_AT_ONCE = 2**19  # of pixels, in float64: half a million fit into a processor's cache
 
-Constants = tuple[Any, ...]
+Strength = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CorruptionRow:
     """A corruption: its function of (images, *constants), the constants of severities 1 ... 5, what images it needs."""
 
     apply: Callable[..., np.ndarray]
-    severities: tuple[Constants, Constants, Constants, Constants, Constants]
+    severities: tuple[Strength, Strength, Strength, Strength, Strength]
     smallest: int = SMALLEST
     colour: bool = False
 
 
-CORRUPTIONS: dict[Corruption, Row] = {
-    Corruption.gaussian_noise: Row(noise.gaussian_noise, ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,))),
-    Corruption.shot_noise: Row(noise.shot_noise, ((500,), (250,), (100,), (75,), (50,))),
-    Corruption.impulse_noise: Row(noise.impulse_noise, ((0.01,), (0.02,), (0.03,), (0.05,), (0.07,))),
-    Corruption.defocus_blur: Row(
+CORRUPTIONS: dict[Corruption, CorruptionRow] = {
+    Corruption.gaussian_noise: CorruptionRow(noise.gaussian_noise, ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,))),
+    Corruption.shot_noise: CorruptionRow(noise.shot_noise, ((500,), (250,), (100,), (75,), (50,))),
+    Corruption.impulse_noise: CorruptionRow(noise.impulse_noise, ((0.01,), (0.02,), (0.03,), (0.05,), (0.07,))),
+    Corruption.defocus_blur: CorruptionRow(
         blur.defocus_blur, ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)), RESOLVED
     ),
-    Corruption.glass_blur: Row(
+    Corruption.glass_blur: CorruptionRow(
         blur.glass_blur, ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)), RESOLVED
     ),
-    Corruption.motion_blur: Row(blur.motion_blur, ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)), RESOLVED),
+    Corruption.motion_blur: CorruptionRow(blur.motion_blur, ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)), RESOLVED),
     # To 1.06, 1.11, 1.15, 1.20 and 1.25: the ends 1.16, 1.21 and 1.26 of the published ranges are not in them.
-    Corruption.zoom_blur: Row(blur.zoom_blur, ((7,), (12,), (16,), (21,), (26,))),
-    Corruption.snow: Row(
+    Corruption.zoom_blur: CorruptionRow(blur.zoom_blur, ((7,), (12,), (16,), (21,), (26,))),
+    Corruption.snow: CorruptionRow(
         weather.snow,
         (
             ((0.1, 0.2, 1, 0.6), (8, 3), 0.95),
@@ -65,19 +65,21 @@ CORRUPTIONS: dict[Corruption, Row] = {
         ),
         RESOLVED,
     ),
-    Corruption.frost: Row(weather.frost, ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)), RESOLVED),
-    Corruption.fog: Row(weather.fog, ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),
-    Corruption.brightness: Row(digital.brightness, ((0.05,), (0.1,), (0.15,), (0.2,), (0.3,))),
-    Corruption.contrast: Row(digital.contrast, ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,))),
-    Corruption.elastic_transform: Row(
+    Corruption.frost: CorruptionRow(
+        weather.frost, ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)), RESOLVED
+    ),
+    Corruption.fog: CorruptionRow(weather.fog, ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),
+    Corruption.brightness: CorruptionRow(digital.brightness, ((0.05,), (0.1,), (0.15,), (0.2,), (0.3,))),
+    Corruption.contrast: CorruptionRow(digital.contrast, ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,))),
+    Corruption.elastic_transform: CorruptionRow(
         digital.elastic_transform,
         ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
     ),
-    Corruption.pixelate: Row(digital.pixelate, ((0.95,), (0.9,), (0.85,), (0.75,), (0.65,)), RESOLVED),
-    Corruption.jpeg_compression: Row(digital.jpeg_compression, ((80,), (65,), (58,), (50,), (40,))),
-    Corruption.speckle_noise: Row(noise.speckle_noise, ((0.06,), (0.1,), (0.12,), (0.16,), (0.2,))),
-    Corruption.gaussian_blur: Row(blur.gaussian_blur, ((0.4,), (0.6,), (0.7,), (0.8,), (1,)), RESOLVED),
-    Corruption.spatter: Row(
+    Corruption.pixelate: CorruptionRow(digital.pixelate, ((0.95,), (0.9,), (0.85,), (0.75,), (0.65,)), RESOLVED),
+    Corruption.jpeg_compression: CorruptionRow(digital.jpeg_compression, ((80,), (65,), (58,), (50,), (40,))),
+    Corruption.speckle_noise: CorruptionRow(noise.speckle_noise, ((0.06,), (0.1,), (0.12,), (0.16,), (0.2,))),
+    Corruption.gaussian_blur: CorruptionRow(blur.gaussian_blur, ((0.4,), (0.6,), (0.7,), (0.8,), (1,)), RESOLVED),
+    Corruption.spatter: CorruptionRow(
         weather.spatter,
         (
             ((0.62, 0.1, 0.7), 0.7, 0.5, False),
@@ -88,7 +90,9 @@ CORRUPTIONS: dict[Corruption, Row] = {
         ),
         RESOLVED,
     ),
-    Corruption.saturate: Row(digital.saturate, ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)), colour=True),
+    Corruption.saturate: CorruptionRow(
+        digital.saturate, ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)), colour=True
+    ),
 }
 
 

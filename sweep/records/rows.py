@@ -177,13 +177,18 @@ class EvaluationRow:
     """Integrator steps of the last stage under which it was measured."""
     condition: str
     """`clean`: the whole test set, the network as trained. `clean/duplicate_free`: of it the images that nearly repeat
-    no other image. `manifestation`: a class-balanced part of it, under every scheme and number of steps."""
+    no other image. `manifestation`: a class-balanced part of it, under every scheme and number of steps.
+    `corruption/NAME`: corrupted images. `attack/NORM/NAME`: images moved by an attack; `union` is of all attacks,
+    `attack/clean` the same images as they are, `attack/check/NAME` a sanity check, `attack/gradient_error` of the
+    memory-free gradient."""
     severity: float
-    """The strength of the condition; 0 for both of these."""
+    """The strength of the condition: of a corruption 1 to 5, of an attack epsilon (of linf in 255ths), of the gradient
+    error the steps; else 0."""
     split: str
     """The images: `test`."""
     metric: str
-    """What was measured: `accuracy` or `loss`."""
+    """What was measured: `accuracy` or `loss`; of attacks also `first_broken`, the share of images that this attack
+    broke and none before it, `median_minimal_norm`, and of a check `passed` (1 or 0), `value` and `limit`."""
     value: float
     """The measured value."""
     n: int
@@ -196,6 +201,9 @@ class EvaluationRow:
     """As in trials.csv, of the final training."""
     data_hash: str
     """As in trials.csv, of the final training."""
+    source: str = ""
+    """Where corrupted images come from: `CIFAR-10-C` as published, `CIFAR-10-C-regen` where they were made here by
+    its rules, else `regenerated`."""
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -13,7 +13,18 @@ CONFIG, STUDY, BEST, REPORT = "config.yaml", "study.yaml", "best.yaml", "report.
 STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", "modules"
 FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
-TAKEN = {"final", "checkpoints", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
+TAKEN = {
+    "final",
+    "attacked",
+    "checkpoints",
+    "modules",
+    "mlartifacts",
+    "ray",
+    "ray-search",
+    "ray-final",
+    "stop",
+    "default",
+}
 TAKEN_ENDS = (
     ".yaml", ".yml", ".csv", ".npz", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
 )  # fmt: skip
@@ -144,6 +155,11 @@ class SweepFiles:
     @property
     def rows(self) -> Path:
         return self.directory / "rows.csv"
+
+    @property
+    def attacked(self) -> Path:
+        """The directory of what attacks have found so far, which a killed evaluation goes on from."""
+        return self.directory / "attacked"
 
     @property
     def test_use(self) -> Path:

@@ -13,8 +13,8 @@ from sweep.report.load import Sweep
 from sweep.report.results import BASELINE, Family, Study, TaskResults, mean_or_none
 from sweep.report.statistics import spread
 
-Cell = tuple[str, float]  # a corruption, its severity
-Errors = Mapping[Cell, float]
+CorruptionCell = tuple[str, float]  # a corruption, its severity
+Errors = Mapping[CorruptionCell, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, Phase, TrialRow, ranked
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows
-from sweep.stages.evaluate import parts
+from sweep.stages.evaluate import conditions
 from sweep.stages.final import prepare_final
 from sweep.tracking.delivery import main
 from sweep.tracking.lines import experiment_of
@@ -169,8 +169,9 @@ def test_the_final_network_scores_on_the_test_set_as_it_did() -> None:
     config = load([], KEPT.config)
     (checkpoint,) = KEPT.final.directory.glob("model-*.ckpt")
     test, network = load_test(config.data, config.runtime.data_dir), load_checkpoint(checkpoint).classifier()
-    bench = Bench(network, TestSet(test, None), config.evaluate, config.runtime.for_training())
-    results = [one for part in parts(config.evaluate) for one in measure(part, bench).values]
+    runtime, (wanted, _) = config.runtime.for_training(), conditions(config)
+    bench = Bench(model=network, test=TestSet(test), config=config.evaluate, runtime=runtime)
+    results = [one for condition in wanted for one in measure(condition, bench).values]
     results = [one for one in results if one.metric == "accuracy"]
     before = read_rows(KEPT.rows, EvaluationRow)
     clean = next(row for row in before if row.condition == CLEAN and row.metric == "accuracy")

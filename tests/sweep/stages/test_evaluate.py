@@ -14,7 +14,9 @@ from odenet.data.batches import Batches, Statistics
 from odenet.data.config import Portion
 from odenet.data.sets import Images, load_test
 from odenet.data.subsets import load_data
-from odenet.enums import Device, Scheme
+from odenet.enums import Corruption, Device, Scheme
+from odenet.robustness.config import Attack, AttackConfig
+from odenet.robustness.corruptions import corrupt
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import evaluate as score
@@ -23,14 +25,14 @@ from sweep.config.evaluate_config import ConditionKind, EvaluateConfig
 from sweep.config.overrides import override
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError, WorkError
+from sweep.execution import measurements
 from sweep.records.outcome import Outcome
 from sweep.records.predictions import read_predictions
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import read_rows, write_rows
 from sweep.records.test_use import read_test_use
 from sweep.report.statistics import wilson
-from sweep.stages import evaluate as stage
-from sweep.stages.evaluate import PreparedEvaluation, evaluate, parts, prepare_evaluate
+from sweep.stages.evaluate import PreparedEvaluation, conditions, evaluate, prepare_evaluate
 from sweep.tracking.lines import OUTBOX
 from sweep.worker.measurement import Bench, Measured, class_balanced, measure
 from tests.sweep.sweep_files import PARAMETERS, session_on, trial, write_sweep
@@ -62,8 +64,9 @@ def measured(config):
 
 def measured_as(prepared: PreparedEvaluation, asked: EvaluateConfig) -> list[Measured]:
     """The accuracies of the first network, measured as asked."""
-    bench = Bench(prepared.networks[0].network, prepared.test, asked, CPU)
-    return [one for part in parts(asked) for one in measure(part, bench).values if one.metric == "accuracy"]
+    bench = Bench(model=prepared.networks[0].network, test=prepared.test, config=asked, runtime=CPU)
+    wanted, _ = conditions(AppConfig(evaluate=asked))
+    return [one for condition in wanted for one in measure(condition, bench).values if one.metric == "accuracy"]
 
 
 def checkpoint(config: AppConfig, number: int = 3):
@@ -150,9 +153,8 @@ def in_place(monkeypatch):
         get=lambda task: task(),
         wait=lambda refs, num_returns: (refs[:num_returns], refs[num_returns:]),
         remote=as_if_remote,
-        exceptions=SimpleNamespace(RayError=RayError),
     )
-    monkeypatch.setattr(stage, "ray", instead)
+    monkeypatch.setattr(measurements, "ray", instead)
 
 
 def as_if_remote(**resources: float):
@@ -215,7 +217,7 @@ def test_conditions_can_be_added_and_nothing_is_measured_twice(config, untested,
     evaluate(session, prepare_evaluate(asking(config, ConditionKind.clean), "x"))
     first = read_rows(untested.rows, EvaluationRow)
     both = prepare_evaluate(config, "x")
-    assert {part.kind for _, part in both.tasks} == {ConditionKind.manifestation}
+    assert {condition.kind for _, condition in both.tasks} == {ConditionKind.manifestation}
     evaluate(session, both)
     rows = read_rows(untested.rows, EvaluationRow)
     assert [row for row in rows if row.condition == CLEAN] == first
@@ -227,18 +229,18 @@ def test_conditions_can_be_added_and_nothing_is_measured_twice(config, untested,
 
 
 def test_an_evaluation_that_was_cut_short_goes_on_with_what_is_left(config, untested, in_place, monkeypatch):
-    measured_before, real = [], stage._measure_on
+    measured_before, real = [], measurements._measure_on
 
-    def dies_at_the_third(setup, part, network, test):
-        measured_before.append(part)
+    def dies_at_the_third(*given):
+        measured_before.append(given)
         if len(measured_before) == 3:
             raise RayError("The worker died.")
-        return real(setup, part, network, test)
+        return real(*given)
 
-    monkeypatch.setattr(stage, "_measure_on", dies_at_the_third)
+    monkeypatch.setattr(measurements, "_measure_on", dies_at_the_third)
     with pytest.raises(WorkError, match=r"evaluation of x failed: The worker died\. .* go on with `sweep evaluate x`"):
         evaluate(session_on(config), prepare_evaluate(config, "x"))
-    monkeypatch.setattr(stage, "_measure_on", real)
+    monkeypatch.setattr(measurements, "_measure_on", real)
     assert len({(row.seed, row.condition) for row in read_rows(untested.rows, EvaluationRow)}) == 2
     left = prepare_evaluate(config, "x")
     assert len(left.tasks) == 2
@@ -279,3 +281,65 @@ def test_a_record_of_test_use_that_a_kill_cut_short_is_read_up_to_there(config, 
     content = untested.test_use.read_bytes()
     untested.test_use.write_bytes(content[:-20])
     assert len(read_test_use(untested.test_use)) == 1
+
+
+CORRUPTIONS = [Corruption.fog, Corruption.gaussian_noise, Corruption.saturate]
+FEW = AttackConfig(
+    linf_255=[2.0, 16.0], l2=[], attacks=[Attack.apgd_ce, Attack.square, Attack.transfer], images=20, check_images=8,
+    apgd_steps=5, pgd_steps=5, square_queries=20,
+)  # fmt: skip
+
+
+def test_corrupted_images_are_measured_at_each_severity_and_what_does_not_suit_them_is_said(
+    config, untested, in_place, tmp_path
+):
+    asked = replace(
+        config.evaluate, conditions=[ConditionKind.corruption], corruptions=CORRUPTIONS, severities=[1, 5],
+        corruption_images=100, cache_dir=str(tmp_path),
+    )  # fmt: skip
+    session = session_on(replace(config, evaluate=asked))
+    with session.console.capture() as said:
+        evaluate(session, prepare_evaluate(session.config, "x"))
+    assert "Left out: corruption=saturate needs colour" in " ".join(said.get().split())
+    rows = [row for row in read_rows(untested.rows, EvaluationRow) if row.metric == "accuracy" and row.seed == 3]
+    assert [(row.condition, row.severity, row.n, row.source) for row in rows] == [
+        (f"corruption/{name}", severity, 100, "regenerated")
+        for name in ("fog", "gaussian_noise")
+        for severity in (1.0, 5.0)
+    ]
+    images = class_balanced(load_test(config.data), 100)
+    changed, network = corrupt(images, Corruption.fog, 5), load_checkpoint(checkpoint(config)).classifier()
+    assert rows[1].value == (network.predict(changed.pixels_BCHW) == images.labels_B).mean()
+    more = prepare_evaluate(replace(config, evaluate=replace(asked, severities=[1, 3, 5])), "x")
+    assert {condition.severities for _, condition in more.tasks} == {(3.0,)}
+
+
+def test_attacked_networks_have_a_row_for_every_attack_and_check(config, untested, in_place):
+    asked = replace(config.evaluate, conditions=[ConditionKind.attack], attack=FEW)
+    session = session_on(replace(config, evaluate=asked))
+    evaluate(session, prepare_evaluate(session.config, "x"))
+    rows = [row for row in read_rows(untested.rows, EvaluationRow) if row.seed == 3]
+    accuracy = {(row.condition, row.severity): row.value for row in rows if row.metric == "accuracy"}
+    attacks = [name for name, severity in accuracy if severity == 2.0]
+    assert {"attack/linf/apgd_ce", "attack/linf/square", "attack/linf/union", "attack/linf/transfer_sibling"} <= set(
+        attacks
+    )
+    for epsilon in (2.0, 16.0):
+        each = [value for (name, severity), value in accuracy.items() if severity == epsilon]
+        assert accuracy["attack/linf/union", epsilon] == min(each) <= accuracy["attack/clean", 0.0]
+    checks = [row for row in rows if row.condition.startswith("attack/check/") and row.metric == "passed"]
+    assert len(checks) == 9 and {row.value for row in checks} <= {0.0, 1.0}
+    assert (untested.attacked / "3").is_dir()
+
+
+def test_a_sweep_that_attacks_are_taken_over_from_must_be_another_one_with_final_networks(config, untested):
+    for name, reason in (("x", "is this sweep"), ("y", "it has no final network")):
+        asked = replace(config.evaluate, conditions=[ConditionKind.attack], attack=FEW, transfer=[name])
+        with pytest.raises(InputError, match=f"evaluate.transfer={name}: {reason}"):
+            prepare_evaluate(replace(config, evaluate=asked), "x")
+
+
+def test_more_images_than_there_are_cannot_be_attacked(config, untested):
+    asked = replace(config.evaluate, conditions=[ConditionKind.attack], attack=replace(FEW, images=1000))
+    with pytest.raises(InputError, match=r"1000 test images of digits: .* are possible"):
+        prepare_evaluate(replace(config, evaluate=asked), "x")
