@@ -40,7 +40,7 @@ Answer = TypeVar("Answer")
 @contextmanager
 def locked(lock: Path) -> Iterator[None]:
     """Keep other processes waiting while inside the block."""
-    with lock.open("w") as file:
+    with lock.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
