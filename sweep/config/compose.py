@@ -41,6 +41,7 @@ REPLAYED = (
     "search.random_share", "search.grace", "search.reduction", "search.budget.", "modules",
 )  # fmt: skip
 
+COPY = "Bring back a copy, such as that in MLflow among the artifacts of the sweep's run."
 # Of config.yaml in version 0.1.0. A section that came later has its defaults where a directory does not have it.
 FIRST_SECTIONS = (
     "model", "data", "optim", "refinement", "regularization", "training", "runtime", "space", "search", "final",
@@ -146,7 +147,7 @@ def _with_saved(words: Words, saved: Path, possible: tuple[str, ...]) -> DictCon
     try:
         content = OmegaConf.load(saved)
         if not isinstance(content, DictConfig) or not set(FIRST_SECTIONS) <= set(content):
-            raise InputError(f"{saved} is damaged: it needs the keys {', '.join(FIRST_SECTIONS)}.")
+            raise InputError(f"{saved} is damaged: it needs the keys {', '.join(FIRST_SECTIONS)}. {COPY}")
         newer = set(content) - set(schema)
         if newer:
             raise InputError(
@@ -161,7 +162,7 @@ def _with_saved(words: Words, saved: Path, possible: tuple[str, ...]) -> DictCon
     except (OmegaConfBaseException, OverflowError) as error:
         raise InputError(_explain(error, words.overrides)) from error
     except (OSError, YAMLError, *NO_YAML) as error:
-        raise InputError(f"{saved} cannot be read: {' '.join(str(error).split())}.") from error
+        raise InputError(f"{saved} cannot be read: {' '.join(str(error).split())}. {COPY}") from error
     assert isinstance(merged, DictConfig)
     return merged
 

@@ -12,7 +12,7 @@ from sweep.records.provenance import compare_origin, name_begun_with, origin
 from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory, store_directory
 from sweep.records.stage_record import BegunStage, read_stage
-from sweep.records.tables import read_rows
+from sweep.records.tables import read_rows, write_rows
 from sweep.stages.search import PreparedSearch, prepare_search
 from sweep.tracking.state import lag
 from sweep.tuning.ask_and_tell import Proposals
@@ -60,6 +60,23 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
     compare_origin(files.origin, origin(space, prepared.splits, config.modules), config.search.accept_changes)
     _check_study(files, config, name_begun_with(files.origin) or name, space, rows)
     return prepared
+
+
+def unreadable_tables(files: SweepFiles) -> list[SweepFiles]:
+    """Find the parts of a sweep, search and final training, whose trials.csv is damaged or gone beside a ledger."""
+    found = []
+    for part in (files, files.final):
+        try:
+            read_rows(part.trials, TrialRow)
+        except InputError:
+            found += [part] if part.ledger.exists() else []
+    return found
+
+
+def write_table_again(files: SweepFiles) -> None:
+    """Write trials.csv from the ledger. InputError: that is damaged, too. StorageError: it cannot be written."""
+    rows = {row.number: row for row in read_rows(files.ledger, TrialRow, growing=True)}
+    write_rows(files.trials, TrialRow, [rows[number] for number in sorted(rows)])
 
 
 def check_records(files: SweepFiles) -> list[TrialRow]:
