@@ -64,6 +64,14 @@ def read_state(directory: Path) -> DeliveryState:
     return state
 
 
+def runs_delivered(directory: Path) -> set[str]:
+    """Return the ids of the runs that the delivery knows."""
+    try:
+        return set(read_state(directory).runs.values())
+    except LostStateError as lost:
+        return set(lost.runs.values())
+
+
 def _are_texts(state: DeliveryState) -> bool:
     return all(isinstance(text, str) for text in (*state.runs, *state.runs.values(), *state.closed))
 
