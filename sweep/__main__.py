@@ -14,7 +14,7 @@ from sweep.cli.commands import STAGES
 from sweep.cli.completion import shell_completion
 from sweep.cli.parse import help_text, parse
 from sweep.cli.run_stages import print_config
-from sweep.config.credentials import take_from_words
+from sweep.config.credentials import hidden, take_from_words
 from sweep.console import PlainConsole, printable, say
 from sweep.errors import InputError, WorkError
 from sweep.interpreter import DISTRIBUTION
@@ -59,7 +59,7 @@ def _console() -> Console:
 def _say(head: str, style: str, error: BaseException | str, code: int) -> int:
     """Print what went wrong, which may quote what the user wrote."""
     errors = PlainConsole(stderr=True, highlight=False)
-    errors.print(Text.assemble((head, style), " ", printable(str(error))))
+    errors.print(Text.assemble((head, style), " ", hidden(printable(str(error)))))
     return code
 
 

@@ -1,5 +1,6 @@
 """Put the sections in their order, and the page around them."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from sweep.report.parameters import (
 )
 from sweep.report.results import Study, TaskResults, build_study, configuration_value
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 COMMANDS = (
     "Open MLflow on a sweep; confirm and retrain its best configurations (`--again` keeps what was retrained before)."
 )
@@ -52,11 +54,16 @@ def write_report(sweeps: Sequence[Path], output: Path, title: str) -> Path:
     study = build_study(found, empty, output.parent)
     environment = Environment(
         loader=PackageLoader("sweep.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_spelled_out,
     )  # fmt: skip
     page = environment.get_template("report.html.j2")
     write_text(output, page.render(title=title, sections=sections(study), plotly=get_plotlyjs()))
     return output
+
+
+def _spelled_out(value: object) -> object:
+    """Spell out the control characters of a text from a file; those of direction would turn around what follows."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], value) if type(value) is str else value
 
 
 def sections(study: Study) -> list[Section]:

@@ -36,17 +36,20 @@ def status(runs: Path, name: str | None, console: Console, view: View = View.win
     """Print one table, from files alone.
 
     Raises:
-        InputError: there is no sweep of that name.
+        InputError: there is no sweep of that name; or one of several cannot be read, and the others were printed.
     """
     found = sweeps_below(runs if name is None else runs / name)
     waiting = without_trials(runs, found) if name is None and view in FOR_PEOPLE else []
     if name is None or len(found) > 1:
-        if found or not waiting:
-            _show_sweeps(runs, found, console, view)
+        records, refusals = _records(runs, found)
+        if records or not (waiting or refusals):
+            _show_sweeps(runs, records, console, view)
         if waiting:
             say(f"Without a trial yet: {', '.join(waiting)}; `sweep resume NAME` goes on.", console)
         for line in _delivery(runs / Path(name).parts[0]) if name and view in FOR_PEOPLE else ():
             say(line, console)
+        if refusals:
+            raise InputError(" ".join(refusals))
     elif not found:
         raise missing(runs, name or "")
     else:
@@ -117,7 +120,7 @@ def without_trials(runs: Path, found: list[Path]) -> list[str]:
 def missing(runs: Path, name: str) -> InputError:
     """Say why nothing can be said of this sweep: it has no run directory, no configuration there, or no trial yet."""
     files = SweepFiles(runs / name)
-    if files.config.exists() or files.study.exists():
+    if files.config.is_file() or files.study.is_file():
         return InputError(
             f"{name} in {runs} has no trial yet; where no command is at work on it, `sweep resume {name}` goes on."
         )
@@ -131,13 +134,23 @@ def missing(runs: Path, name: str) -> InputError:
     return InputError(f"There is no sweep {name} in {runs}; there are: {', '.join(known) or 'none'}.")
 
 
-def _show_sweeps(runs: Path, found: list[Path], console: Console, view: View) -> None:
-    records = [_record(path, runs) for path in found]
+def _records(runs: Path, found: list[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Describe the sweeps that can be read, and say why the others cannot."""
+    records, refusals = [], []
+    for path in found:
+        try:
+            records.append(_record(path, runs))
+        except InputError as error:
+            refusals.append(str(error))
+    return records, refusals
+
+
+def _show_sweeps(runs: Path, records: list[dict[str, Any]], console: Console, view: View) -> None:
     if view is View.csv:
         print_csv(records, console)
     elif view is View.json:
         print_json(records, console)
-    elif not found:
+    elif not records:
         console.print(f"No sweep in {runs}.")
     else:
         console.print(f"Sweeps in {runs}", highlight=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import InputError
+from sweep.records.files import open_regular
 
 OUTBOX = "outbox.jsonl"
 ID = "sweep.id"  # MLflow's tag: the line that made this
@@ -38,7 +39,7 @@ class RefusedError(Exception):
 def lines_from(outbox: Path, offset: int) -> Iterator[bytes]:
     """Yield the whole lines from `offset` on; none where there is no outbox. InputError: it cannot be read."""
     try:
-        with outbox.open("rb") as file:
+        with open_regular(outbox) as file:
             file.seek(offset)
             yield from (line for line in file if line.endswith(b"\n"))
     except FileNotFoundError:

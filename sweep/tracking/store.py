@@ -41,7 +41,7 @@ AnswerT = TypeVar("AnswerT")
 @contextmanager
 def locked(lock: Path) -> Iterator[None]:
     """Keep other processes waiting while inside the block."""
-    with lock.open("w") as file:
+    with lock.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

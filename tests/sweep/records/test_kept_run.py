@@ -109,6 +109,18 @@ def test_what_has_ended_is_neither_resumed_nor_retrained_nor_tested_again(sweep:
         assert answer.code == 2 and needle in answer.err, answer.err
 
 
+def test_a_lost_table_of_what_has_ended_is_written_again_from_the_ledger(sweep: Command, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree("runs/kept", tmp_path / "kept", ignore=shutil.ignore_patterns("ml*")))
+    tables = [directory / "trials.csv", directory / "final/trials.csv"]
+    expected = [read_rows(table, TrialRow) for table in tables]
+    tables[0].write_bytes(b"")
+    tables[1].unlink()
+    answer = sweep("resume", "kept", f"runtime.runs_dir={tmp_path}")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.count("could not be read: it was written again from ledger.csv.") == 2
+    assert [read_rows(table, TrialRow) for table in tables] == expected
+
+
 def test_a_search_that_was_cut_short_is_accepted_up_to_the_start_of_ray(sweep: Command) -> None:
     answer = sweep("resume", "cut", "search.accept_changes=true")  # its code is of another version
     assert (answer.code, answer.out) == (1, "Starting Ray (about 8 s)\n") and "Ray was started" in answer.err

@@ -476,8 +476,10 @@ def test_unequal_budgets_unfinished_trials_and_empty_sweeps_are_told(tmp_path):
 
 def test_names_are_text_and_never_markup(tmp_path):
     names = ("<b>", "</script><script>alert(1)</script>")
-    found = report(tmp_path, study(tmp_path, [0.01], draws=1, families=names), title="<i>& co")
+    found = report(tmp_path, study(tmp_path, [0.01], draws=1, families=names), title="<i>& co\x1b[2J\u202e")
     body = found.html.partition("<body>")[2]
+    assert not set("\x1b\u202e") & set(found.html)
+    assert "co\\x1b[2J\\u202e" in body
     assert "<b>" not in body
     assert "alert(1)</script>" not in body
     assert found.row("families", "<b>")["draws"] == "1"

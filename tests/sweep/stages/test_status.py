@@ -207,6 +207,16 @@ def test_what_mlflow_was_not_told_is_said_although_its_files_are_damaged(sweep, 
     assert said in answer.out
 
 
+def test_a_damaged_sweep_among_others_is_refused_after_these_were_shown(sweep):
+    write_sweep(RUNS, [trial(0)])
+    write_sweep(RUNS, [trial(0)], "y")
+    (RUNS / "x/trials.csv").write_text("?")
+    answer = sweep("status", "--json")
+    assert answer.code == 2
+    assert [one["sweep"] for one in json.loads(answer.out)] == ["y"]
+    assert "x/trials.csv: the columns must be" in answer.err
+
+
 def test_a_sweep_that_has_just_begun_is_shown(sweep):
     write_sweep(RUNS, [trial(0)])
     write_rows(RUNS / "x/trials.csv", TrialRow, [])
