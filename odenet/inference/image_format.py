@@ -77,7 +77,7 @@ class ImageFormat:
         if not np.isfinite([lowest, highest]).all():
             raise ValueError(f"{said}: every pixel must be a finite number.")
         if asked is not None:
-            low, high = asked
+            low, high = _limits(asked)
             if not low < high or lowest < low or highest > high + ROUNDING * (high - low):
                 raise ValueError(f"{said} with value_range=({low:g}, {high:g}): they must lie in it, low before high.")
             return low, high
@@ -124,16 +124,43 @@ class ImageFormat:
         return pixels.reshape(-1, channels, height, width)
 
 
+def _limits(asked: Any) -> ValueRange:
+    """Return the two values of a range. ValueError: it has not two, or one is not finite."""
+    try:
+        low, high = map(float, asked)
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"value_range={asked!r}: write the two values of black and white, as in value_range=(0, 255).")
+    return low, high
+
+
 def _numbers(images: Any) -> Tensor:
-    """Return the pixels as a tensor. ValueError: they are no real numbers."""
+    """Return the pixels as a dense tensor. ValueError: they are no real numbers, or no array."""
     if not isinstance(images, Tensor):
-        array = np.asarray(images)
+        array = _array(images)
         if array.dtype.kind not in "uif":
             raise ValueError(f"Images of type {array.dtype} are no real numbers: use uint8, whole numbers or floats.")
-        images = torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # torch has no longer floats
+            array = array.astype(np.float64)
+        images = torch.tensor(array.astype(array.dtype.newbyteorder("="), order="C"))  # torch takes no negative strides
+    elif images.layout is not torch.strided:
+        images = images.to_dense()
     if images.dtype is torch.bool or images.is_complex():
         raise ValueError(f"Images of type {images.dtype} are no real numbers: use uint8, whole numbers or floats.")
     return images.detach()
+
+
+def _array(images: Any) -> np.ndarray:
+    """Return what is not a tensor as an array. ValueError: its images differ in size, or numpy cannot read them."""
+    try:
+        if isinstance(images, list | tuple) and any(isinstance(image, Tensor) for image in images):
+            return torch.stack([torch.as_tensor(image) for image in images]).detach().cpu().numpy()
+        return np.asarray(images)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"Images of type {type(images).__name__} are no array of images of one size: {error}"
+        ) from error
 
 
 def _whole(pixels: Tensor) -> bool:
