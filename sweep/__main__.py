@@ -59,7 +59,7 @@ def _console() -> Console:
 def _say(head: str, style: str, error: BaseException | str, code: int) -> int:
     """Print what went wrong, which may quote what the user wrote."""
     errors = PlainConsole(stderr=True, highlight=False)
-    first, *more = [line for part in f"{head} {error}".split("\n") for line in wrapped(errors, part)]
+    first, *more = [line for part in f"{head} {error}".rstrip().split("\n") for line in wrapped(errors, part)]
     errors.print(Text.assemble((head, style), printable(first.removeprefix(head))))
     for line in more:
         errors.print(line)

@@ -82,7 +82,9 @@ def _imported(name: str) -> ModuleType:
     before = set(sys.modules)
     try:
         module = import_module(name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of whatever kind: SystemExit, and the user's own
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise InputError(
                 f"There is no module {name}: neither is {error.name} installed, nor on PYTHONPATH, nor in {Path.cwd()}."
@@ -94,6 +96,8 @@ def _imported(name: str) -> ModuleType:
 
 def _where(error: BaseException) -> str:
     """Say what went wrong in the user's module, and in which line."""
+    if isinstance(error, SyntaxError):  # no line of it ran
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -167,13 +167,11 @@ def _record(path: Path, runs: Path) -> dict[str, Any]:
 def _best(found: SweepSummary) -> dict[str, Any]:
     """Return the objective that a sweep is known by, of which phase and over how many seeds it is: that of the crowned
     configuration, or of the best search trial until there is one."""
-    if found.confirmed is not None:
-        value, phase, seeds = found.confirmed.mean, Phase.confirm.value, found.confirmed.n
-    elif found.best is not None:
-        value, phase, seeds = found.best.objective, Phase.search.value, 1
-    else:
-        value, phase, seeds = None, "", 0
-    return {"best": value, "best_phase": phase, "best_seeds": seeds}
+    if (mean := found.confirmed) is not None:
+        return {"best": mean.mean, "best_phase": Phase.confirm.value, "best_seeds": mean.n}
+    if found.best is not None:
+        return {"best": found.best.objective, "best_phase": Phase.search.value, "best_seeds": 1}
+    return {"best": None, "best_phase": "", "best_seeds": 0}
 
 
 def _best_cell(one: dict[str, Any]) -> str:
