@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from odenet.networks.model import build_model, manifest
     from odenet.networks.model_config import ModelConfig
     from odenet.networks.refinement import coarsen, project, refine
+    from odenet.networks.table import add_networks
     from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
     from odenet.training.config import ExperimentConfig, RuntimeConfig, TrainingConfig
     from odenet.training.evaluation import Score, evaluate
@@ -58,6 +59,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "networks.model": ("build_model", "manifest"),
     "networks.model_config": ("ModelConfig",),
     "networks.refinement": ("coarsen", "project", "refine"),
+    "networks.table": ("add_networks",),
     "training.checkpoint": ("Checkpoint", "DamagedCheckpoint", "load_checkpoint", "save_checkpoint"),
     "training.config": ("ExperimentConfig", "RuntimeConfig", "TrainingConfig"),
     "training.evaluation": ("Score", "evaluate"),
@@ -103,6 +105,7 @@ __all__ = [
     "Start",
     "Training",
     "TrainingConfig",
+    "add_networks",
     "build_model",
     "coarsen",
     "evaluate",

@@ -154,6 +154,11 @@ class Classifier(nn.Module):
                 raise ValueError(
                     f"Images with values from {lowest:g} to {highest:g}: every pixel must be a finite number."
                 )
+            if lowest < 0 and self.images.normalised(images_BCHW):
+                raise ValueError(
+                    f"Images with values from {lowest:g} to {highest:g} are normalised already: the network does that "
+                    "itself, and takes floats in [0, 1]."
+                )
             if lowest >= 0 and highest > BRIGHTEST:
                 raise ValueError(
                     f"Images with values from {lowest:g} to {highest:g}: the network takes floats in [0, 1]; "

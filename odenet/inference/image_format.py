@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 LEVELS = 255  # of grey, to which the readers of the data sets bring whole-numbered pixels
+LEVEL = 1e-3  # of [0, 1], by which a normalised image may miss it when normalisation is undone
 ROUNDING = 1e-6  # by which a float image may exceed 1
 
 ValueRange = tuple[float, float]  # the values that black and white have
@@ -65,6 +66,19 @@ class ImageFormat:
         if _whole(arranged) or _whole(unit * self.highest):
             unit = torch.round(unit * LEVELS) / LEVELS
         return unit.clamp(0.0, 1.0)
+
+    def normalised(self, images_BCHW: Tensor) -> bool:
+        """Tell whether images with negative values are those of files after normalisation, by the mean and standard
+        deviation of the data or to [-1, 1]: undone, each pixel is one of the levels that files have. Noise is not."""
+        pixels_BCHW = images_BCHW.detach().double()
+        for mean, std in ((self.mean, self.std), ([0.5], [0.5])):
+            mean_C11, std_C11 = (torch.tensor(v, device=pixels_BCHW.device).view(-1, 1, 1) for v in (mean, std))
+            unit_BCHW = pixels_BCHW * std_C11 + mean_C11
+            if bool(((unit_BCHW < -LEVEL) | (unit_BCHW > 1 + LEVEL)).any()):
+                continue
+            if any(_whole(unit_BCHW * levels, tolerance=0.01) for levels in (LEVELS, self.highest)):
+                return True
+        return False
 
     def ranges(self, dtype: str) -> list[ValueRange]:
         """List what images of a type can have as black and white: [0, 1], the set's own values, and all of a uint8."""
@@ -163,5 +177,5 @@ def _array(images: Any) -> np.ndarray:
         ) from error
 
 
-def _whole(pixels: Tensor) -> bool:
-    return bool((pixels == pixels.round()).all())
+def _whole(pixels: Tensor, tolerance: float = 0.0) -> bool:
+    return bool(((pixels - pixels.round()).abs() <= tolerance).all())

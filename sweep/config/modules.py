@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import search_spaces
+from odenet.enums import Network
 from odenet.networks import table
 from odenet.networks.table import add_networks
 from search_spaces import SPACES, Space, add_spaces
@@ -49,7 +51,7 @@ def import_modules(names: Iterable[str]) -> None:
                 "spaces by their names."
             )
         try:
-            add_networks(networks)
+            add_networks(networks, name)
             add_spaces(spaces)
         except ValueError as error:
             raise InputError(f"modules=[{name}]: {error}") from error
@@ -142,6 +144,13 @@ def _installed(file: Path) -> bool:
 def _texts(root: Path) -> dict[str, bytes]:
     files = sorted(root.rglob("*.py")) if root.is_dir() else [root]
     return {str(file.relative_to(root.parent)): file.read_bytes() for file in files if file.is_file()}
+
+
+def own_code(network: Network) -> list[Path]:
+    """List what a network of the user's own needs besides odenet and what is installed: its package or file, and the
+    spaces of this project, which such a module may import."""
+    root = _root(table.HOMES[network]) if network in table.HOMES else None
+    return [] if root is None or _installed(root) else [root, Path(search_spaces.__file__).parent]
 
 
 def module_hash(name: str) -> str:

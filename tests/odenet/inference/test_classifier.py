@@ -195,7 +195,17 @@ def test_the_graph_itself_refuses_images_that_are_not_in_unit_range(classifier, 
         classifier(raw[:, None])
     with pytest.raises(ValueError, match="every pixel must be a finite number"):
         classifier(digits / 0)
-    assert classifier(digits / 16 + 0.5 * torch.randn_like(digits)).shape == (596, 10)  # perturbed ones are not raw
+    mean, std = classifier.images.mean[0], classifier.images.std[0]
+    for normalised in (
+        digits / 8 - 1,
+        (digits / 16 - mean) / std,
+        (torch.from_numpy(TEST.pixels_BCHW) / 255 - mean) / std,
+    ):
+        for images in (normalised, normalised[:1].double()):
+            with pytest.raises(ValueError, match="are normalised already: the network does that itself"):
+                classifier(images)
+    for noise in (0.5 * torch.randn_like(digits), 0.1 * torch.sign(torch.randn_like(digits))):
+        assert classifier(digits / 16 + noise).shape == (596, 10)  # perturbed ones are neither raw nor normalised
 
 
 # --- what a module must be able to do ---------------------------------------------------------------------------------
