@@ -13,7 +13,9 @@ CONFIG, STUDY, BEST, REPORT = "config.yaml", "study.yaml", "best.yaml", "report.
 STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", "modules"
 FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
-TAKEN = {"final", "checkpoints", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
+TAKEN = {
+    "final", "checkpoints", "export", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default",
+}  # fmt: skip
 TAKEN_ENDS = (
     ".yaml", ".yml", ".csv", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
 )  # fmt: skip
