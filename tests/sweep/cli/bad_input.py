@@ -218,8 +218,8 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
         (
             no_change,
             (
-                *("search final", "search x/final", "study Default", "search best.yaml", "search z/Model.YML", "study ray"),
-                "search x/export",
+                *("search final", "search x/final", "search x/export", "study Default", "search best.yaml"),
+                *("search z/Model.YML", "study ray"),
             ),
             ("is not possible", "means a file or directory that sweeps have of their own, as checkpoints, default,"),
         ),
