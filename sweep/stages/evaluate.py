@@ -22,12 +22,14 @@ from odenet.training.evaluation import Score, manifestations
 from odenet.training.evaluation import evaluate as score
 from sweep.config.modules import import_kept
 from sweep.config.schema import AppConfig, EvaluateConfig
+from sweep.console import say
 from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.session import Session
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, kept_modules, run_directory
+from sweep.records.summary import SweepSummary
 from sweep.records.tables import read_rows, write_rows
 from sweep.stages.model_card import model_card
 
@@ -97,12 +99,17 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
     run, first = SweepRun(session), min(prepared.rows, key=lambda row: row.number)
     run.evaluated(scores)
     run.describes(first, model_card(session, first, read_rows(session.files.final.trials, TrialRow)))
+    if (tested := SweepSummary.read(session.files).tested) is not None:
+        seeds = "one fresh seed" if tested.n == 1 else f"mean over {tested.n} fresh seeds"
+        failed = tested.n - len(prepared.rows)
+        lost = f", of which {failed} failed, counted as chance" if failed else ""
+        say(f"{session.name}: test accuracy {tested}, {seeds}{lost}; {session.files.rows} has all", session.console)
     for former in session.files.former_finals:
         if former.rows.exists():
-            session.console.print(
+            say(
                 f"The test set was used before, for {former.directory.name}: {former.rows} has the result; say so "
                 "where you report this one.",
-                highlight=False,
+                session.console,
             )
 
 
