@@ -36,8 +36,8 @@ from sweep.report.parameters import (
 from sweep.report.results import Study, TaskResults, build_study, configuration_value
 
 COMMANDS = (
-    "Open MLflow on a sweep; confirm and retrain its best configurations (once; to train again, remove folder final,"
-    " or give `sweep final` the path of a best.yaml)."
+    "Open MLflow on a sweep; confirm and retrain its best configurations (once; `sweep final NAME --again` trains again"
+    " and keeps the former training, and `sweep final` takes the path of a best.yaml, too)."
 )
 
 
