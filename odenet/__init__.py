@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from odenet.networks.model import build_model, manifest
     from odenet.networks.model_config import ModelConfig
     from odenet.networks.refinement import coarsen, project, refine
+    from odenet.networks.table import add_networks
     from odenet.robustness.attacked import attack
     from odenet.robustness.cells import Cells
     from odenet.robustness.config import AttackConfig
@@ -75,6 +76,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "networks.model": ("build_model", "manifest"),
     "networks.model_config": ("ModelConfig",),
     "networks.refinement": ("coarsen", "project", "refine"),
+    "networks.table": ("add_networks",),
     "robustness.attacked": ("attack",),
     "robustness.cells": ("Cells",),
     "robustness.config": ("AttackConfig",),
@@ -129,6 +131,7 @@ __all__ = [
     "Start",
     "Training",
     "TrainingConfig",
+    "add_networks",
     "attack",
     "balanced_test",
     "build_model",

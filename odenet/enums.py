@@ -1,7 +1,8 @@
 """The closed choices of a configuration: a member's name is its value, as it is written there."""
 
+from collections.abc import Callable
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 ChoiceT = TypeVar("ChoiceT", bound=Enum)
 
@@ -49,7 +50,10 @@ class Basis(Enum):
 
 
 class Network(Enum):
-    """Whole networks; `networks.table.NETWORKS` holds the row (rate, scheme, basis, wiring) of each."""
+    """Whole networks; `networks.table.NETWORKS` holds the row (rate, scheme, basis, wiring) of each.
+
+    A pickle names the module of a network that is defined outside this package, as it names those of classes.
+    """
 
     continuous = "continuous"
     continuous_preact = "continuous_preact"
@@ -71,6 +75,9 @@ class Network(Enum):
     bottleneck_resnet = "bottleneck_resnet"
     resnext = "resnext"
     neural_ode = "neural_ode"
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., "Network"], tuple[str, ...]]:
+        return vars(self).get("_reduced_", (Network, (self.value,)))
 
 
 class Initialisation(Enum):

@@ -48,7 +48,7 @@ def wrapped(console: Console, text: str) -> list[str]:
         return [text]
     head = re.match(r" *", text) if text[0] != " " else re.match(r" +(\S+(?: \S+)* {2,})?", text)
     hang = " " * (len(head[0]) if head and len(head[0]) < console.width // 2 else 2)
-    return textwrap.wrap(printable(text), console.width, subsequent_indent=hang)
+    return textwrap.wrap(printable(text), console.width, subsequent_indent=hang, break_on_hyphens=False)
 
 
 def say(text: str, console: Console) -> None:

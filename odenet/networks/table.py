@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 from odenet.enums import Basis, Initialisation, Network, Scheme, add_member
 from odenet.integrators.scheme import ExplicitRungeKutta
@@ -252,9 +253,14 @@ NETWORKS: dict[Network, Wiring] = {
     ),
 }
 
+HOMES: dict[Network, str] = {}  # the modules of those that are defined outside this package
 
-def add_networks(rows: Mapping[str, Wiring]) -> None:
+
+def add_networks(rows: Mapping[str, Wiring], module: str | None = None) -> None:
     """Add networks that are defined outside this package: from then on `model.network` can be one of these names.
+
+    Args:
+        module: where they are defined, as NETWORKS: pickles of such networks name it, and import it when they are read.
 
     Raises:
         ValueError: a name is not possible or another network's, or what it names is no row.
@@ -268,3 +274,12 @@ def add_networks(rows: Mapping[str, Wiring]) -> None:
             NETWORKS[add_member(Network, name)] = row
         elif NETWORKS[Network[name]] is not row:
             raise ValueError(f"There is a network called {name} already; call yours otherwise.")
+        if module is not None:
+            HOMES[Network[name]] = module
+            vars(Network[name])["_reduced_"] = imported_network, (module, name)
+
+
+def imported_network(module: str, name: str) -> Network:
+    """Return a network that a module defines, which is imported: how a pickle of such a network is read."""
+    add_networks(import_module(module).NETWORKS, module)
+    return Network[name]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 from odenet.data.config import DataConfig
 from odenet.depth.discretisation import Depth
-from odenet.enums import CudaGraphs, Device, Gradient, Precision
+from odenet.enums import CudaGraphs, Device, Gradient, Network, Precision
 from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model_config import MOST_STEPS, ModelConfig, check_every_node_is_read, check_model, stage_depths
 from odenet.networks.table import NETWORKS
@@ -154,7 +154,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return [_typed(get_args(hint)[0], one, f"{where}[{index}]") for index, one in enumerate(value)]
     if isinstance(hint, type) and issubclass(hint, Enum):
         if not isinstance(value, str) or value not in hint.__members__:
-            raise ValueError(f"{where}={value!r}: must be one of {', '.join(hint.__members__)}.")
+            own = "; one of your own is known once odenet.add_networks has added it" if hint is Network else ""
+            raise ValueError(f"{where}={value!r}: must be one of {', '.join(hint.__members__)}{own}.")
         return hint[value]
     if hint is float and type(value) is int:
         return float(value)

@@ -13,17 +13,47 @@ from odenet.training.config import RuntimeConfig
 from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.modules import import_kept
 from sweep.execution.session import Session
+from sweep.records.rows import EvaluationRow, TrialRow
 from sweep.records.run_directory import kept_modules
 from sweep.worker.measurement import Bench, Condition, Measurement, TestSet, measure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """A network to be measured, by its seed, and name to a network whose attacks are tried on it."""
+class FinalNetwork:
+    """A final trial that ended done, with its network as it is to be used, and by their names other networks whose
+    attacks are tried on it."""
 
-    seed: int
+    row: TrialRow
     network: Classifier
     others: Mapping[str, Classifier]
+
+    def rows(self, found: Measurement) -> Iterator[EvaluationRow]:
+        """Yield the rows of what was measured of it."""
+        trial, course = self.row, self.network.network.depths()[-1].course
+        for one in found.values:
+            yield EvaluationRow(
+                family=trial.family,
+                dataset=trial.dataset,
+                per_class=trial.per_class,
+                draw=trial.draw,
+                seed=trial.seed,
+                scheme=one.scheme.value,
+                steps=one.steps,
+                condition=one.condition,
+                severity=one.severity,
+                split="test",
+                metric=one.metric,
+                value=one.value,
+                n=one.n,
+                trained_scheme=course.scheme.value,
+                trained_steps=course.steps,
+                config_hash=trial.config_hash,
+                data_hash=trial.data_hash,
+                source=one.source,
+            )
+
+
+Task = tuple[FinalNetwork, Condition]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +68,14 @@ class WorkerSetup:
     attacked: Path
 
 
-def measure_all(
-    session: Session, subjects: Sequence[Subject], wanted: Sequence[tuple[int, Condition]], test: TestSet
-) -> Iterator[tuple[int, Condition, Measurement]]:
-    """Measure on workers, and yield what is measured, by the seed of its network, as soon as it is.
+def measure_all(session: Session, tasks: Sequence[Task], test: TestSet) -> Iterator[tuple[Task, Measurement]]:
+    """Measure on workers, and yield what is measured as soon as it is.
 
     Raises:
         ray.exceptions.RayError: a worker failed.
     """
     config, cpus = session.config, session.per_trial["CPU"]
-    task = ray.remote(num_cpus=cpus, num_gpus=session.gpus_per_trial)(_measure_on)
+    remote = ray.remote(num_cpus=cpus, num_gpus=session.gpus_per_trial)(_measure_on)
     setup = WorkerSetup(
         threads=int(cpus),
         modules=tuple(config.modules),
@@ -57,11 +85,12 @@ def measure_all(
         attacked=session.files.attacked,
     )
     shared = ray.put((setup, test))
-    pickled = {one.seed: ray.put(pickle.dumps(one)) for one in subjects}
-    waiting = {task.remote(shared, condition, pickled[seed]): (seed, condition) for seed, condition in wanted}
+    networks = {one.row.number: one for one, _ in tasks}
+    pickled = {number: ray.put(pickle.dumps(one)) for number, one in networks.items()}
+    waiting = {remote.remote(shared, condition, pickled[one.row.number]): (one, condition) for one, condition in tasks}
     while waiting:
         (ready,), _ = ray.wait(list(waiting), num_returns=1)
-        yield *waiting.pop(ready), ray.get(ready)
+        yield waiting.pop(ready), ray.get(ready)
 
 
 def _measure_on(shared: tuple[WorkerSetup, TestSet], condition: Condition, pickled: bytes) -> Measurement:
@@ -69,9 +98,9 @@ def _measure_on(shared: tuple[WorkerSetup, TestSet], condition: Condition, pickl
     setup, test = shared
     torch.set_num_threads(setup.threads)
     import_kept(setup.modules, setup.kept_modules)
-    subject: Subject = pickle.loads(pickled)
+    one: FinalNetwork = pickle.loads(pickled)
     bench = Bench(
-        model=subject.network, test=test, config=setup.evaluate, runtime=setup.runtime, others=subject.others,
-        attacked=setup.attacked / str(subject.seed),
+        model=one.network, test=test, config=setup.evaluate, runtime=setup.runtime, others=one.others,
+        attacked=setup.attacked / str(one.row.seed),
     )  # fmt: skip
     return measure(condition, bench)

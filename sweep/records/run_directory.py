@@ -14,17 +14,9 @@ STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", 
 FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
 TAKEN = {
-    "final",
-    "attacked",
-    "checkpoints",
-    "modules",
-    "mlartifacts",
-    "ray",
-    "ray-search",
-    "ray-final",
-    "stop",
+    "final", "attacked", "checkpoints", "export", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop",
     "default",
-}
+}  # fmt: skip
 TAKEN_ENDS = (
     ".yaml", ".yml", ".csv", ".npz", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
 )  # fmt: skip

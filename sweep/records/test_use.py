@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from sweep.errors import InputError
-from sweep.records.files import append_line, sync, whole_lines
+from sweep.records.files import append_line, read_bytes, sync, whole_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def read_test_use(path: Path) -> list[TestUse]:
     if not path.exists():
         return []
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         lines = content[: whole_lines(content)].decode().splitlines()
         return [_parse(line) for line in lines]
     except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -40,7 +40,8 @@ from sweep.report.results import Study, TaskResults, build_study, configuration_
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 COMMANDS = (
-    "Open MLflow on a sweep; confirm and retrain its best configurations (`--again` keeps what was retrained before)."
+    "Open MLflow on a sweep; confirm and retrain its best configurations (once; `sweep final NAME --again` trains again"
+    " and keeps the former training, and `sweep final` takes the path of a best.yaml, too)."
 )
 
 

@@ -44,6 +44,7 @@ IMPORTANCE_KEYS = [
 ]
 LOG_FROM = 30.0  # axes of positive values whose largest is this many times the smallest are logarithmic
 SHADES = ("#C8C8C8", "#9ECAE1", "#4292C6", "#084594")  # the worst quarter of the trials to the best
+FEW = 4  # different whole numbers, each of which has a tick
 QUARTERS = ("worst quarter of the trials", "third", "second", "best quarter")
 PARALLEL_KEYS = [Key(text, "line", tint) for text, tint in zip(QUARTERS, SHADES, strict=True)]
 ROW = 46  # pixels from an axis to the next
@@ -186,6 +187,8 @@ def _slice(study: Study, families: Sequence[Family], parameter: str, heights: Se
         chart.update_xaxes(type="category", categoryorder="array", categoryarray=[label(one) for one in order])
     elif is_logarithmic(every):
         chart.update_xaxes(**log_axis(every))
+    elif len(set(every)) <= FEW and all(float(value).is_integer() for value in every):
+        chart.update_xaxes(tickvals=sorted(set(every)))  # there are no halves of a node
     else:
         chart.update_xaxes(nticks=5)
     chart.update_yaxes(title="objective, %", range=heights, nticks=5)

@@ -21,14 +21,16 @@ from odenet.robustness.weather import read_overlays
 from odenet.training.checkpoint import load_checkpoint
 from sweep.config.evaluate_config import ConditionKind, EvaluateConfig
 from sweep.config.schema import AppConfig
+from sweep.console import say
 from sweep.errors import InputError, WorkError
-from sweep.execution.measurements import Subject, measure_all
+from sweep.execution.measurements import FinalNetwork, Task, measure_all
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.session import Session
 from sweep.records.evaluation import Evaluation
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CLEAN, CORRUPTION, EvaluationRow, Phase, TrialRow
+from sweep.records.rows import CLEAN, CORRUPTION, Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.summary import SweepSummary
 from sweep.records.tables import read_rows
 from sweep.records.test_use import TestUse, read_test_use, record_test_use
 from sweep.stages.model_card import model_card
@@ -36,54 +38,16 @@ from sweep.worker.measurement import Condition, Measurement, TestSet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FinalNetwork:
-    """A final trial that ended done, with its network as it is to be used."""
-
-    row: TrialRow
-    network: Classifier
-
-    def rows(self, found: Measurement) -> Iterator[EvaluationRow]:
-        """Yield the rows of what was measured of it."""
-        trial, course = self.row, self.network.network.depths()[-1].course
-        for one in found.values:
-            yield EvaluationRow(
-                family=trial.family,
-                dataset=trial.dataset,
-                per_class=trial.per_class,
-                draw=trial.draw,
-                seed=trial.seed,
-                scheme=one.scheme.value,
-                steps=one.steps,
-                condition=one.condition,
-                severity=one.severity,
-                split="test",
-                metric=one.metric,
-                value=one.value,
-                n=one.n,
-                trained_scheme=course.scheme.value,
-                trained_steps=course.steps,
-                config_hash=trial.config_hash,
-                data_hash=trial.data_hash,
-                source=one.source,
-            )
-
-
-Task = tuple[FinalNetwork, Condition]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class PreparedEvaluation:
     """The final networks, the test set, what is known already, and what is to be measured: of which network what.
 
-    `others`: name to a network of another sweep whose attacks are tried, too. `left_out`: what was asked for and cannot
-    be measured here, a sentence each.
+    `left_out`: what was asked for and cannot be measured here, a sentence each.
     """
 
     networks: list[FinalNetwork]
     test: TestSet
     known: Evaluation
     tasks: list[Task]
-    others: dict[str, Classifier]
     left_out: list[str]
 
 
@@ -105,18 +69,19 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
         if not any(missing.values()):
             raise InputError(_measured_already(name, files, asked, left_out))
         config.check_device()
-        networks = [FinalNetwork(row, _classifier(files, row, config)) for row in rows]
+        loaded = {row.number: _classifier(files, row, config) for row in rows}
         others = _others(config, name) if ConditionKind.attack in asked.conditions else {}
         test = _test_set(config)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
+    networks = [FinalNetwork(row, loaded[row.number], others | _sibling(row, loaded)) for row in rows]
     tasks = [
         (one, replace(condition, severities=left))
         for condition in wanted
         for one in networks
         if (left := missing[one.row.number].get(condition))
     ]
-    return PreparedEvaluation(networks, test, known, tasks, others, left_out)
+    return PreparedEvaluation(networks, test, known, tasks, left_out)
 
 
 def _measured_already(name: str, files: SweepFiles, asked: EvaluateConfig, left_out: list[str]) -> str:
@@ -205,6 +170,12 @@ def _others(config: AppConfig, name: str) -> dict[str, Classifier]:
     return found
 
 
+def _sibling(row: TrialRow, networks: dict[int, Classifier]) -> dict[str, Classifier]:
+    """Return the first network that was trained from another seed, if there is one."""
+    others = [network for number, network in networks.items() if number != row.number]
+    return {"sibling": others[0]} if others else {}
+
+
 def _test_set(config: AppConfig) -> TestSet:
     data_dir, asked = config.runtime.data_dir, config.evaluate
     attacked = ConditionKind.attack in asked.conditions
@@ -222,12 +193,10 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
         WorkError: a worker failed; what was measured is kept, and the stage goes on with the rest when it is run again.
     """
     for sentence in [*prepared.left_out, *_used_before(session, prepared)]:
-        session.console.print(sentence, highlight=False)
-    networks = {one.row.seed: one for one in prepared.networks}
-    wanted = [(network.row.seed, condition) for network, condition in prepared.tasks]
+        say(sentence, session.console)
     try:
-        for seed, condition, found in measure_all(session, _subjects(prepared), wanted, prepared.test):
-            _write_down(session, prepared, networks[seed], condition, found)
+        for task, found in measure_all(session, prepared.tasks, prepared.test):
+            _write_down(session, prepared, task, found)
     except ray.exceptions.RayError as error:
         raise WorkError(
             f"The evaluation of {session.name} failed: {str(error).strip().splitlines()[-1]} Its final networks are "
@@ -237,28 +206,17 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
     _tell_mlflow(session, prepared)
 
 
-def _subjects(prepared: PreparedEvaluation) -> list[Subject]:
-    """Add to each network those whose attacks are tried on it: of other sweeps, and of another seed of this one."""
-    found = []
-    for one in prepared.networks:
-        sibling = next((other for other in prepared.networks if other is not one), None)
-        others = prepared.others | ({"sibling": sibling.network} if sibling else {})
-        found.append(Subject(one.row.seed, one.network, others))
-    return found
-
-
-def _write_down(
-    session: Session, prepared: PreparedEvaluation, network: FinalNetwork, condition: Condition, found: Measurement
-) -> None:
-    rows, images = list(network.rows(found)), prepared.test.images
-    record_test_use(session.files.test_use, [_use(network, condition)])
+def _write_down(session: Session, prepared: PreparedEvaluation, task: Task, found: Measurement) -> None:
+    (network, condition), images = task, prepared.test.images
+    rows = list(network.rows(found))
+    record_test_use(session.files.test_use, [_use(*task)])
     if found.classes_B is not None:
         prepared.known.predicts(network.row.seed, found.classes_B, images.labels_B, images.indices_B)
     prepared.known.add(rows)
-    accuracies = [row.value for row in rows if row.metric == "accuracy"]
-    session.console.print(
-        f"{session.name}: {condition.name} of final trial {network.row.number}, mean accuracy {fmean(accuracies):.1%}",
-        highlight=False,
+    mean = fmean(row.value for row in rows if row.metric == "accuracy")
+    say(
+        f"{session.name}: {condition.name} of final trial {network.row.number}, mean accuracy {mean:.1%}",
+        session.console,
     )
 
 
@@ -296,3 +254,8 @@ def _tell_mlflow(session: Session, prepared: PreparedEvaluation) -> None:
     ]
     run.evaluated(scores)
     run.describes(first, model_card(session, first, read_rows(session.files.final.trials, TrialRow)))
+    if (tested := SweepSummary.read(session.files).tested) is not None:
+        seeds = "one fresh seed" if tested.n == 1 else f"mean over {tested.n} fresh seeds"
+        failed = tested.n - len(scores)
+        lost = f", of which {failed} failed, counted as chance" if failed else ""
+        say(f"{session.name}: test accuracy {tested}, {seeds}{lost}; {session.files.rows} has all", session.console)

@@ -215,6 +215,7 @@ def _choice(config: AppConfig, crowned: Best, final: Sequence[TrialRow]) -> str:
 def _limits(first: TrialRow, tested: bool) -> str:
     lines = [
         "Intervals over seeds say nothing about other draws of the data, that over images nothing about other seeds.",
+        "Those over seeds are Student's t, which with few seeds is wider than the bootstrap of the report.",
         f"It knows the classes of {first.dataset} only, gives every image one of them, and is not calibrated.",
         "Images of another size, or from another source than the data set, were not tried.",
         "Corrupted and attacked images were not tried.",

@@ -12,8 +12,9 @@ from sweep.console import say
 from sweep.errors import InputError
 from sweep.records.locks import is_alive
 from sweep.records.progress import SweepProgress
-from sweep.records.rows import TrialRow, ranked
+from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import CONFIG, SweepFiles, is_former
+from sweep.records.summary import SweepSummary
 from sweep.records.tables import read_rows
 from sweep.stages.listing import (
     Column,
@@ -70,6 +71,8 @@ def _show_sweep(name: str, runs: Path, files: SweepFiles, console: Console, view
         for rows in tables:
             show_trials(name if rows is tables[0] else f"{name}/final", rows, console, view)
             console.print()
+        if confirmed := SweepSummary([], tables[-1], []).confirmed:
+            say(f"{name}: the crowned configuration has {confirmed} (confirmed, mean of {confirmed.n} seeds)", console)
         for line in standing:
             say(line, console)
 
@@ -159,14 +162,14 @@ def _show_sweeps(runs: Path, records: list[dict[str, Any]], console: Console, vi
 
 def _record(path: Path, runs: Path) -> dict[str, Any]:
     files = SweepFiles(path)
-    rows = read_rows(files.trials if files.trials.exists() else files.final.trials, TrialRow)
-    best = ranked(rows)
+    tables = [read_rows(file, TrialRow) for file in (files.trials, files.final.trials) if file.exists()]
+    rows = tables[0]
     return {
         "sweep": str(path.relative_to(runs)),
         "family": rows[0].family if rows else "",
         "trials": len(rows),
         "outcomes": outcomes(rows),
-        "best": best[0].objective if best else None,
+        **_best(SweepSummary(rows, tables[-1], [])),
         "gflops": sum(row.gflops for row in rows),
         "seconds": sum(row.seconds for row in rows),
         "final": _yes(files.final.trials),
@@ -174,12 +177,26 @@ def _record(path: Path, runs: Path) -> dict[str, Any]:
     }
 
 
+def _best(found: SweepSummary) -> dict[str, Any]:
+    """Return the objective that a sweep is known by, of which phase and over how many seeds it is: that of the crowned
+    configuration, or of the best search trial until there is one."""
+    if (mean := found.confirmed) is not None:
+        return {"best": mean.mean, "best_phase": Phase.confirm.value, "best_seeds": mean.n}
+    if found.best is not None:
+        return {"best": found.best.objective, "best_phase": Phase.search.value, "best_seeds": 1}
+    return {"best": None, "best_phase": "", "best_seeds": 0}
+
+
+def _best_cell(one: dict[str, Any]) -> str:
+    return "-" if one["best"] is None else f"{one['best']:.1%} {one['best_phase']}, n={one['best_seeds']}"
+
+
 def _columns(records: list[dict[str, Any]]) -> list[Column]:
     """List what there is to say of sweeps, the most important first."""
     return [
         Column("sweep", [one["sweep"] for one in records], right=False),
         Column("outcomes", [one["outcomes"] for one in records], right=False),
-        Column("best", ["-" if one["best"] is None else f"{one['best']:.1%}" for one in records]),
+        Column("best", [_best_cell(one) for one in records], right=False),
         Column("final", [one["final"] for one in records], right=False),
         Column("tested", [one["tested"] for one in records], right=False),
         Column("GFLOP", [f"{one['gflops']:,.0f}" for one in records]),

@@ -11,6 +11,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep.config.modules import own_code
 from sweep.tracking.lines import CHAMPION, ID, Line, RefusedError
 from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
 
@@ -101,12 +102,13 @@ def _log(line: Line, run_id: str) -> str:
     import mlflow.pytorch
 
     classifier = _read(line)
+    code = [Path(odenet.__file__).parent, *own_code(classifier.network.config.network)]
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pytorch.log_model(
             classifier,
             name="model",
             serialization_format="pickle",
-            code_paths=[str(Path(odenet.__file__).parent)],
+            code_paths=[str(path) for path in code],
             pip_requirements=_requirements(classifier),
             signature=_signature(classifier),
             input_example=_example(classifier),

@@ -217,7 +217,10 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
         (no_change, ("resume x search.more=3", "final x search.more=3"), ("is for `sweep extend NAME`",)),
         (
             no_change,
-            ("search final", "search x/final", "study Default", "search best.yaml", "search z/Model.YML", "study ray"),
+            (
+                *("search final", "search x/final", "search x/export", "study Default", "search best.yaml"),
+                *("search z/Model.YML", "study ray"),
+            ),
             ("is not possible", "means a file or directory that sweeps have of their own, as checkpoints, default,"),
         ),
         (no_change, ("resume x search.trials=9", f"{EXTEND} search.sampler=gp"), ("what is learned is fixed",)),

@@ -1,8 +1,10 @@
 """Testing the final networks: what is measured, on which images, and that every value has one row; Ray is left out."""
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -166,6 +168,10 @@ def as_if_remote(**resources: float):
 def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, measured, in_place, capsys):
     session = session_on(config)
     evaluate(session, prepare_evaluate(config, "x"))
+    assert isinstance(session.console.file, StringIO)
+    said = " ".join(session.console.file.getvalue().split())
+    seeds = "mean over 3 fresh seeds, of which 1 failed, counted as chance"
+    assert re.search(rf"x: test accuracy [\d.]+%, sd [\d.]+, {seeds}; .*rows\.csv has all", said)
     rows = read_rows(session.files.rows, EvaluationRow)
     assert len({row.key for row in rows}) == len(rows) == 2 * 2 * 17
     assert {(row.split, row.family, row.trained_scheme, row.trained_steps) for row in rows} == {
