@@ -53,7 +53,7 @@ class FinalNetwork:
             )
 
 
-Task = tuple[FinalNetwork, Condition]
+MeasuringTask = tuple[FinalNetwork, Condition]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,9 @@ class WorkerSetup:
     attacked: Path
 
 
-def measure_all(session: Session, tasks: Sequence[Task], test: TestSet) -> Iterator[tuple[Task, Measurement]]:
+def measure_all(
+    session: Session, tasks: Sequence[MeasuringTask], test: TestSet
+) -> Iterator[tuple[MeasuringTask, Measurement]]:
     """Measure on workers, and yield what is measured as soon as it is.
 
     Raises:

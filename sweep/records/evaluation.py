@@ -17,7 +17,7 @@ from sweep.records.tables import read_rows, write_rows
 KINDS = ("clean", "manifestation", "corruption", "attack")  # of conditions, in the order of rows.csv
 
 
-class Evaluation:
+class EvaluationFiles:
     """The rows and predictions of a sweep's final networks; each file is replaced as a whole by what is added."""
 
     def __init__(self, files: SweepFiles) -> None:

@@ -23,10 +23,10 @@ from sweep.config.evaluate_config import ConditionKind, EvaluateConfig
 from sweep.config.schema import AppConfig
 from sweep.console import say
 from sweep.errors import InputError, WorkError
-from sweep.execution.measurements import FinalNetwork, Task, measure_all
+from sweep.execution.measurements import FinalNetwork, MeasuringTask, measure_all
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.session import Session
-from sweep.records.evaluation import Evaluation
+from sweep.records.evaluation import EvaluationFiles
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, CORRUPTION, Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory
@@ -46,8 +46,8 @@ class PreparedEvaluation:
 
     networks: list[FinalNetwork]
     test: TestSet
-    known: Evaluation
-    tasks: list[Task]
+    known: EvaluationFiles
+    tasks: list[MeasuringTask]
     left_out: list[str]
 
 
@@ -58,7 +58,7 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
         InputError: there are no final networks, all was measured already, or a file is not there or damaged.
     """
     files, asked = SweepFiles(run_directory(config, name)), config.evaluate
-    rows, known = final_networks(files), Evaluation(files)
+    rows, known = final_networks(files), EvaluationFiles(files)
     if not rows:
         raise InputError(f"{name} has no final network: run `sweep final {name}` first.")
     read_test_use(files.test_use)
@@ -103,7 +103,7 @@ def final_networks(files: SweepFiles) -> list[TrialRow]:
 def is_measured(config: AppConfig, name: str) -> bool:
     """Tell whether nothing is left to be measured of the final networks, if there are any. InputError: damaged."""
     files, (wanted, _) = SweepFiles(run_directory(config, name)), conditions(config)
-    return not any(_missing(Evaluation(files), row, wanted) for row in final_networks(files))
+    return not any(_missing(EvaluationFiles(files), row, wanted) for row in final_networks(files))
 
 
 def conditions(config: AppConfig) -> tuple[list[Condition], list[str]]:
@@ -141,7 +141,7 @@ def _corruptions(config: AppConfig) -> tuple[list[Condition], list[str]]:
     return found, [f"Left out: {reason}" for reason in without.values()]
 
 
-def _missing(known: Evaluation, row: TrialRow, wanted: Sequence[Condition]) -> dict[Condition, tuple[float, ...]]:
+def _missing(known: EvaluationFiles, row: TrialRow, wanted: Sequence[Condition]) -> dict[Condition, tuple[float, ...]]:
     """Return what of the wanted is not known of the network of this trial: of which condition which severities."""
     left = {
         one: tuple(severity for severity in one.severities if severity not in known.severities(row, one.name))
@@ -206,7 +206,7 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
     _tell_mlflow(session, prepared)
 
 
-def _write_down(session: Session, prepared: PreparedEvaluation, task: Task, found: Measurement) -> None:
+def _write_down(session: Session, prepared: PreparedEvaluation, task: MeasuringTask, found: Measurement) -> None:
     (network, condition), images = task, prepared.test.images
     rows = list(network.rows(found))
     record_test_use(session.files.test_use, [_use(*task)])
