@@ -88,11 +88,9 @@ def _test_set(dataset: DataSet, directory: Path) -> Images | None:
 def _benchmark(images: Images, data_dir: Path) -> str | None:
     """Return the published benchmark whose originals these images are: whole or in part, in any order."""
     indices_B = images.indices_B
-    if (
-        images.pixels_BCHW.shape[1:] != (3, 32, 32)
-        or not len(images)
-        or not (0 <= min(indices_B) <= max(indices_B) < TESTED)
-    ):
+    if images.pixels_BCHW.shape[1:] != (3, 32, 32) or not len(images):
+        return None
+    if indices_B.min() < 0 or indices_B.max() >= TESTED:
         return None
     for dataset, (name, folder) in PUBLISHED.items():
         tested = _test_set(dataset, data_dir) if (data_dir / folder).is_dir() else None

@@ -117,6 +117,7 @@ assert "torch" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_processes_that_make_the_same_at_once_make_the_same_pixels_and_leave_one_file_each(tmp_path: Path) -> None:
     frost, cache = write_overlays(tmp_path / "frost"), tmp_path / "cache"
     run = [sys.executable, "-c", OTHER_PROCESS, str(tmp_path), str(cache)]

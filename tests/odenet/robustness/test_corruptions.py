@@ -1,5 +1,6 @@
 """What all corruptions have in common: which pixels depend on what, their constants, and what is refused."""
 
+import doctest
 import hashlib
 import json
 import sys
@@ -68,6 +69,22 @@ def test_there_are_fifteen_for_the_benchmark_and_four_for_development_each_with_
 
 def test_the_pixels_are_those_of_before(frost: Path) -> None:
     assert digests(frost) == GOLDEN
+
+
+def test_the_page_gives_the_constants_and_its_example_runs() -> None:
+    page, words = (ROOT / "docs/robustness.md").read_text(), {False: "water", True: "mud"}
+
+    def numbers(constants: object) -> str:
+        if isinstance(constants, tuple):
+            return " ".join(map(numbers, constants))
+        return words[constants] if isinstance(constants, bool) else f"{constants:g}"
+
+    for corruption, row in CORRUPTIONS.items():
+        needs = f"{row.smallest} px{', colour' if row.colour else ''}"
+        end = f" | {' / '.join(map(numbers, row.severities))} | {needs} |"
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{corruption.name}` | ")]
+        assert line.endswith(end), end
+    assert doctest.testfile(str(ROOT / "docs/robustness.md"), module_relative=False).failed == 0
 
 
 @pytest.mark.parametrize("corruption", Corruption)
