@@ -18,7 +18,7 @@ PACKAGES = ("odenet", "search_spaces", "sweep")
 
 # What a package may import besides the standard library and itself.
 MAY_IMPORT = {
-    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn", "PIL", "safetensors", "onnxruntime"},
+    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn", "PIL", "safetensors", "onnxruntime", "scipy"},
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
@@ -54,7 +54,7 @@ ONLY_IN = {
     "packaging": {"sweep.stages.doctor"},
     "plotly": {"sweep.report"},
     "ray": {"sweep.cluster", "sweep.worker", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
-    "scipy": {"sweep.report.statistics"},
+    "scipy": {"odenet.diagnostics", "sweep.report.statistics"},
     "sqlalchemy": {"sweep.tracking.store"},
 }
 ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "PIL", "safetensors", "onnxruntime", "grpc"}

@@ -152,6 +152,7 @@ METRICS = (
 # Conditions of an evaluation:
 CLEAN = "clean"  # the whole test set, as trained
 MANIFESTATION = "manifestation"  # a class-balanced part of it, under every scheme and number of steps
+REESTIMATED = "manifestation_reestimated"  # the same, batch norms estimated anew on training images each time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,13 +175,15 @@ class EvaluationRow:
     """Integrator steps of the last stage under which it was measured."""
     condition: str
     """`clean`: the whole test set, the network as trained. `manifestation`: a class-balanced part of it, under every
-    scheme and number of steps."""
+    scheme and number of steps. `manifestation_reestimated`: the same, with batch-norm statistics estimated anew on
+    training images under each."""
     severity: float
-    """The strength of the condition; 0 for both of these."""
+    """The strength of the condition; 0 for all of these."""
     split: str
     """The images: `test`."""
     metric: str
-    """What was measured: `accuracy` or `loss`."""
+    """What was measured: `accuracy`, `loss`, or, of a manifestation, `lost`: the share of images that are right as
+    trained and wrong so."""
     value: float
     """The measured value."""
     n: int
