@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from odenet.data.sets import load_test
     from odenet.data.subsets import load_data
     from odenet.depth.projection import Projection
+    from odenet.diagnostics.diagnose import Diagnosis, diagnose
+    from odenet.diagnostics.manifesting import validity
+    from odenet.diagnostics.reestimate import reestimate
+    from odenet.diagnostics.validity import Validity
     from odenet.enums import Basis, Device, ExportFormat, Gradient, Initialisation, Network, Precision, Scheme, Start
     from odenet.inference.classifier import Classifier
     from odenet.inference.image_format import ImageFormat
@@ -41,6 +45,10 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "data.sets": ("load_test",),
     "data.subsets": ("load_data",),
     "depth.projection": ("Projection",),
+    "diagnostics.diagnose": ("Diagnosis", "diagnose"),
+    "diagnostics.manifesting": ("validity",),
+    "diagnostics.reestimate": ("reestimate",),
+    "diagnostics.validity": ("Validity",),
     "enums": (
         "Basis",
         "Device",
@@ -79,6 +87,7 @@ __all__ = [
     "DataSet",
     "DepthMetric",
     "Device",
+    "Diagnosis",
     "Diverged",
     "ExperimentConfig",
     "ExportFormat",
@@ -103,8 +112,10 @@ __all__ = [
     "Start",
     "Training",
     "TrainingConfig",
+    "Validity",
     "build_model",
     "coarsen",
+    "diagnose",
     "evaluate",
     "export_classifier",
     "integrate",
@@ -114,8 +125,10 @@ __all__ = [
     "load_test",
     "manifest",
     "project",
+    "reestimate",
     "refine",
     "save_checkpoint",
+    "validity",
 ]
 
 

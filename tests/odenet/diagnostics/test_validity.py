@@ -16,7 +16,7 @@ from odenet import (
     load_test,
 )
 from odenet.data.batches import Batches, Statistics
-from odenet.diagnostics.manifesting import change, validity, verdict
+from odenet.diagnostics.manifesting import change, lost, reestimated_manifestations, validity, verdict
 from odenet.diagnostics.validity import Change, judge, paired_error
 from odenet.networks.norms import NodeBatchNorm
 from odenet.training.evaluation import Manifested, Score, manifestations
@@ -127,6 +127,17 @@ def test_the_verdict_rests_on_the_table_of_manifestations() -> None:
     table = manifestations(model, batches, [RK4], [0.25, 0.5, 2.0, 4.0])
     assert validity(model, shown) == verdict(table)
     assert all(one.hits_N.mean() == pytest.approx(one.score.accuracy) for one in table)
+
+
+def test_the_table_is_had_with_batch_norms_estimated_anew_as_the_verdict_is() -> None:
+    model, shown, training = tiny("continuous", nodes=2), images(), images(64, seed=1)
+    batches = Batches(shown, statistics=Statistics.identity(1))
+    table = reestimated_manifestations(model, batches, training, [RK4], [0.25, 0.5, 2.0, 4.0])
+    assert [(one.scheme, one.steps) for one in table] == [(s, n) for s in (EULER, RK4) for n in (1, 2, 4, 8)]
+    assert validity(model, shown, training_images=training) == verdict(table)
+    own, other = table[1], table[2]
+    assert change(own, other).drop == pytest.approx(own.score.accuracy - other.score.accuracy)
+    assert lost(own, other) == np.mean(own.hits_N & ~other.hits_N)
 
 
 def test_a_second_order_ode_is_judged_by_its_own_scheme_alone() -> None:
