@@ -41,17 +41,16 @@ def reestimate(classifier: Classifier, images: Images, *, batch_size: int = 512)
     check_images(classifier, images, LEAST_TRAINING_IMAGES)
     other = Classifier(copy.deepcopy(classifier.network), classifier.images, classifier.about)
     device = other.scale_C11.device
-    pools = {norm: _Pool(*_buffers(norm)) for norm in other.modules() if isinstance(norm, Norm)}
+    pools = {norm: _Pool(_buffers(norm)[0]) for norm in other.modules() if isinstance(norm, Norm)}
     former = {norm: norm.momentum for norm in pools}
     handles = [module.register_forward_pre_hook(_note_pixels(module, pools)) for module in _hosts(other)]
     order_B = torch.randperm(len(images), generator=generator(0, "reestimate"))
-    pixels_BCHW = torch.from_numpy(images.pixels_BCHW)
+    pixels_BCHW = torch.tensor(images.pixels_BCHW)  # a copy: what a file is mapped to may not be written
+    for norm in pools:
+        norm.momentum = 1.0  # the running statistics are then those of the last batch
     try:
         other.train()
         for chosen_B in order_B.tensor_split(-(-len(images) // batch_size)):
-            for norm, pool in pools.items():
-                norm.momentum = 1.0  # so that what runs is what this batch has
-                _write(norm, *pool.former)
             other(pixels_BCHW[chosen_B].to(device, other.scale_C11.dtype) / 255)
             for norm, pool in pools.items():
                 pool.add(*_buffers(norm), images=len(chosen_B))
@@ -60,7 +59,8 @@ def reestimate(classifier: Classifier, images: Images, *, batch_size: int = 512)
             handle.remove()
     for norm, pool in pools.items():
         norm.momentum = former[norm]
-        _write(norm, *pool.pooled())
+        for buffer, value in zip(_buffers(norm), pool.pooled(), strict=True):
+            buffer.copy_(value)
     return other.eval()
 
 
@@ -85,19 +85,13 @@ def _buffers(norm: Norm) -> tuple[Tensor, Tensor]:
     return norm.running_mean, norm.running_var
 
 
-def _write(norm: Norm, mean: Tensor, var: Tensor) -> None:
-    for buffer, value in zip(_buffers(norm), (mean, var), strict=True):
-        buffer.copy_(value)
-
-
 class _Pool:
     """The mean and unbiased variance of all batches as of one sample, from those of each."""
 
-    def __init__(self, mean: Tensor, var: Tensor) -> None:
-        self.former = mean.clone(), var.clone()
+    def __init__(self, like: Tensor) -> None:
         self.pixels = 1  # of an image where the norm stands
         self._n = 0
-        self._sums = torch.zeros(3, *mean.shape, dtype=torch.float64, device=mean.device)
+        self._sums = torch.zeros(3, *like.shape, dtype=torch.float64, device=like.device)
 
     def add(self, mean: Tensor, var: Tensor, *, images: int) -> None:
         n, mean, var = images * self.pixels, mean.double(), var.double()

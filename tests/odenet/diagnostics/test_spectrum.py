@@ -49,6 +49,13 @@ def test_a_linear_rate_has_the_eigenvalues_of_its_matrix(size: int) -> None:
     assert np.abs(found - (1 - 2j)).min() < 1e-3
 
 
+def test_the_most_unstable_eigenvalue_is_found_where_it_is_not_among_the_largest() -> None:
+    a = torch.tensor(matrix(np.array([-4.0, -3.0, -2.5, -2.0, 0.7]), 100, scale=0.0))
+    found = leading_eigenvalues(lambda x: x @ a.T, torch.zeros(1, 100, dtype=torch.float64), count=2)
+    assert found.real.max() == pytest.approx(0.7, rel=1e-3)
+    assert found.real.min() == pytest.approx(-4, rel=1e-3)
+
+
 @for_each("size", [2, 100])
 def test_the_logarithmic_norm_sees_growth_that_no_eigenvalue_shows(size: int) -> None:
     a = -torch.eye(size, dtype=torch.float64)

@@ -57,7 +57,7 @@ def test_hits_made_by_hand_give_the_drop_and_its_error() -> None:
 
 def test_the_largest_drop_decides_by_one_point_and_by_two_standard_errors() -> None:
     assert judge(EULER, drops(0.0, 0.01, -0.02, 0.005)).valid is True
-    assert judge(EULER, drops(0.0, 0.0, 0.0, 0.011)).valid is False
+    assert judge(EULER, drops(0.0, 0.0, 0.0, 0.0101)).valid is False
     assert judge(EULER, drops(0.009, 0.0, 0.0, 0.0, error=0.0045)).valid is True
     assert judge(EULER, drops(0.0, 0.009, 0.0, 0.0, error=0.0044)).valid is False
     assert judge(EULER, drops(0.009, 0.0, 0.0, 0.0, error=None)).valid is True, "an error that is not known"
