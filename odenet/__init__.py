@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from odenet.data.sets import load_test
     from odenet.data.subsets import balanced_test, load_data
     from odenet.depth.projection import Projection
+    from odenet.diagnostics.diagnose import Diagnosis, diagnose
+    from odenet.diagnostics.manifesting import validity
+    from odenet.diagnostics.reestimate import reestimate
+    from odenet.diagnostics.validity import Validity
     from odenet.enums import (
         Basis,
         Corruption,
@@ -58,6 +62,10 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "data.sets": ("load_test",),
     "data.subsets": ("balanced_test", "load_data"),
     "depth.projection": ("Projection",),
+    "diagnostics.diagnose": ("Diagnosis", "diagnose"),
+    "diagnostics.manifesting": ("validity",),
+    "diagnostics.reestimate": ("reestimate",),
+    "diagnostics.validity": ("Validity",),
     "enums": (
         "Basis",
         "Corruption",
@@ -107,6 +115,7 @@ __all__ = [
     "DataSet",
     "DepthMetric",
     "Device",
+    "Diagnosis",
     "Diverged",
     "ExperimentConfig",
     "ExportFormat",
@@ -131,6 +140,7 @@ __all__ = [
     "Start",
     "Training",
     "TrainingConfig",
+    "Validity",
     "add_networks",
     "attack",
     "balanced_test",
@@ -139,6 +149,7 @@ __all__ = [
     "corrupt",
     "corrupted",
     "corruptions_for",
+    "diagnose",
     "evaluate",
     "export_classifier",
     "integrate",
@@ -148,8 +159,10 @@ __all__ = [
     "load_test",
     "manifest",
     "project",
+    "reestimate",
     "refine",
     "save_checkpoint",
+    "validity",
 ]
 
 

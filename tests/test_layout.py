@@ -68,7 +68,7 @@ ONLY_IN = {
     "packaging": {"sweep.stages.doctor"},
     "plotly": {"sweep.report"},
     "ray": {"sweep.cluster", "sweep.worker", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
-    "scipy": {"odenet.robustness", "sweep.report.statistics"},
+    "scipy": {"odenet.robustness", "odenet.diagnostics", "sweep.report.statistics"},
     "sqlalchemy": {"sweep.tracking.store"},
 }
 ONLY_IN_FUNCTIONS = {

@@ -4,7 +4,7 @@ Shapes: `B` batch, `C` channels, `H W` space, `K` classes.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,9 +95,9 @@ class Classifier(nn.Module):
         classes_B = torch.cat(found)
         return classes_B.to(images.device) if isinstance(images, Tensor) else classes_B.cpu().numpy()
 
-    def manifest(self, *, scheme: Scheme | str, steps: int) -> "Classifier":
-        """Return the same weights (shared, not copied) under another scheme and number of steps. ValueError as
-        `odenet.manifest`."""
+    def manifest(self, *, scheme: Scheme | str, steps: int | Sequence[int]) -> "Classifier":
+        """Return the same weights (shared, not copied) under another scheme and number of steps, also one for each
+        stage. ValueError as `odenet.manifest`."""
         return Classifier(manifest(self.network, scheme=scheme, steps=steps), self.images, self.about)
 
     @property

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from odenet.networks.model import DepthNet, manifest
 from odenet.networks.table import NETWORKS
 from odenet.training.cost import forward_gflops
 
+Net = DepthNet | Classifier
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -25,20 +27,6 @@ class Score:
     accuracy: float
     loss: float
     n: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcomes:
-    """What a network makes of each of B images, in their order."""
-
-    classes_B: np.ndarray  # the class given; -1 where an adaptive scheme cannot follow the network
-    labels_B: np.ndarray  # the true class
-    losses_B: np.ndarray  # cross-entropy
-
-    def score(self) -> Score:
-        """Return the score over all images."""
-        n = len(self.labels_B)
-        return Score(float((self.classes_B == self.labels_B).sum()) / n, float(self.losses_B.sum()) / n, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +39,7 @@ class Manifested:
     score: Score
     gflops: float  # of one image's forward pass
     rate_evaluations: int  # of that pass
+    hits_N: np.ndarray = field(compare=False, repr=False)  # which images are right, in the order of the batches
 
 
 def evaluate(model: nn.Module, batches: Batches, *, batch_size: int = 512) -> Score:
@@ -66,44 +55,30 @@ def evaluate(model: nn.Module, batches: Batches, *, batch_size: int = 512) -> Sc
     >>> score.n, 0 <= score.accuracy <= 1
     (80, True)
     """
-    hits, losses, n = list[Tensor](), list[Tensor](), 0
+    return predict(model, batches, batch_size=batch_size)[0]
+
+
+def predict(model: nn.Module, batches: Batches, *, batch_size: int = 512) -> tuple[Score, np.ndarray]:
+    """Score all images as `evaluate` does, and return the class (N,) that each is given, int64.
+
+    Where an adaptive scheme cannot follow the network every class is -1, which is none.
+    """
+    found, losses = list[Tensor](), list[Tensor]()
     with evaluating(model):
-        for logits_BK, labels_B in _logits(model, batches, batch_size):
-            if logits_BK is None:
-                return Score(0.0, math.inf, len(batches))
-            hits.append((logits_BK.argmax(1) == labels_B).sum())
+        for x_BCHW, labels_B in batches.ordered(batch_size):
+            try:
+                logits_BK = model(x_BCHW).float()
+            except FloatingPointError:
+                return Score(0.0, math.inf, len(batches)), np.full(len(batches), -1)
+            found.append(logits_BK.argmax(1))
             losses.append(F.cross_entropy(logits_BK, labels_B, reduction="sum"))
-            n += len(labels_B)
-    return Score(sum(torch.stack(hits).tolist()) / n, sum(torch.stack(losses).tolist()) / n, n)  # read once
-
-
-def outcomes(model: nn.Module, batches: Batches, batch_size: int = 512) -> Outcomes:
-    """Classify all images as `evaluate` does, and keep what the model makes of each."""
-    classes, losses = list[Tensor](), list[Tensor]()
-    with evaluating(model):
-        for logits_BK, labels_B in _logits(model, batches, batch_size):
-            if logits_BK is None:
-                classes.append(torch.full_like(labels_B, -1))
-                losses.append(torch.full_like(labels_B, math.inf, dtype=torch.float32))
-            else:
-                classes.append(logits_BK.argmax(1))
-                losses.append(F.cross_entropy(logits_BK, labels_B, reduction="none"))
-    found = (torch.cat(classes), batches.labels_N, torch.cat(losses).double())
-    return Outcomes(*(tensor_B.cpu().numpy() for tensor_B in found))
-
-
-def _logits(model: nn.Module, batches: Batches, batch_size: int) -> Iterator[tuple[Tensor | None, Tensor]]:
-    """Yield logits with labels; None for a batch in which an adaptive scheme cannot follow the network."""
-    for x_BCHW, labels_B in batches.ordered(batch_size):
-        try:
-            logits_BK = model(x_BCHW).float()
-        except FloatingPointError:
-            logits_BK = None
-        yield logits_BK, labels_B
+    classes_N, n = torch.cat(found), len(batches)  # read from the device once
+    accuracy = int((classes_N == batches.labels_N).sum()) / n
+    return Score(accuracy, sum(torch.stack(losses).tolist()) / n, n), classes_N.cpu().numpy()
 
 
 def manifestations(
-    model: DepthNet | Classifier,
+    model: Net,
     batches: Batches,
     schemes: Sequence[Scheme],
     step_factors: Sequence[float],
@@ -114,22 +89,39 @@ def manifestations(
     Args:
         model: a network, or a classifier, whose batches are not normalised: `Statistics.identity`.
         schemes: those under which the network's rate has no meaning are left out; the trained one always is in.
-        step_factors: of the last stage's steps in training, which always are in; an adaptive scheme chooses its own.
+        step_factors: of each stage's steps in training, which always are in; an adaptive scheme chooses its own.
     """
-    network = model.network if isinstance(model, Classifier) else model
-    trained, possible = network.depths()[-1].course, NETWORKS[network.config.network].capability.manifestations
-    fixed_steps = sorted({max(1, round(factor * trained.steps)) for factor in (1.0, *step_factors)})
-    pairs = [
-        (scheme, steps)
-        for scheme in dict.fromkeys([trained.scheme, *(scheme for scheme in schemes if scheme in possible)])
-        for steps in (fixed_steps if scheme not in ADAPTIVE else [trained.steps])
+    return [
+        measured(other, batches, trained=trained, batch_size=batch_size)
+        for other, trained in manifested(model, schemes, step_factors)
     ]
-    results = []
-    for scheme, steps in pairs:
-        is_trained = (scheme, steps) == (trained.scheme, trained.steps)
-        # Stages of other nodes than the last have other steps, too; under a manifestation all have the same.
-        other = network if is_trained else manifest(network, scheme=scheme, steps=steps)
-        measured = Classifier(other, model.images) if isinstance(model, Classifier) else other
-        score, gflops = evaluate(measured, batches, batch_size=batch_size), forward_gflops(other, batches.shape)
-        results.append(Manifested(scheme, steps, is_trained, score, gflops, other.rate_evaluations))
-    return results
+
+
+def measured(model: Net, batches: Batches, *, trained: bool, batch_size: int = 512) -> Manifested:
+    """Score a network as it is manifested."""
+    network = model.network if isinstance(model, Classifier) else model
+    course, gflops = network.depths()[-1].course, forward_gflops(network, batches.shape)
+    score, classes_N = predict(model, batches, batch_size=batch_size)
+    hits_N = classes_N == batches.labels_N.cpu().numpy()
+    return Manifested(course.scheme, course.steps, trained, score, gflops, network.rate_evaluations, hits_N)
+
+
+def manifested(model: Net, schemes: Sequence[Scheme], step_factors: Sequence[float]) -> Iterator[tuple[Net, bool]]:
+    """Yield the manifestations that `manifestations` measures, each with whether it is the trained one."""
+    network = model.network if isinstance(model, Classifier) else model
+    possible = NETWORKS[network.config.network].capability.manifestations
+    courses = [depth.course for depth in network.depths()]
+    last = courses[-1]
+    # Stages of other nodes than the last have other steps, too: each takes a factor of its own.
+    factor_of = {max(1, round(factor * last.steps)): factor for factor in (*step_factors, 1.0)}
+    for scheme in dict.fromkeys([last.scheme, *(one for one in schemes if one in possible)]):
+        for steps in sorted(factor_of) if scheme not in ADAPTIVE else [last.steps]:
+            trained = (scheme, steps) == (last.scheme, last.steps)
+            each = [max(1, round(factor_of[steps] * course.steps)) for course in courses]
+            yield model if trained else _under(model, scheme, each), trained
+
+
+def _under(model: Net, scheme: Scheme, steps: Sequence[int]) -> Net:
+    if isinstance(model, Classifier):
+        return model.manifest(scheme=scheme, steps=steps)
+    return manifest(model, scheme=scheme, steps=steps)

@@ -14,8 +14,10 @@ class ConditionKind(Enum):
 
     clean = "clean"
     manifestation = "manifestation"
+    manifestation_reestimated = "manifestation_reestimated"
     corruption = "corruption"
     attack = "attack"
+    diagnostics = "diagnostics"
 
 
 @dataclass(kw_only=True, slots=True)

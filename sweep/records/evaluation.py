@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from sweep.config.evaluate_config import ConditionKind
 from sweep.errors import InputError
 from sweep.records.predictions import Predictions, read_predictions, write_predictions
 from sweep.records.rows import EvaluationRow, TrialRow
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows, write_rows
 
-KINDS = ("clean", "manifestation", "corruption", "attack")  # of conditions, in the order of rows.csv
+KINDS = [kind.value for kind in ConditionKind]  # in the order of rows.csv
 
 
 class EvaluationFiles:

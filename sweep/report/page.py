@@ -9,13 +9,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from sweep.records.files import write_text
+from sweep.records.rows import REESTIMATED
 from sweep.report import (
     answer,
-    attacks,
-    corruptions,
     figures,
     learning_curves,
-    manifestations,
     optimization_history,
     pareto,
     search_tables,
@@ -37,6 +35,7 @@ from sweep.report.parameters import (
     varied_parameters,
 )
 from sweep.report.results import Study, TaskResults, build_study, configuration_value
+from sweep.report.robustness import attacks, corruptions, manifestations, validity
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 COMMANDS = (
@@ -136,7 +135,12 @@ def _manifestations(study: Study) -> list[Block]:
     def draw(results: TaskResults, index: int) -> list[Block]:
         lacking = [f.name for f in results.families if f.runs and len(manifestations.cells(f)) < 2]
         told = Text(f"Measured only as they were trained: networks of {sentences.listing(lacking)}.")
-        return _present(manifestations.heat_maps(results, f"manifestations-{index}"), told if lacking else None)
+        return _present(
+            *validity.blocks(results),
+            manifestations.heat_maps(results, f"manifestations-{index}"),
+            manifestations.heat_maps(results, f"reestimated-{index}", REESTIMATED),
+            told if lacking else None,
+        )
 
     return _by_task(study, draw)
 

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase, TrialRow
-from sweep.report import figures, manifestations, statistics
+from sweep.report import figures, statistics
 from sweep.report.elements import count, listing, percent, percent_interval, plural, points, points_interval
 from sweep.report.load import FILES, Sweep
-from sweep.report.manifestations import Robustness
 from sweep.report.results import BASELINE, FAILED, UNFINISHED, Difference, Family, Study, TaskResults
+from sweep.report.robustness import manifestations
+from sweep.report.robustness.manifestations import Robustness
 from sweep.report.statistics import CLAIM, EQUIVALENCE, EVEN, EXPLORATION, INTERVAL, MARGIN, MEANINGFUL, Verdict
 
 SINGLE = "n = 1: no interval"

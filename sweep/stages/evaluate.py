@@ -12,8 +12,9 @@ from statistics import fmean
 
 import ray
 
+from odenet.data.config import Portion
 from odenet.data.sets import duplicate_free, load_test
-from odenet.data.subsets import balanced_test
+from odenet.data.subsets import balanced_test, load_data
 from odenet.enums import Corruption
 from odenet.inference.classifier import Classifier
 from odenet.robustness.corruptions import left_out as unsuitable
@@ -35,6 +36,8 @@ from sweep.records.tables import read_rows
 from sweep.records.test_use import TestUse, read_test_use, record_test_use
 from sweep.stages.model_card import model_card
 from sweep.worker.measurement import Condition, Measurement, TestSet
+
+LEARNED = {ConditionKind.manifestation_reestimated, ConditionKind.diagnostics}  # these need training images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,11 +181,16 @@ def _sibling(row: TrialRow, networks: dict[int, Classifier]) -> dict[str, Classi
 
 def _test_set(config: AppConfig) -> TestSet:
     data_dir, asked = config.runtime.data_dir, config.evaluate
-    attacked = ConditionKind.attack in asked.conditions
+    learned = replace(config.data, portion=Portion.trainval)  # what final networks are trained on
     return TestSet(
-        load_test(config.data, data_dir),
-        duplicate_free(config.data, data_dir),
-        balanced_test(config.data, data_dir, count=asked.attack.images) if attacked else None,
+        images=load_test(config.data, data_dir),
+        duplicate_free_B=duplicate_free(config.data, data_dir),
+        attacked=(
+            balanced_test(config.data, data_dir, count=asked.attack.images)
+            if ConditionKind.attack in asked.conditions
+            else None
+        ),
+        training=load_data(learned, data_dir).train if LEARNED & set(asked.conditions) else None,
     )
 
 
@@ -213,9 +221,10 @@ def _write_down(session: Session, prepared: PreparedEvaluation, task: MeasuringT
     if found.classes_B is not None:
         prepared.known.predicts(network.row.seed, found.classes_B, images.labels_B, images.indices_B)
     prepared.known.add(rows)
-    mean = fmean(row.value for row in rows if row.metric == "accuracy")
+    accuracies = [row.value for row in rows if row.metric == "accuracy"]
+    mean = f", mean accuracy {fmean(accuracies):.1%}" if accuracies else ""
     say(
-        f"{session.name}: {condition.name} of final trial {network.row.number}, mean accuracy {mean:.1%}",
+        f"{session.name}: {condition.name} of final trial {network.row.number}{mean}",
         session.console,
     )
 

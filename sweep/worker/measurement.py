@@ -3,7 +3,7 @@
 Shapes: `B` images.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from odenet.data.batches import Batches, Statistics
 from odenet.data.images import Images
+from odenet.diagnostics.diagnose import diagnose
+from odenet.diagnostics.reestimate import reestimate
 from odenet.enums import Scheme
 from odenet.inference.classifier import Classifier
 from odenet.robustness.attack_results import AttackReport
@@ -19,9 +21,9 @@ from odenet.robustness.cells import Cells
 from odenet.robustness.config import LEVELS, Attack, Norm
 from odenet.robustness.corrupted import corrupted
 from odenet.training.config import RuntimeConfig
-from odenet.training.evaluation import Outcomes, Score, evaluate, manifestations, outcomes
+from odenet.training.evaluation import Manifested, Score, evaluate, manifestations, manifested, measured, predict
 from sweep.config.evaluate_config import ConditionKind, EvaluateConfig
-from sweep.records.rows import ATTACK, CLEAN, DUPLICATE_FREE, MANIFESTATION
+from sweep.records.rows import ATTACK, CLEAN, DIAGNOSTICS, DUPLICATE_FREE, MANIFESTATION, REESTIMATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,15 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TestSet:
-    """The test images, which of them repeat no other image (None where no list says so), and those to attack."""
+    """The test images, which of them repeat no other image (None where no list says so), those to attack, and the
+    training images, on which batch-norm statistics are estimated anew."""
 
     __test__ = False
 
     images: Images
     duplicate_free_B: np.ndarray | None = None
     attacked: Images | None = None
+    training: Images | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,14 @@ class Bench:
         statistics, device = Statistics.identity(self.model.images.channels), self.runtime.torch_device()
         return Batches(images, statistics=statistics, device=device)
 
+    def part(self) -> Batches:
+        """Return the class-balanced part of the test set that manifestations are measured on."""
+        return self.batches(class_balanced(self.test.images, self.config.manifestation_images))
+
+    def training_images(self) -> Images:
+        assert self.test.training is not None, "the stage loads them where a condition needs them"
+        return self.test.training
+
     def value(self, condition: str, metric: str, value: float, n: int, severity: float = 0.0) -> Measured:
         """Return a value under the manifestation that the network was trained with."""
         course = self.model.network.depths()[-1].course
@@ -109,26 +121,45 @@ def measure(condition: Condition, bench: Bench) -> Measurement:
 
 def _clean(bench: Bench, _: Condition) -> Measurement:
     """Measure the whole test set, and what of it repeats no other image where that is known."""
-    test, found = bench.test, outcomes(bench.model, bench.batches(bench.test.images), bench.config.batch_size)
-    values = bench.score(CLEAN, found.score())
-    if test.duplicate_free_B is not None:
-        values += bench.score(DUPLICATE_FREE, _of(found, test.duplicate_free_B).score())
-    return Measurement(values, found.classes_B)
-
-
-def _of(found: Outcomes, chosen_B: np.ndarray) -> Outcomes:
-    return Outcomes(found.classes_B[chosen_B], found.labels_B[chosen_B], found.losses_B[chosen_B])
+    images, chosen_B = bench.test.images, bench.test.duplicate_free_B
+    score, classes_B = predict(bench.model, bench.batches(images), batch_size=bench.config.batch_size)
+    values = bench.score(CLEAN, score)
+    if chosen_B is not None:
+        right_B = (classes_B == images.labels_B)[chosen_B]
+        values.append(bench.value(DUPLICATE_FREE, "accuracy", float(right_B.mean()), len(right_B)))
+    return Measurement(values, classes_B)
 
 
 def _manifestation(bench: Bench, _: Condition) -> Measurement:
     """Measure a part of the test set under every manifestation that makes sense of the network's rate."""
-    config, part = bench.config, bench.batches(class_balanced(bench.test.images, bench.config.manifestation_images))
+    config, part = bench.config, bench.part()
     found = manifestations(bench.model, part, config.schemes, config.step_factors, config.batch_size)
-    return Measurement([
-        Measured(MANIFESTATION, metric, value, one.score.n, one.scheme, one.steps)
-        for one in found
-        for metric, value in _both(one.score)
-    ])  # fmt: skip
+    return Measurement(list(_manifested(MANIFESTATION, found)))
+
+
+def _reestimated(bench: Bench, _: Condition) -> Measurement:
+    """Measure the same with batch-norm statistics that are estimated anew under each manifestation."""
+    config, part, training = bench.config, bench.part(), bench.training_images()
+    found = list[Manifested]()
+    for other, trained in manifested(bench.model, config.schemes, config.step_factors):
+        assert isinstance(other, Classifier)
+        found.append(measured(reestimate(other, training), part, trained=trained, batch_size=config.batch_size))
+    return Measurement(list(_manifested(REESTIMATED, found)))
+
+
+def _manifested(condition: str, found: Sequence[Manifested]) -> Iterator[Measured]:
+    as_trained_B = next(one.hits_N for one in found if one.trained)
+    for one in found:
+        lost = float((as_trained_B & ~one.hits_N).mean())
+        for metric, value in (*_both(one.score), ("lost", lost)):
+            yield Measured(condition, metric, value, one.score.n, one.scheme, one.steps)
+
+
+def _diagnostics(bench: Bench, _: Condition) -> Measurement:
+    """Ask what the network is, on the part of the test set that manifestations are measured on."""
+    images = class_balanced(bench.test.images, bench.config.manifestation_images)
+    found = diagnose(bench.model, images, training_images=bench.training_images())
+    return Measurement([bench.value(DIAGNOSTICS, name, value, len(images)) for name, value in found.values().items()])
 
 
 def _corruption(bench: Bench, condition: Condition) -> Measurement:
@@ -171,8 +202,10 @@ def _attacked(bench: Bench, report: AttackReport) -> Iterator[Measured]:
 MEASURES: dict[ConditionKind, Callable[[Bench, Condition], Measurement]] = {
     ConditionKind.clean: _clean,
     ConditionKind.manifestation: _manifestation,
+    ConditionKind.manifestation_reestimated: _reestimated,
     ConditionKind.corruption: _corruption,
     ConditionKind.attack: _attack,
+    ConditionKind.diagnostics: _diagnostics,
 }
 
 

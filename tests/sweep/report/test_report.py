@@ -400,6 +400,13 @@ def test_manifestations_are_compared_on_the_same_images(page):
         assert [shape["y0"] for shape in panel["layout"]["shapes"]] == [-0.5]  # the trained cell
 
 
+def test_every_final_network_has_a_verdict_on_its_validity_and_the_control_failed(page):
+    assert page.row("manifestations", "continuous")["ODE"] == "0 of 6"
+    assert page.row("manifestations", "continuous")["largest drop"] == "4.0"
+    assert len(page.tables["manifestations"][1]) == 1 + 12
+    assert "The control (resnet, batch norm as stored) failed in 6 of 6 networks" in page.text["manifestations"]
+
+
 def test_crowned_configurations_stand_first_with_a_column_per_parameter_and_the_others_are_folded(page):
     crowned, others = page.tables["configurations"][:2]
     assert crowned[0] == ["draw", "trial", "confirmed ± sd (seeds)", "search, 1 seed", "scheme", "lr"]

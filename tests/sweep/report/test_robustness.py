@@ -6,9 +6,9 @@ import pytest
 
 from sweep.records.rows import EvaluationRow
 from sweep.records.tables import write_rows
-from sweep.report import attacks, corruptions
 from sweep.report.load import load_sweeps
 from sweep.report.results import build_study
+from sweep.report.robustness import attacks, corruptions
 from tests.sweep.report.test_report import SEEDS, evaluation, write_final, write_search
 
 # Accuracies by (corruption, severity); of the baseline, and of a family with half of its errors.
