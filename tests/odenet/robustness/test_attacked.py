@@ -274,6 +274,8 @@ def test_perturbations_stay_in_the_ball_and_in_the_picture(norm: Norm) -> None:
         assert ball.holds(found, x).all()
         assert ball.length(found - x).min() > 0.1
     assert torch.equal(ball.random(cases.take(slice(4, 5)), 0, "start"), start[4:5]), "it is of the image"
+    drawn = ball.random(Cases(x[:1].expand(6, -1, -1, -1), cases.labels_B, cases.indices_B), 0, "start")
+    assert len({tuple(one.flatten().tolist()) for one in drawn}) == 6
     assert not torch.equal(ball.random(cases, 1, "start"), start)
     for wrong in (x + 0.31, start + float("nan")):
         assert not ball.holds(wrong, x).any()
