@@ -60,8 +60,9 @@ def withstood(subject: Subject, cases: Cases, ball: Ball, attempts: Iterable[Att
 
 
 def _broken(subject: Subject, cases: Cases, ball: Ball, moved_BCHW: Tensor) -> Tensor:
+    """Return a mask (B,): the moved image is wrong; one outside of the ball counts as not moved."""
     inside_B = ball.holds(moved_BCHW, cases.x_BCHW)
-    return inside_B & ~subject.right(torch.where(inside_B.view(-1, 1, 1, 1), moved_BCHW, cases.x_BCHW), cases.labels_B)
+    return ~subject.right(torch.where(inside_B.view(-1, 1, 1, 1), moved_BCHW, cases.x_BCHW), cases.labels_B)
 
 
 @dataclass(frozen=True, slots=True)

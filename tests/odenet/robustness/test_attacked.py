@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from odenet import AttackConfig, Cells, Classifier, attack
+from odenet.robustness.attack_checks import check_saturates, check_weaker
 from odenet.robustness.attack_results import MASKED, UNION, AttackReport, area_under
 from odenet.robustness.attacked import SETTINGS
 from odenet.robustness.attacks import Attacker, withstood
@@ -138,8 +139,16 @@ class Noisy:
 
 
 MASKING: dict[str, tuple[Classifier, set[str], str]] = {
-    "quantised": (linear(before=quantised), {"finite_differences", "no_flag", "noise_weaker"}, "zero gradient"),
-    "cut off": (linear(before=torch.Tensor.detach), {"finite_differences", "no_flag", "noise_weaker"}, "zero gradient"),
+    "quantised": (
+        linear(before=quantised),
+        {"finite_differences", "no_flag", "noise_weaker", "whole_ball"},
+        "zero gradient",
+    ),
+    "cut off": (
+        linear(before=torch.Tensor.detach),
+        {"finite_differences", "no_flag", "noise_weaker", "whole_ball"},
+        "zero gradient",
+    ),
     "saturated": (linear(after=lambda z: 1e6 * z), {"noise_weaker"}, ""),
     "at random": (linear(before=Noisy()), {"finite_differences", "deterministic", "no_flag"}, "randomized defense"),
     "probabilities": (linear(after=lambda z: z.softmax(1)), {"no_flag"}, "probability distribution"),
@@ -162,6 +171,31 @@ def test_what_breaks_where_gradients_do_not_is_a_failed_check_of_its_own() -> No
     assert {"square_weaker", "transfer_weaker"} <= failed(report)
     first = {row.attack: row.first for row in report.results if row.epsilon == 8 / 255}
     assert first["transfer_plain"] > 0.25
+
+
+@for_each(
+    ("shares", "n", "passed"),
+    [
+        ((0.5, 0.4, 0.4), 100, True),
+        ((0.5, 0.4, 0.385), 100, True),
+        ((0.5, 0.4, 0.37), 100, False),  # 200 steps still break more
+        ((0.5, 0.4, 0.43), 100, False),  # 200 steps break less
+        ((0.4, 0.5, 0.5), 100, False),  # 50 steps break less than 10
+        ((8 / 16, 7 / 16, 6 / 16), 16, True),  # one image
+        ((8 / 16, 7 / 16, 5 / 16), 16, False),
+        ((float("nan"),) * 3, 16, False),
+    ],
+)
+def test_pgd_must_saturate(shares: tuple[float, ...], n: int, passed: bool) -> None:
+    assert check_saturates(shares, n).passed is passed
+
+
+@for_each(("n", "broken", "passed"), [(1000, 2, True), (1000, 3, False), (64, 1, True), (64, 2, False), (64, 0, True)])
+def test_another_attack_may_break_two_images_of_a_thousand_and_one_of_few(n: int, broken: int, passed: bool) -> None:
+    white_B, other_B = np.arange(n) >= 5, np.arange(n) >= 5 + broken
+    fine = (white_B, np.ones(n, dtype=bool))
+    assert check_weaker("square_weaker", [fine, (white_B, other_B)]).passed is passed
+    assert check_weaker("square_weaker", [(white_B, other_B), fine]).value == broken / n
 
 
 @pytest.mark.parametrize("missing", ["square", "transfer"])
@@ -240,8 +274,13 @@ def test_perturbations_stay_in_the_ball_and_in_the_picture(norm: Norm) -> None:
         assert ball.holds(found, x).all()
         assert ball.length(found - x).min() > 0.1
     assert torch.equal(ball.random(cases.take(slice(4, 5)), 0, "start"), start[4:5]), "it is of the image"
+    drawn = ball.random(Cases(x[:1].expand(6, -1, -1, -1), cases.labels_B, cases.indices_B), 0, "start")
+    assert len({tuple(one.flatten().tolist()) for one in drawn}) == 6
     assert not torch.equal(ball.random(cases, 1, "start"), start)
     for wrong in (x + 0.31, start + float("nan")):
+        assert not ball.holds(wrong, x).any()
+    black = torch.zeros(1, 3, 5, 7)
+    for x, wrong in ((black, black - 0.01), (black + 1, black + 1.01)):
         assert not ball.holds(wrong, x).any()
 
 

@@ -63,7 +63,6 @@ def cases_of(classifier: Classifier, images: Images) -> Cases:
     return cases.take(Subject(classifier, batch_size=64).right(x, labels))
 
 
-@pytest.mark.slow
 def test_a_trained_network_passes_all_checks_and_its_own_weights_transfer(
     classifier: Classifier, images: Images
 ) -> None:
