@@ -6,7 +6,7 @@ from odenet.data.batches import Batches, Statistics
 from odenet.data.images import Images
 from odenet.diagnostics.probing import check_images
 from odenet.diagnostics.reestimate import reestimate
-from odenet.diagnostics.validity import LEAST_IMAGES, Change, Validity, judge, paired_error
+from odenet.diagnostics.validity import LEAST_IMAGES, AccuracyChange, Validity, judge, paired_error
 from odenet.enums import Scheme
 from odenet.inference.classifier import Classifier
 from odenet.training.evaluation import Manifested, manifested, measured
@@ -70,10 +70,10 @@ def verdict(results: Sequence[Manifested]) -> Validity:
     return judge(own.scheme, [change(own, one) for one in others])
 
 
-def change(own: Manifested, other: Manifested) -> Change:
+def change(own: Manifested, other: Manifested) -> AccuracyChange:
     """Compare a manifestation with the trained one, image by image."""
     n, gone, gained = len(own.hits_N), lost(own, other), lost(other, own)
-    return Change(other.scheme, other.steps / own.steps, gone - gained, paired_error(gone, gained, n))
+    return AccuracyChange(other.scheme, other.steps / own.steps, gone - gained, paired_error(gone, gained, n))
 
 
 def lost(own: Manifested, other: Manifested) -> float:

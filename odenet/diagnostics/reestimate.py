@@ -24,7 +24,7 @@ from odenet.networks.norms import NodeBatchNorm
 from odenet.seeding import generator
 
 LEAST_TRAINING_IMAGES = 32
-Norm = BatchNorm | NodeBatchNorm
+AnyBatchNorm = BatchNorm | NodeBatchNorm
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def reestimate(classifier: Classifier, images: Images, *, batch_size: int = 512)
     check_images(classifier, images, LEAST_TRAINING_IMAGES)
     other = Classifier(copy.deepcopy(classifier.network), classifier.images, classifier.about)
     device = other.scale_C11.device
-    pools = {norm: _Pool(_buffers(norm)[0]) for norm in other.modules() if isinstance(norm, Norm)}
+    pools = {norm: _PooledStatistics(_buffers(norm)[0]) for norm in other.modules() if isinstance(norm, AnyBatchNorm)}
     former = {norm: norm.momentum for norm in pools}
     handles = [module.register_forward_pre_hook(_note_pixels(module, pools)) for module in _hosts(other)]
     order_B = torch.randperm(len(images), generator=generator(0, "reestimate"))
@@ -68,24 +68,24 @@ def _hosts(classifier: Classifier) -> list[BatchNorm | DepthStage]:
     return [module for module in classifier.modules() if isinstance(module, BatchNorm | DepthStage)]
 
 
-def _note_pixels(host: nn.Module, pools: dict[Norm, "_Pool"]) -> Callable[[nn.Module, Any], None]:
+def _note_pixels(host: nn.Module, pools: dict[AnyBatchNorm, "_PooledStatistics"]) -> Callable[[nn.Module, Any], None]:
     """Return a hook that notes the resolution at which the norms of a module, or of a stage's rate, stand."""
 
     def note(_: nn.Module, arguments: Any) -> None:
         x = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
         for norm in host.modules():
-            if isinstance(norm, Norm):
+            if isinstance(norm, AnyBatchNorm):
                 pools[norm].pixels = x.shape[-1] * x.shape[-2]
 
     return note
 
 
-def _buffers(norm: Norm) -> tuple[Tensor, Tensor]:
+def _buffers(norm: AnyBatchNorm) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None and norm.running_var is not None
     return norm.running_mean, norm.running_var
 
 
-class _Pool:
+class _PooledStatistics:
     """The mean and unbiased variance of all batches as of one sample, from those of each."""
 
     def __init__(self, like: Tensor) -> None:

@@ -17,7 +17,7 @@ LEAST_IMAGES = 100  # below, one point is less than one image
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class AccuracyChange:
     """What becomes of a network's accuracy under another manifestation than its own, on the same images."""
 
     scheme: Scheme
@@ -37,7 +37,7 @@ class Validity:
     """The verdict on one network. `worst` is the change with the largest drop among those that it rests on."""
 
     valid: bool | None  # None: not applicable, see `reason`
-    worst: Change | None = None
+    worst: AccuracyChange | None = None
     critical_step: float | None = None  # h*, relative to the trained step; None: none passes
     unmeasured: tuple[str, ...] = ()  # of the manifestations that the rule asks for
     reason: str = ""
@@ -65,7 +65,7 @@ def paired_error(lost: float, gained: float, n: int) -> float:
     return math.sqrt(max(0.0, lost + gained - (lost - gained) ** 2) / (n - 1))
 
 
-def judge(trained: Scheme, changes: Sequence[Change]) -> Validity:
+def judge(trained: Scheme, changes: Sequence[AccuracyChange]) -> Validity:
     """Say whether a network is an ODE, from its changes under the manifestations that were measured.
 
     Valid: the largest drop among {2n, 4n steps of the trained scheme; RK4 at n, 2n} is at most one point and at most
@@ -76,7 +76,7 @@ def judge(trained: Scheme, changes: Sequence[Change]) -> Validity:
         trained: the scheme the network was trained with.
         changes: under other manifestations; what the rule does not ask for serves h* alone.
 
-    >>> judge(Scheme.euler, [Change(Scheme.euler, 2.0, 0.002, 0.002), Change(Scheme.rk4, 1.0, 0.03, 0.005)]).valid
+    >>> judge(Scheme.euler, [AccuracyChange(Scheme.euler, 2.0, 0.002, 0.002), AccuracyChange(Scheme.rk4, 1.0, 0.03, 0.005)]).valid
     False
     """
     reason = _no_ode(trained)
@@ -108,10 +108,10 @@ def _no_ode(scheme: Scheme) -> str:
     return ""
 
 
-def _critical_step(own: Sequence[Change]) -> float | None:
+def _critical_step(own: Sequence[AccuracyChange]) -> float | None:
     """Return the longest step, relative to training, down from the shortest measured one, before one fails."""
     longest = None
-    trained = [] if any(change.steps == 1 for change in own) else [Change(Scheme.euler, 1.0, 0.0, 0.0)]
+    trained = [] if any(change.steps == 1 for change in own) else [AccuracyChange(Scheme.euler, 1.0, 0.0, 0.0)]
     for change in sorted([*own, *trained], key=lambda change: -change.steps):
         if not change.passes:
             break

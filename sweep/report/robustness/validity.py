@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from odenet.diagnostics.validity import Change, Validity, judge, paired_error
+from odenet.diagnostics.validity import AccuracyChange, Validity, judge, paired_error
 from odenet.enums import Scheme
 from sweep.records.rows import MANIFESTATION, REESTIMATED, EvaluationRow
 from sweep.report.elements import NONE, Block, Notice, Table, Text, listing, plural
@@ -134,7 +134,7 @@ def _verdict(rows: Sequence[EvaluationRow]) -> Validity | None:
         if metric == "accuracy" and not is_trained(row):
             drop, lost = own.value - row.value, values.get((scheme, steps, "lost"))
             error = None if lost is None or row.n < 2 else paired_error(lost.value, lost.value - drop, row.n)
-            changes.append(Change(Scheme[scheme], steps / max(1, row.trained_steps), drop, error))
+            changes.append(AccuracyChange(Scheme[scheme], steps / max(1, row.trained_steps), drop, error))
     return judge(Scheme[own.scheme], changes)
 
 

@@ -17,7 +17,7 @@ from odenet import (
 )
 from odenet.data.batches import Batches, Statistics
 from odenet.diagnostics.manifesting import change, lost, reestimated_manifestations, validity, verdict
-from odenet.diagnostics.validity import Change, judge, paired_error
+from odenet.diagnostics.validity import AccuracyChange, judge, paired_error
 from odenet.networks.norms import NodeBatchNorm
 from odenet.training.evaluation import Manifested, Score, manifestations
 from tests.odenet.diagnostics.probes import images, right, tiny
@@ -26,8 +26,8 @@ EULER, RK4, HEUN = Scheme.euler, Scheme.rk4, Scheme.heun
 ASKED = [(EULER, 2.0), (EULER, 4.0), (RK4, 1.0), (RK4, 2.0)]
 
 
-def drops(*values: float, error: float | None = 0.02) -> list[Change]:
-    return [Change(scheme, steps, drop, error) for (scheme, steps), drop in zip(ASKED, values, strict=True)]
+def drops(*values: float, error: float | None = 0.02) -> list[AccuracyChange]:
+    return [AccuracyChange(scheme, steps, drop, error) for (scheme, steps), drop in zip(ASKED, values, strict=True)]
 
 
 def test_the_paired_error_is_that_of_the_changes_image_by_image() -> None:
@@ -68,11 +68,15 @@ def test_the_largest_drop_decides_by_one_point_and_by_two_standard_errors() -> N
 
 
 def test_what_the_rule_does_not_ask_for_does_not_decide_and_what_was_not_measured_is_named() -> None:
-    others = [Change(HEUN, 1.0, 0.5, 0.01), Change(EULER, 0.5, 0.5, 0.01), Change(RK4, 4.0, 0.5, 0.01)]
+    others = [
+        AccuracyChange(HEUN, 1.0, 0.5, 0.01),
+        AccuracyChange(EULER, 0.5, 0.5, 0.01),
+        AccuracyChange(RK4, 4.0, 0.5, 0.01),
+    ]
     assert judge(EULER, [*drops(0, 0, 0, 0), *others]).valid is True
-    found = judge(EULER, [Change(EULER, 2.0, 0.0, 0.0), *others])
+    found = judge(EULER, [AccuracyChange(EULER, 2.0, 0.0, 0.0), *others])
     assert (found.valid, found.unmeasured) == (True, ("euler at 4n", "rk4 at 1n", "rk4 at 2n"))
-    assert judge(RK4, [Change(RK4, 2.0, 0.0, 0.0)]).unmeasured == ("rk4 at 4n",), "RK4 at n is the trained one"
+    assert judge(RK4, [AccuracyChange(RK4, 2.0, 0.0, 0.0)]).unmeasured == ("rk4 at 4n",), "RK4 at n is the trained one"
     nothing = judge(EULER, others)
     assert (nothing.valid, nothing.drop) == (None, None)
     assert "no manifestation was measured" in nothing.reason
@@ -81,7 +85,9 @@ def test_what_the_rule_does_not_ask_for_does_not_decide_and_what_was_not_measure
 def test_the_critical_step_is_the_longest_down_to_which_nothing_is_lost() -> None:
     def longest(**drop: float) -> float | None:
         named = {"quarter": 0.25, "half": 0.5, "twice": 2.0, "four": 4.0}
-        return judge(EULER, [Change(EULER, named[name], value, 0.02) for name, value in drop.items()]).critical_step
+        return judge(
+            EULER, [AccuracyChange(EULER, named[name], value, 0.02) for name, value in drop.items()]
+        ).critical_step
 
     assert longest(quarter=0.2, half=0.0, twice=0.0, four=0.0) == 2.0
     assert longest(quarter=0.0, half=0.2, twice=0.0, four=0.0) == 1.0, "a longer one that passes by luck"

@@ -30,7 +30,7 @@ from sweep.errors import InputError, WorkError
 from sweep.execution import measurements
 from sweep.records.outcome import Outcome
 from sweep.records.predictions import read_predictions
-from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
+from sweep.records.rows import CLEAN, MANIFESTATION, REESTIMATED, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import read_rows, write_rows
 from sweep.records.test_use import read_test_use
 from sweep.report.statistics import wilson
@@ -173,7 +173,7 @@ def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, mea
     seeds = "mean over 3 fresh seeds, of which 1 failed, counted as chance"
     assert re.search(rf"x: test accuracy [\d.]+%, sd [\d.]+, {seeds}; .*rows\.csv has all", said)
     rows = read_rows(session.files.rows, EvaluationRow)
-    assert len({row.key for row in rows}) == len(rows) == 2 * 2 * 17
+    assert len({row.key for row in rows}) == len(rows) == 2 * (2 + 16 * 3)
     assert {(row.split, row.family, row.trained_scheme, row.trained_steps) for row in rows} == {
         ("test", "smoke", "euler", 2)
     }
@@ -227,7 +227,7 @@ def test_conditions_can_be_added_and_nothing_is_measured_twice(config, untested,
     evaluate(session, both)
     rows = read_rows(untested.rows, EvaluationRow)
     assert [row for row in rows if row.condition == CLEAN] == first
-    assert len({row.key for row in rows}) == len(rows) == 2 * 2 * 17
+    assert len({row.key for row in rows}) == len(rows) == 2 * (2 + 16 * 3)
     uses = read_test_use(untested.test_use)
     assert sorted((use.seed, use.condition) for use in uses) == [
         (3, CLEAN), (3, MANIFESTATION), (4, CLEAN), (4, MANIFESTATION),
@@ -251,7 +251,7 @@ def test_an_evaluation_that_was_cut_short_goes_on_with_what_is_left(config, unte
     left = prepare_evaluate(config, "x")
     assert len(left.tasks) == 2
     evaluate(session_on(config), left)
-    assert len({row.key for row in read_rows(untested.rows, EvaluationRow)}) == 2 * 2 * 17
+    assert len({row.key for row in read_rows(untested.rows, EvaluationRow)}) == 2 * (2 + 16 * 3)
 
 
 def test_what_was_measured_before_is_said_where_its_result_was_removed(config, untested, in_place, capsys):
@@ -349,3 +349,26 @@ def test_more_images_than_there_are_cannot_be_attacked(config, untested):
     asked = replace(config.evaluate, conditions=[ConditionKind.attack], attack=replace(FEW, images=1000))
     with pytest.raises(InputError, match=r"1000 test images of digits: .* are possible"):
         prepare_evaluate(replace(config, evaluate=asked), "x")
+
+
+def test_what_networks_are_as_odes_is_measured_and_manifestations_with_batch_norm_estimated_anew(
+    config, untested, in_place
+):
+    kinds = [ConditionKind.manifestation, ConditionKind.manifestation_reestimated, ConditionKind.diagnostics]
+    asked = replace(
+        config.evaluate, conditions=kinds, manifestation_images=120, schemes=[Scheme.rk4], step_factors=[2.0]
+    )
+    session = session_on(replace(config, evaluate=asked))
+    evaluate(session, prepare_evaluate(session.config, "x"))
+    rows = [row for row in read_rows(untested.rows, EvaluationRow) if row.seed == 3]
+    stored, again = (
+        {(row.scheme, row.steps): row.value for row in rows if (row.condition, row.metric) == (name, "accuracy")}
+        for name in (MANIFESTATION, REESTIMATED)
+    )
+    assert stored.keys() == again.keys() == {("euler", 2), ("euler", 4), ("rk4", 2), ("rk4", 4)}
+    lost = {
+        (row.scheme, row.steps): row.value for row in rows if (row.condition, row.metric) == (MANIFESTATION, "lost")
+    }
+    assert lost["euler", 2] == 0 and all(value >= stored["euler", 2] - stored[cell] for cell, value in lost.items())
+    found = {row.metric: row.value for row in rows if row.condition == "diagnostics"}
+    assert found["steps"] == 2 and found["valid"] in (0.0, 1.0) and found["parameters"] > 0
