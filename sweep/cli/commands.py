@@ -97,11 +97,15 @@ STAGES: dict[str, StageCommand] = {
     ),
     "evaluate": StageCommand(
         run_evaluate,
-        "tests the final networks: clean, and under other schemes and steps",
+        "tests the final networks: clean, other schemes and steps, corrupted and attacked images",
         "sweep evaluate NAME [KEY=VALUE ...]",
         (1, 1),
-        "Reads the test set, once, and writes rows.csv.\n"
-        "  evaluate.schemes=[euler,rk4] evaluate.step_factors=[0.5,1,2,4]",
+        "Measures each final network once under each condition, and writes rows.csv. What was cut short goes on; "
+        "conditions can be added later.\n"
+        "  evaluate.conditions=[clean,manifestation,manifestation_reestimated,corruption,attack,diagnostics]\n"
+        "  evaluate.schemes=[euler,rk4] evaluate.step_factors=[0.5,1,2,4]\n"
+        "  evaluate.corruptions=[fog,snow] evaluate.severities=[1,3,5] evaluate.corruption_images=1000\n"
+        "  evaluate.attack.images=1000 evaluate.attack.linf_255=[0.5,2] evaluate.transfer=[OTHER_SWEEP]",
     ),
     "export": StageCommand(
         run_export,
