@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from odenet.data.subsets import Splits
-from odenet.networks.model import build_model
-from odenet.networks.refinement import coarsen, refine
+from odenet.networks.refinement import refine
 from odenet.training.config import ExperimentConfig
 from odenet.training.cost import train_gflops
 from odenet.training.footprint import training_mib
@@ -24,6 +23,7 @@ from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.console import say
 from sweep.errors import InputError
 from sweep.stages.search import prepare_new_search
+from sweep.tuning.arms import Shape, epoch_gflops
 from sweep.tuning.schedulers import bracket_shares, rungs
 
 Expected = list[tuple[int, float]]  # up to an epoch, so many trials
@@ -97,7 +97,7 @@ def _counted(corners: list[ExperimentConfig], splits: Splits) -> list[list[float
     known: dict[str, list[float]] = {}
     for corner in corners:
         key = _network(corner)
-        known[key] = known[key] if key in known else _epoch_gflops(corner, splits)
+        known[key] = known[key] if key in known else epoch_gflops(corner, Shape.of(splits))
     return [known[_network(corner)] for corner in corners]
 
 
@@ -152,24 +152,6 @@ def check_writable(directory: Path) -> None:
     existing = next(parent for parent in [directory.resolve(), *directory.resolve().parents] if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"runtime.runs_dir={directory}: {existing} cannot be written to; choose another directory.")
-
-
-def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> list[float]:
-    """Count the GFLOP of each epoch, with every refinement and the coarsening on its epoch."""
-    _, channels, *space = splits.train.pixels_BCHW.shape
-    model = build_model(experiment.model, channels=channels, classes=splits.classes)
-    found, per_image = [], train_gflops(model, (channels, *space))
-    due = experiment.refinement.due(experiment.training.epochs)
-    coarsens = experiment.refinement.coarsens(experiment.training.epochs)
-    for epoch in range(experiment.training.epochs):
-        if epoch in due:
-            refine(model)
-        if epoch == coarsens:
-            coarsen(model)
-        if epoch in due or epoch == coarsens:
-            per_image = train_gflops(model, (channels, *space))
-        found.append(per_image * len(splits.train))
-    return found
 
 
 def _estimate(experiment: ExperimentConfig, gflops: list[float], config: AppConfig, splits: Splits) -> Estimate:

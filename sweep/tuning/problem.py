@@ -15,6 +15,7 @@ from sweep.errors import InputError
 from sweep.records.best import Best, changed, provenance, read_best
 from sweep.records.rows import TrialRow, ranked
 from sweep.records.tables import read_rows
+from sweep.tuning.arms import EqualTerms, check_arm
 from sweep.tuning.population import check_population, generations
 from sweep.tuning.samplers import check_sampler
 from sweep.tuning.schedulers import build_scheduler, refinement_epochs
@@ -36,11 +37,13 @@ OF_A_STUDY = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A space to search, and the experiment around which it is searched; `modules` are the user's own."""
+    """A space to search, and the experiment around which it is searched; `modules` are the user's own. `terms`: what a
+    study's arm makes of each configuration."""
 
     space: Space
     experiment: ExperimentConfig
     modules: tuple[str, ...] = ()
+    terms: EqualTerms | None = None
 
     def corners(self) -> list[ExperimentConfig]:
         """List the extreme experiments of the space. ValueError: one of them is not possible."""
@@ -51,6 +54,8 @@ class Problem:
         schedule = changed(row)
         parameters = schedule[0]["parameters"] if schedule else row.parameters
         experiment = override(self.experiment, {**parameters, "training.seed": row.seed})
+        if self.terms is not None:
+            experiment = self.terms.apply(experiment)
         return Best(experiment, provenance(row, self.space, self.modules), schedule)
 
 
@@ -78,6 +83,7 @@ def build_problem(config: AppConfig) -> Problem:
     else:
         build_scheduler(search, config.training.epochs)
     check_sampler(search, space)
+    check_arm(config.study.arm, search, experiment, list(space.entries))
     return Problem(space, experiment, tuple(config.modules))
 
 
