@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweep.cli import announce
 from sweep.cli.command_line import AGAIN, VERIFY, Command
-from sweep.console import say
+from sweep.cli.run_studies import extend
 from sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,17 +24,6 @@ def print_config(command: Command, console: Console) -> None:
     from sweep.config.compose import composed_text
 
     console.print(composed_text(command.overrides), highlight=False)
-
-
-def run_plan(command: Command, console: Console) -> None:
-    from sweep.config.compose import load
-
-    config = load(command.overrides)
-    say(f"plan: {announce.described('plan', config)}", console)
-    announce.loads_torch("plan", console)
-    from sweep.stages.plan import plan
-
-    plan(config, console)
 
 
 def run_doctor(command: Command, console: Console) -> None:
@@ -149,45 +138,13 @@ def run_extend(command: Command, console: Console) -> None:
     config, name = existing(command, GOES_ON)
     files = SweepFiles(run_directory(config, name))
     if files.study.exists():
-        _extend_study(config, name, console)
+        extend(config, name, console)
         return
     from sweep.stages.search import extended
     from sweep.study.frozen import check_alone
 
     check_alone(config, name)
     _go_on(extended(config, files), name, console)
-
-
-def _extend_study(config: "AppConfig", name: str, console: Console) -> None:
-    """Add trials to the searches of all sweeps of a study alike, and run them."""
-    from sweep.execution.session import open_session
-    from sweep.stages.study import extend_study, extended_study, resume_study
-
-    longer = extended_study(config, name)
-    resume_study(config, name)  # refuses before anything is started
-    with open_session(longer, name, console) as session:
-        announce.say_report(extend_study(session), name, console)
-
-
-def run_study(command: Command, console: Console) -> None:
-    from sweep.config.compose import load
-    from sweep.config.schema import save
-    from sweep.records.run_directory import PROTOCOL, STAGE, STUDY, check_study_name
-    from sweep.records.stage_record import BegunStage
-
-    config, name = load(command.overrides), command.names[0]
-    announce.begin("study", check_study_name(name), config, console)
-    announce.loads_torch(f"study {name}", console)
-    from sweep.execution.session import new_session
-    from sweep.stages.study import prepare_study, study
-    from sweep.tuning.problem import copies_of_enqueued
-
-    prepared = prepare_study(config, name)
-    begun = {STUDY: save(config), PROTOCOL: prepared.protocol, STAGE: BegunStage.study.text}
-    begun |= copies_of_enqueued(config)
-    with new_session(config, name, console, begun) as session:
-        report = study(session, prepared)
-    announce.say_report(report, name, console)
 
 
 def run_final(command: Command, console: Console) -> None:

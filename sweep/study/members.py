@@ -93,6 +93,11 @@ def check_draws(config: AppConfig) -> bool:
         InputError: they do, and it is not allowed; there are too few images; or the data is not there.
     """
     overlapping = False
+    if len(config.study.sizes) > 1 and config.data.order is Order.file:
+        raise InputError(
+            f"study.sizes={list(config.study.sizes)} with data.order=file: a draw of one size would hold other images "
+            "than that draw of another; use data.order=shuffled, whose draws are nested, or one size."
+        )
     for size in sizes(config):
         try:
             data = replace(config.data, per_class=size, portion=Portion.trainval)

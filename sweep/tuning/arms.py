@@ -180,7 +180,7 @@ def with_parameters(experiment: ExperimentConfig, parameters: int, shape: Shape)
 
 def _around(width: int) -> Iterator[int]:
     """Yield widths, the nearest first; networks that are halved or grouped cannot have every one."""
-    yield from (width + step for step in (0, -1, 1, -2, 2, -3, 3, -4, 4) if width + step >= 1)
+    yield from (width + step for step in (0, -1, 1, -2, 2) if width + step >= 1)
 
 
 def _wide(experiment: ExperimentConfig, width: int, final_width: int | None = None) -> ExperimentConfig | None:

@@ -49,13 +49,16 @@ class Problem:
         """List the extreme experiments of the space. ValueError: one of them is not possible."""
         return [override(self.experiment, corner) for corner in self.space.corners()]
 
+    def experiment_of(self, parameters: dict[str, Any]) -> ExperimentConfig:
+        """Return the experiment of a configuration, on the terms of the study's arm."""
+        experiment = override(self.experiment, parameters)
+        return experiment if self.terms is None else self.terms.apply(experiment)
+
     def best(self, row: TrialRow) -> Best:
         """Turn a trial into a complete experiment with its provenance."""
         schedule = changed(row)
         parameters = schedule[0]["parameters"] if schedule else row.parameters
-        experiment = override(self.experiment, {**parameters, "training.seed": row.seed})
-        if self.terms is not None:
-            experiment = self.terms.apply(experiment)
+        experiment = self.experiment_of({**parameters, "training.seed": row.seed})
         return Best(experiment, provenance(row, self.space, self.modules), schedule)
 
 

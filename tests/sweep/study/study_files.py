@@ -41,6 +41,7 @@ def searched_study(runs: Path, *words: str) -> AppConfig:
         one = Search(session_on(member, f"tiny/{part}"), prepared.searches[part])
         sweep = opened(one.batch.session, one.batch.source, one.batch.splits)
         sweep.drive(Worker())
+        sweep.controller.finish("")
         one.batch.log.rows = sweep.log.rows
         one.conclude()
     return config
