@@ -53,7 +53,7 @@ def notices(sweeps: Sequence[Sweep]) -> list[str]:
     """Say what is to be known before anything is compared: no protocol, departures from it, results of other
     networks."""
     found = [
-        f"{sweep.directory / 'rows.csv'} is of other networks than those in its folder final ({plural(count, 'value')}): "
+        f"{sweep.directory / 'rows.csv'} is of other networks than those in folder final ({plural(count, 'value')}): "
         "they were retrained and not tested again, and what is shown of the test set is of the former ones."
         for sweep in sweeps
         if (count := len(stale(sweep.evaluations, sweep.final_trials)))

@@ -84,8 +84,6 @@ def test_a_report_shows_the_protocol_and_what_was_recorded_as_done_otherwise(tin
     (_, table) = protocol.blocks(read(tiny).sweeps)
     (row,) = table.rows  # type: ignore[union-attr]
     assert row[1:] == ["tiny/resnet-d0", "final training done again; the former is in final~1"]
-        ["tiny/resnet-d0", "final training done again; the former is in final~1"]
-    ]  # type: ignore[union-attr]
     shown = {section.anchor: section for section in sections(read(tiny))}
     assert [block.kind for block in shown["terms"].blocks] == ["facts", "table", "notice", "table"]
 
@@ -142,4 +140,4 @@ def test_results_of_other_networks_than_those_beside_them_are_marked(tiny: Path)
     write_rows(files.final.trials, TrialRow, [rows[0], replace(rows[1], config_hash="new")])
     assert _tested(files) == "stale"
     (told,) = protocol.notices(read(tiny).sweeps)
-    assert "resnet-d0/rows.csv is of other networks than those in its folder final (1 value)" in told
+    assert "resnet-d0/rows.csv is of other networks than those in folder final (1 value)" in told
