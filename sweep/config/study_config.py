@@ -57,6 +57,14 @@ class StudyConfig:
         if self.cpu_hour_price is not None and not 0 <= self.cpu_hour_price <= 1e6:
             raise ValueError(f"study.cpu_hour_price={self.cpu_hour_price}: must be from 0 to 1e6, or null.")
 
+    def lasting(self, epochs: int) -> str:
+        """Say how long trainings are, where the configuration has `epochs`."""
+        if self.gflops is not None:
+            return f"as many epochs as {self.gflops:,.4g} GFLOP pay for"
+        if self.median_epochs is not None:
+            return f"as many epochs as the computation of {self.median_epochs} of the median configuration pays for"
+        return f"{epochs} epochs"
+
     @property
     def baseline(self) -> str:
         """The family whose median configuration sets budgets: the ResNet where it is one of them, else the first."""

@@ -44,4 +44,5 @@ def searched_study(runs: Path, *words: str) -> AppConfig:
         sweep.controller.finish("")
         one.batch.log.rows = sweep.log.rows
         one.conclude()
+        sweep.log.mark_finished()
     return config

@@ -11,13 +11,16 @@ from odenet.networks.refinement import refine
 from odenet.training.config import ExperimentConfig
 from odenet.training.cost import train_gflops
 from search_spaces import SPACES
+from sweep.cli.announce import described
 from sweep.config.overrides import override
 from sweep.config.schema import AppConfig
 from sweep.config.study_config import Arm
 from sweep.errors import InputError
 from sweep.execution.trial_source import trial_seed
 from sweep.records.best import read_best
+from sweep.records.run_directory import SweepFiles
 from sweep.stages.final import prepare_final
+from sweep.stages.replay import prepare_replay
 from sweep.stages.study import prepare_study
 from sweep.study.members import members
 from sweep.tuning.arms import WITHIN, Shape, epoch_gflops, parameters_of, with_compute, with_parameters
@@ -136,6 +139,14 @@ def test_what_an_arm_cannot_hold_equal_is_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=says):
             study_config(tmp_path, *words)
+
+
+def test_what_has_epochs_of_its_own_is_not_replayed_and_says_how_long_it_trains(tmp_path: Path) -> None:
+    config = searched_study(tmp_path, "study.arm=equal_compute", "study.gflops=0.5", "study.draws=[0]")
+    with pytest.raises(InputError, match="its trials have epochs of their own"):
+        prepare_replay(config, SweepFiles(tmp_path / "tiny/resnet-d0"))
+    assert "each, 2 trials of as many epochs as 0.5 GFLOP pay for on digits, sampler" in described("study", config)
+    assert "computation of 6 of the median configuration" in described("study", study_config(tmp_path, *COMPUTE))
 
 
 def test_equal_parameters_begin_with_those_of_the_baseline(tmp_path: Path) -> None:
