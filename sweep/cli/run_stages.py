@@ -177,11 +177,12 @@ def run_evaluate(command: Command, console: Console) -> None:
     announce.loads_torch(f"evaluate {name}", console)
     from sweep.execution.session import open_session
     from sweep.stages.evaluate import evaluate, prepare_evaluate
-    from sweep.study.frozen import check_frozen
+    from sweep.study.frozen import check_frozen, record_allowed
 
     check_frozen(config, name)
     prepared = prepare_evaluate(config, name)
     with open_session(config, name, console) as session:
+        record_allowed(config, name)
         evaluate(session, prepared)
     console.print(f"Next: sweep report {name}", highlight=False)
 

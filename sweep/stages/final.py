@@ -34,7 +34,7 @@ from sweep.records.run_directory import FORMER, SweepFiles, run_directory, store
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
 from sweep.stages.model_card import model_card
-from sweep.study.frozen import check_frozen
+from sweep.study.frozen import check_frozen, record_allowed
 from sweep.tracking.state import lag
 from sweep.tuning.arms import equal_terms
 from sweep.tuning.problem import build_problem
@@ -83,6 +83,7 @@ class Final(Work):
         files, seeds = session.files.final, session.config.final
         files.directory.mkdir(parents=True, exist_ok=True)
         record_stage(session.files.stage, BegunStage.final)
+        record_allowed(session.config, session.name)
         write_text(files.config, save(session.config))
         self._run.retrains(splits[Portion.trainval])
         pairs = [(candidate, index) for candidate in self._candidates for index in range(seeds.confirm_seeds)]

@@ -29,6 +29,7 @@ from sweep.records.provenance import check_origin, origin
 from sweep.records.rows import ranked
 from sweep.records.run_directory import CONFIG, FORMER, STAGE, SweepFiles
 from sweep.records.stage_record import BegunStage, record_stage
+from sweep.study.frozen import record_allowed
 from sweep.tuning.arms import equal_terms
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
@@ -116,6 +117,7 @@ class Search(Work):
         session.directory.mkdir(parents=True, exist_ok=True)
         now = origin(self._problem.space, splits, config.modules)
         check_origin(files.origin, now, config.search.accept_changes, session.run_key)
+        record_allowed(config, session.name)
         record_stage(files.stage, BegunStage.search)
         write_text(files.config, save(config))
         self._run.searches(self._problem.space, splits)

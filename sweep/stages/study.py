@@ -24,7 +24,7 @@ from sweep.stages.evaluate import evaluate, prepare_evaluate
 from sweep.stages.final import Final, prepare_final
 from sweep.stages.resume import prepare_resume
 from sweep.stages.search import PreparedSearch, Search, extended, prepare_search
-from sweep.study.frozen import check_frozen, check_study, freeze
+from sweep.study.frozen import check_frozen, check_study, freeze, record_allowed
 from sweep.study.members import check_draws, members
 from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
 
@@ -114,6 +114,7 @@ def _run_members(session: Session, prepared: dict[str, PreparedSearch]) -> Path:
         if any(sweep.files.final.directory.glob("*.ckpt")) and not sweep.files.rows.exists():
             with _collecting(failures):
                 check_frozen(sweep.config, sweep.name)
+                record_allowed(sweep.config, sweep.name)
                 evaluate(sweep, prepare_evaluate(sweep.config, sweep.name))
     for sweep in sweeps.values():
         _record_retries(sweep)

@@ -88,7 +88,7 @@ def check_study(config: AppConfig, name: str, members: Iterable[str]) -> Protoco
 
 
 def check_frozen(config: AppConfig, name: str, data: str = "") -> Protocol | None:
-    """Check a sweep against the protocol of its study, and record what may differ and does; None where there is none.
+    """Check a sweep against the protocol of its study, which is returned; None where there is none. Write nothing.
 
     `data`: the hash of its images where they are at hand.
 
@@ -97,10 +97,10 @@ def check_frozen(config: AppConfig, name: str, data: str = "") -> Protocol | Non
             setting than was planned, or the rules of decision are others by now.
     """
     study, _, member = name.partition("/")
-    protocol = read_protocol(store_directory(config, name)) if member else None
+    protocol = _protocol_of(config, name)
     if protocol is None:
         return None
-    found = list(departures(protocol, member, to_plain(config)))
+    found = departures(protocol, member, to_plain(config))
     refused = [said for key, said in found if not key.startswith(LATER)]
     asked = protocol.asked_of(member)
     if _space_hash(config) != asked["space"]:
@@ -113,11 +113,28 @@ def check_frozen(config: AppConfig, name: str, data: str = "") -> Protocol | Non
             f"{'; '.join(refused)}. Go back to that; something else is another study."
         )
     _check_rules(protocol)
-    for _, said in found:
-        record_deviation(protocol, name, said)
+    return protocol
+
+
+def _protocol_of(config: AppConfig, name: str) -> Protocol | None:
+    """Read the protocol of the study that a sweep belongs to; None where it belongs to none, or to one without."""
+    return read_protocol(store_directory(config, name)) if "/" in name else None
+
+
+def record_allowed(config: AppConfig, name: str) -> None:
+    """Record, when a stage of a study's sweep begins, what may differ from the protocol and does.
+
+    Raises:
+        InputError: as `read_protocol`. StorageError: it cannot be written.
+    """
+    protocol = _protocol_of(config, name)
+    if protocol is None:
+        return
+    for key, said in departures(protocol, name.partition("/")[2], to_plain(config)):
+        if key.startswith(LATER):
+            record_deviation(protocol, name, said)
     if config.search.accept_changes:
         record_deviation(protocol, name, "changed code, versions or modules were accepted (search.accept_changes)")
-    return protocol
 
 
 def _check_rules(protocol: Protocol) -> None:
@@ -132,15 +149,15 @@ def _check_rules(protocol: Protocol) -> None:
 
 def record_again(config: AppConfig, name: str, former: Path) -> None:
     """Record that the final training of a study's sweep was put away and is done again."""
-    protocol = read_protocol(store_directory(config, name)) if "/" in name else None
+    protocol = _protocol_of(config, name)
     if protocol is not None:
         record_deviation(protocol, name, f"final training done again; the former is in {former.name}")
 
 
 def check_alone(config: AppConfig, name: str) -> None:
     """Raise InputError where a sweep cannot get trials by itself, because its study has planned as many for all."""
-    study, _, member = name.partition("/")
-    if member and read_protocol(store_directory(config, name)) is not None:
+    study = name.partition("/")[0]
+    if _protocol_of(config, name) is not None:
         raise InputError(
             f"{name} belongs to a study whose protocol gives all families as many trials: extend all of them, `sweep "
             f"extend {study} search.more={config.search.more or 10}`."

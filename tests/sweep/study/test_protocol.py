@@ -15,7 +15,7 @@ from sweep.records.protocol import deviations, read_protocol
 from sweep.records.run_directory import PROTOCOL, STUDY
 from sweep.report import statistics
 from sweep.stages.study import extended_study, prepare_study, resume_study
-from sweep.study.frozen import check_frozen, decision_rules, record_again
+from sweep.study.frozen import check_frozen, decision_rules, record_again, record_allowed
 from sweep.study.members import members
 from tests.sweep.study.study_files import begun_study, searched_study, study_config
 
@@ -169,10 +169,12 @@ def test_other_data_is_refused(place: Path) -> None:
 def test_what_is_allowed_is_recorded_once(place: Path) -> None:
     member = members(study_config(place / "runs"))["resnet-d0"]
     evaluated = replace(member, evaluate=replace(member.evaluate, step_factors=[1.0, 8.0]))
+    check_frozen(evaluated, "tiny/resnet-d0")
+    assert deviations(place / "runs/tiny") == [], "a check writes nothing: the stage may be refused otherwise"
     for _ in range(2):
-        check_frozen(evaluated, "tiny/resnet-d0")
+        record_allowed(evaluated, "tiny/resnet-d0")
     accepting = replace(member, search=replace(member.search, accept_changes=True))
-    check_frozen(accepting, "tiny/resnet-d0")
+    record_allowed(accepting, "tiny/resnet-d0")
     record_again(member, "tiny/resnet-d0", Path("final~1"))
     found = deviations(place / "runs/tiny")
     assert [one["what"] for one in found] == [
