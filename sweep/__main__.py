@@ -17,8 +17,8 @@ from sweep.cli.run_stages import print_config
 from sweep.config.credentials import take_from_words
 from sweep.console import PlainConsole, printable, say
 from sweep.errors import InputError, WorkError
+from sweep.interpreter import DISTRIBUTION
 
-DISTRIBUTION = "continuous-depth-sweep"  # what is installed
 PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe, where COLUMNS does not say: no window limits it
 
 

@@ -63,7 +63,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     >>> short_names(["optim.lr", "model.scheme", "model.width", "data.width"])
     {'optim.lr': 'lr', 'model.scheme': 'scheme', 'model.width': 'model.width', 'data.width': 'data.width'}
     """
-    keys = list(keys)
+    keys = list(dict.fromkeys(keys))
     last = {key: key.rsplit(".", 1)[-1] for key in keys}
     counts = Counter(last.values())
     return {key: last[key] if counts[last[key]] == 1 else key for key in keys}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from odenet.enums import Basis, Initialisation, Network, Scheme, add_member
 from odenet.integrators.scheme import ExplicitRungeKutta
-from odenet.integrators.schemes import SCHEMES
+from odenet.integrators.schemes import ADAPTIVE, SCHEMES, TwoStep
 from odenet.networks import orders
 from odenet.networks.orders import RateOrder, TransitionOrder
 
@@ -14,8 +14,11 @@ from odenet.networks.orders import RateOrder, TransitionOrder
 RUNGE_KUTTA = tuple(
     scheme for scheme, method in SCHEMES.items() if isinstance(method, ExplicitRungeKutta) and all(method.of_x)
 )
-FIRST_ORDER = (*RUNGE_KUTTA, Scheme.two_step_midpoint)
-PARTITIONED = (*FIRST_ORDER, Scheme.verlet)
+FIRST_ORDER = (
+    *RUNGE_KUTTA,
+    *(scheme for scheme, method in SCHEMES.items() if isinstance(method, TwoStep) and method.power == 1),
+)
+PARTITIONED = (*FIRST_ORDER, *(scheme for scheme, method in SCHEMES.items() if method.needs == "halves"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +241,8 @@ NETWORKS: dict[Network, Wiring] = {
         scheme=Scheme.dopri5,
         depth_time=_times_one,
         capability=Capability(
-            (Scheme.dopri5, *RUNGE_KUTTA),
-            (Scheme.dopri5, *FIRST_ORDER),
+            (*ADAPTIVE, *RUNGE_KUTTA),
+            (*ADAPTIVE, *FIRST_ORDER),
             (Basis.piecewise_constant,),
             refines=False,
             most_nodes=1,

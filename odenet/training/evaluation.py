@@ -1,9 +1,10 @@
 """Measuring a network on images, leaving it as it was."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from odenet.data.batches import Batches
 from odenet.enums import Scheme
 from odenet.inference.classifier import Classifier, evaluating
+from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model import DepthNet, manifest
 from odenet.networks.table import NETWORKS
 from odenet.training.cost import forward_gflops
@@ -23,6 +25,20 @@ class Score:
     accuracy: float
     loss: float
     n: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """What a network makes of each of B images, in their order."""
+
+    classes_B: np.ndarray  # the class given; -1 where an adaptive scheme cannot follow the network
+    labels_B: np.ndarray  # the true class
+    losses_B: np.ndarray  # cross-entropy
+
+    def score(self) -> Score:
+        """Return the score over all images."""
+        n = len(self.labels_B)
+        return Score(float((self.classes_B == self.labels_B).sum()) / n, float(self.losses_B.sum()) / n, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +68,38 @@ def evaluate(model: nn.Module, batches: Batches, *, batch_size: int = 512) -> Sc
     """
     hits, losses, n = list[Tensor](), list[Tensor](), 0
     with evaluating(model):
-        for x_BCHW, labels_B in batches.ordered(batch_size):
-            try:
-                logits_BK = model(x_BCHW).float()
-            except FloatingPointError:
+        for logits_BK, labels_B in _logits(model, batches, batch_size):
+            if logits_BK is None:
                 return Score(0.0, math.inf, len(batches))
             hits.append((logits_BK.argmax(1) == labels_B).sum())
             losses.append(F.cross_entropy(logits_BK, labels_B, reduction="sum"))
             n += len(labels_B)
     return Score(sum(torch.stack(hits).tolist()) / n, sum(torch.stack(losses).tolist()) / n, n)  # read once
+
+
+def outcomes(model: nn.Module, batches: Batches, batch_size: int = 512) -> Outcomes:
+    """Classify all images as `evaluate` does, and keep what the model makes of each."""
+    classes, losses = list[Tensor](), list[Tensor]()
+    with evaluating(model):
+        for logits_BK, labels_B in _logits(model, batches, batch_size):
+            if logits_BK is None:
+                classes.append(torch.full_like(labels_B, -1))
+                losses.append(torch.full_like(labels_B, math.inf, dtype=torch.float32))
+            else:
+                classes.append(logits_BK.argmax(1))
+                losses.append(F.cross_entropy(logits_BK, labels_B, reduction="none"))
+    found = (torch.cat(classes), batches.labels_N, torch.cat(losses).double())
+    return Outcomes(*(tensor_B.cpu().numpy() for tensor_B in found))
+
+
+def _logits(model: nn.Module, batches: Batches, batch_size: int) -> Iterator[tuple[Tensor | None, Tensor]]:
+    """Yield logits with labels; None for a batch in which an adaptive scheme cannot follow the network."""
+    for x_BCHW, labels_B in batches.ordered(batch_size):
+        try:
+            logits_BK = model(x_BCHW).float()
+        except FloatingPointError:
+            logits_BK = None
+        yield logits_BK, labels_B
 
 
 def manifestations(
@@ -83,7 +122,7 @@ def manifestations(
     pairs = [
         (scheme, steps)
         for scheme in dict.fromkeys([trained.scheme, *(scheme for scheme in schemes if scheme in possible)])
-        for steps in (fixed_steps if scheme is not Scheme.dopri5 else [trained.steps])
+        for steps in (fixed_steps if scheme not in ADAPTIVE else [trained.steps])
     ]
     results = []
     for scheme, steps in pairs:

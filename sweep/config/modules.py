@@ -22,8 +22,7 @@ from odenet.networks import table
 from odenet.networks.table import add_networks
 from search_spaces import SPACES, Space, add_spaces
 from sweep.errors import InputError
-
-SHIPPED = ("odenet", "search_spaces", "sweep")  # the packages of this project, which the nodes of a cluster get, too
+from sweep.interpreter import PACKAGES
 
 
 def check_module_names(names: Iterable[str]) -> None:
@@ -106,7 +105,7 @@ def _check_whole(name: str, loaded: Iterable[ModuleType]) -> None:
     top, root = _top(name), _root(name)
     for other in loaded:
         file = Path(getattr(other, "__file__", None) or "")
-        others = other.__name__.split(".")[0] not in (top, *SHIPPED) and not _installed(file)
+        others = other.__name__.split(".")[0] not in (top, *PACKAGES) and not _installed(file)
         if root is not None and others and root.parent in file.parents:
             raise InputError(
                 f"The module {name} imports {file}, which is not kept with a sweep and does not reach its workers: put "
@@ -186,7 +185,7 @@ def import_kept(names: Sequence[str], directory: Path) -> None:
 
 
 def not_named(names: Sequence[str], where: Any) -> InputError:
-    """The refusal to import what only a file names."""
+    """Build the refusal to import what only a file names."""
     return InputError(
         f"{where} was made with the user's own modules {', '.join(names)}, and a file never runs code by itself: if "
         f"you trust them, name them, modules=[{','.join(names)}], and have them in the working directory or on "

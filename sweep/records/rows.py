@@ -151,7 +151,10 @@ METRICS = (
 
 # Conditions of an evaluation:
 CLEAN = "clean"  # the whole test set, as trained
+DUPLICATE_FREE = "clean/duplicate_free"  # of it the images that repeat no other image
 MANIFESTATION = "manifestation"  # a class-balanced part of it, under every scheme and number of steps
+CORRUPTION = "corruption"  # and, after a slash, which
+ATTACK = "attack"  # and, after slashes, norm and attack, or a check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +176,8 @@ class EvaluationRow:
     steps: int
     """Integrator steps of the last stage under which it was measured."""
     condition: str
-    """`clean`: the whole test set, the network as trained. `manifestation`: a class-balanced part of it, under every
-    scheme and number of steps."""
+    """`clean`: the whole test set, the network as trained. `clean/duplicate_free`: of it the images that nearly repeat
+    no other image. `manifestation`: a class-balanced part of it, under every scheme and number of steps."""
     severity: float
     """The strength of the condition; 0 for both of these."""
     split: str

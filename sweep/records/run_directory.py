@@ -37,7 +37,7 @@ def check_name(name: str) -> str:
 
 
 def check_study_name(name: str) -> str:
-    """A study's name. InputError: as `check_name`, or it is a sweep's within a study."""
+    """Return the name of a study. InputError: as `check_name`, or it is a sweep's within a study."""
     if "/" in check_name(name):
         raise InputError(f"The name {name!r} is a sweep's within a study; a study's own name has no '/'.")
     return name
@@ -145,6 +145,11 @@ class SweepFiles:
     @property
     def rows(self) -> Path:
         return self.directory / "rows.csv"
+
+    @property
+    def test_use(self) -> Path:
+        """The record of when which network was measured on test images; it stays when final training is put away."""
+        return self.directory / "test_use.jsonl"
 
     @property
     def predictions(self) -> Path:

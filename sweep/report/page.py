@@ -10,6 +10,8 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from sweep.records.files import write_text
 from sweep.report import (
     answer,
+    attacks,
+    corruptions,
     figures,
     learning_curves,
     manifestations,
@@ -37,8 +39,7 @@ from sweep.report.results import Study, TaskResults, build_study, configuration_
 from sweep.report.terms import protocol, selected
 
 COMMANDS = (
-    "Open MLflow on a sweep; confirm and retrain its best configurations (once; to train again, remove folder final,"
-    " or give `sweep final` the path of a best.yaml)."
+    "Open MLflow on a sweep; confirm and retrain its best configurations (`--again` keeps what was retrained before)."
 )
 
 
@@ -67,6 +68,8 @@ def sections(study: Study) -> list[Section]:
         Section("families", "Test accuracy", _families(study)),
         Section("differences", "Difference to the baseline", _differences(study)),
         Section("manifestations", "Other integrators and steps", _manifestations(study)),
+        Section("corruptions", "Corrupted images", _corruptions(study)),
+        Section("attacks", "Attacked images", _attacks(study)),
         Section("configurations", "Best configurations", _configurations(study)),
         Section("search", "The search", _search(study)),
         Section("slices", "Objective against each parameter", _slices(study)),
@@ -138,6 +141,26 @@ def _manifestations(study: Study) -> list[Block]:
         lacking = [f.name for f in results.families if f.runs and len(manifestations.cells(f)) < 2]
         told = Text(f"Measured only as they were trained: networks of {sentences.listing(lacking)}.")
         return _present(manifestations.heat_maps(results, f"manifestations-{index}"), told if lacking else None)
+
+    return _by_task(study, draw)
+
+
+def _corruptions(study: Study) -> list[Block]:
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        return _present(
+            corruptions.against_clean(study, results, f"corruptions-{index}"),
+            corruptions.summary(results),
+            corruptions.by_corruption(results),
+        )
+
+    return _by_task(study, draw)
+
+
+def _attacks(study: Study) -> list[Block]:
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        return _present(
+            attacks.curves(study, results, f"attacks-{index}"), attacks.summary(results), attacks.checks(results)
+        )
 
     return _by_task(study, draw)
 

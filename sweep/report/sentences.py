@@ -10,13 +10,13 @@ from sweep.report.elements import count, listing, percent, percent_interval, plu
 from sweep.report.load import FILES, Sweep
 from sweep.report.manifestations import Robustness
 from sweep.report.results import BASELINE, FAILED, UNFINISHED, Difference, Family, Study, TaskResults
-from sweep.report.statistics import CLAIM, EQUIVALENCE, EVEN, EXPLORATION, MEANINGFUL, Verdict
+from sweep.report.statistics import CLAIM, EQUIVALENCE, EVEN, EXPLORATION, INTERVAL, MARGIN, MEANINGFUL, Verdict
 
 SINGLE = "n = 1: no interval"
 RULES = (
     "Rules fixed before the final runs: a family is better than the baseline when P(family > baseline) over matched"
     f" pairs is at least {MEANINGFUL} and the lower bound of its interval exceeds {EVEN}, worse in the mirror case;"
-    f" equivalent when the interval of the difference lies within ±{100 * EQUIVALENCE:g} point; otherwise inconclusive."
+    f" equivalent when the interval of the difference lies within ±{MARGIN}; otherwise inconclusive."
     f" Fewer than {EXPLORATION} draws decide nothing, fewer than {CLAIM} only explore."
 )
 
@@ -75,7 +75,7 @@ def other_baseline(results: TaskResults) -> str | None:
 def conclusion(difference: Difference, results: TaskResults) -> str:
     """Say what the rules allow, with the difference, its interval and what they rest on."""
     found, delta = difference.comparison, difference.delta_interval
-    spread = f"95 % interval {points_interval(delta)}" if delta else SINGLE
+    spread = f"{INTERVAL} {points_interval(delta)}" if delta else SINGLE
     return (
         f"{_decision(difference, results)}: test accuracy differs by {points(found.delta)} points ({spread}; "
         f"{plural(found.draws, 'draw')}, {plural(found.pairs, 'matched run')} each)."
@@ -116,7 +116,7 @@ def robustness(family: Family, control: Family | None = None) -> str:
 
 
 def _loss(found: Robustness) -> str:
-    spread = f"95 % interval {points_interval(found.interval)}" if found.interval else SINGLE
+    spread = f"{INTERVAL} {points_interval(found.interval)}" if found.interval else SINGLE
     return f"{points(found.change)} points on average ({spread}; {plural(found.networks, 'network')})"
 
 
@@ -200,7 +200,7 @@ def reached(family: Family) -> str:
     """Say a family's mean test accuracy with its interval."""
     interval = family.interval
     scope = " over the seeds of one draw" if len(family.by_draw()) == 1 else ""
-    told = f"95 % interval {percent_interval(interval)}{scope}" if interval else SINGLE
+    told = f"{INTERVAL} {percent_interval(interval)}{scope}" if interval else SINGLE
     n = f"; n = {len(family.runs)}" if interval else ""
     return f"{family.name} reaches {percent(family.mean)} % ({told}{n})"
 
@@ -218,8 +218,8 @@ def _decision(difference: Difference, results: TaskResults) -> str:
     if found.verdict is Verdict.inconclusive:
         return f"Inconclusive: the data do not decide between {name} and {base}"
     if found.verdict is Verdict.equivalent:
-        return f"{name} is equivalent to {base}, within one point"
-    small = " by less than one point" if found.delta_interval.within(EQUIVALENCE) else ""
+        return f"{name} is equivalent to {base}, within {MARGIN}"
+    small = f" by less than {MARGIN}" if found.delta_interval.within(EQUIVALENCE) else ""
     scope = " in this exploration" if found.draws < CLAIM else ""
     return f"{name} is {found.verdict.value} than {base}{small}{scope}"
 
@@ -234,5 +234,5 @@ def _caution(difference: Difference) -> str:
         return "One draw: the interval is over seeds only and says nothing about other draws of the data."
     return (
         f"With {draws} draws intervals over draws are nearly vacuous: read this as exploration, not as a claim; "
-        "a claim needs at least 5."
+        f"a claim needs at least {CLAIM}."
     )

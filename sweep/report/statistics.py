@@ -17,6 +17,7 @@ EQUIVALENCE = 0.01  # accuracy: within one point
 MEANINGFUL = 0.75  # Bouthillier et al. 2021, arXiv 2103.03098: P(A > B) that matters in practice
 EVEN = 0.5  # P(A > B) of equals; the interval must lie beyond
 EXPLORATION, CLAIM = 3, 5  # draws from which a result is exploratory, and from which it supports a claim
+INTERVAL, MARGIN = f"{100 * LEVEL:g} % interval", f"{100 * EQUIVALENCE:g} point"  # as the report says them
 EXACT_FLIPS = 100_000  # up to this many sign patterns are enumerated (16 draws); beyond, as many are drawn
 
 
@@ -152,8 +153,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def verdict(delta_interval: Interval, improvement: float, improvement_interval: Interval) -> Verdict:
     """Apply the rule fixed before the final runs: meaningful first, then equivalent, else the data do not decide.
 
-    Better: P >= 0.75 and the lower bound of its interval above 0.5; worse: the mirror image. Equivalent: the interval
-    of the difference lies within one point of accuracy on either side.
+    Better: P >= `MEANINGFUL` and the lower bound of its interval above `EVEN`; worse: the mirror image. Equivalent: the
+    interval of the difference lies within `EQUIVALENCE` on either side.
     """
     if improvement >= MEANINGFUL and improvement_interval.low > EVEN:
         return Verdict.better

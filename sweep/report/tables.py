@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from odenet.training.config import OBJECTIVE_EPOCHS
+from sweep.console import short_names
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow, ranked
 from sweep.report import sentences, statistics
@@ -23,7 +25,6 @@ from sweep.report.elements import (
     percent_interval,
     points,
     points_interval,
-    short_names,
 )
 from sweep.report.load import FILES, OPTIONAL, Sweep
 from sweep.report.parameters import varied_parameters
@@ -37,8 +38,9 @@ from sweep.report.results import (
 )
 
 VALUES = (
-    "Mean validation accuracy of the last 5 epochs, in percent: when confirmed, mean and sd over so many fresh seeds; "
-    "in the search, of the one seed by which it was chosen, which is too high where it is the best of many."
+    f"Mean validation accuracy of the last {OBJECTIVE_EPOCHS} epochs, in percent: when confirmed, mean and sd over so "
+    "many fresh seeds; in the search, of the one seed by which it was chosen, which is too high where it is the best "
+    "of many."
 )
 
 
@@ -59,13 +61,13 @@ def trials_by_outcome(study: Study) -> Table:
 def families(results: TaskResults) -> Table:
     caption = (
         "Final networks on the test set at the manifestation they were trained with, in percent. Mean over draws of "
-        "the mean over seeds; interval: two-level bootstrap (draws, then seeds; 10,000 resamples; none for n = 1); sd: "
-        "over all n runs, and between the means of draws. Validation accuracies are means over draws: of the crowned "
-        "configuration over its confirm seeds, and of the best search trial, of one seed. Parameters and cost are "
-        "means per final training."
+        f"the mean over seeds; interval: two-level bootstrap (draws, then seeds; {statistics.RESAMPLES:,} resamples; "
+        "none for n = 1); sd: over all n runs, and between the means of draws. Validation accuracies are means over "
+        "draws: of the crowned configuration over its confirm seeds, and of the best search trial, of one seed. "
+        "Parameters and cost are means per final training."
     )
     columns = [
-        "family", "draws", "n runs", "test accuracy", "95 % interval", "sd runs", "sd draws", "val confirmed",
+        "family", "draws", "n runs", "test accuracy", statistics.INTERVAL, "sd runs", "sd draws", "val confirmed",
         "val best search trial", "parameters", "rate evaluations", "GFLOP", "seconds",
     ]  # fmt: skip
     return Table(caption, columns, [_family(family) for family in results.families], ("family",))
@@ -112,9 +114,9 @@ def differences(results: TaskResults) -> Table:
     draws = sorted({difference.comparison.draws for difference in results.differences})
     caption = (
         f"Against {base}, over runs of the same draw and seed ({unmatched} runs without a partner left "
-        f"out). Δ in points; both intervals 95 %, by the paired two-level bootstrap (none for one pair). p: exact "
-        f"sign-flip test on the draws' mean differences, two-sided; Holm: adjusted over the families of this table. "
-        f"{' '.join(map(sentences.smallest_p, draws))}"
+        f"out). Δ in points; Δ and P with their {statistics.INTERVAL}, by the paired two-level bootstrap (none for one "
+        f"pair). p: exact sign-flip test on the draws' mean differences, two-sided; Holm: adjusted over the families "
+        f"of this table. {' '.join(map(sentences.smallest_p, draws))}"
     )
     columns = ["family", "draws", "pairs", "Δ", "Δ interval", f"P(> {base})", "P interval", "p", "p Holm", "verdict"]
     return Table(caption, columns, rows, ("family", "verdict"))

@@ -8,12 +8,14 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from odenet.data.subsets import Splits
 from odenet.training.config import ExperimentConfig
-from sweep.config.schema import AppConfig
+from odenet.training.gpu_load import MIB
+from sweep.config.schema import AUTO, AppConfig
 from sweep.console import say
 from sweep.errors import InputError
 from sweep.stages.search import prepare_new_search, prepare_search
@@ -48,7 +50,7 @@ def plan(config: AppConfig, console: Console) -> None:
     with threads(config.runtime.resources.cpus):
         estimates = _estimates(corners, config, splits)
     console.print(_table(estimates, course, config))
-    for line in _budget(estimates, course, config):
+    for line in [*_budget(estimates, course, config), *_on_gpus(estimates, config)]:
         say(line, console)
 
 
@@ -189,7 +191,8 @@ def _whole(costs: Mapping[str, FamilyCost], config: AppConfig) -> Iterator[str]:
         f"confirming and final trainings, {sum(trained):,.0f} epochs in all; {hours:.3g} hours one after another, "
         f"{hours / at_once:.3g} at {at_once} at a time on this machine. Evaluation is not counted."
     )
-    gpus, gpu_price, cpu_price = resources.gpus or 0.0, config.search.budget.gpu_hour_price, config.study.cpu_hour_price
+    gpus = 0.0 if resources.gpus in (None, AUTO) else float(resources.gpus or 0.0)
+    gpu_price, cpu_price = config.search.budget.gpu_hour_price, config.study.cpu_hour_price
     if gpus and gpu_price is not None:
         yield f"Money: {hours * gpus * gpu_price:,.2f} at {gpu_price:g} a GPU hour (search.budget.gpu_hour_price)."
     if cpu_price is not None:
@@ -231,3 +234,24 @@ def _budget(estimates: dict[str, Estimate], course: Expected, config: AppConfig)
         if limit is not None and one.spent(course) > limit:
             trials = config.search.trials * limit / one.spent(course)
             yield f"search.budget.gflops={limit:g} is spent after about {trials:.0f} trials if all are like the {name}."
+
+
+def _on_gpus(estimates: dict[str, Estimate], config: AppConfig) -> Iterator[str]:
+    """Say whether iterations are CUDA graphs, and how many trials to put on a GPU; of the CPU only what was asked."""
+    for name, one in estimates.items():
+        if one.gpu is None:
+            continue
+        graph = f"no CUDA graph, because {one.graph_obstacle}" if one.graph_obstacle else "a CUDA graph"
+        total_mib = torch.cuda.get_device_properties(0).total_memory / MIB
+        most = max(1, (os.cpu_count() or 1) // config.runtime.resources.cpus)
+        count = one.gpu.trials_on(total_mib, most)
+        yield (
+            f"The {name}: an iteration is {graph} and takes {one.gpu.step_ms:.1f} ms, of which the GPU works "
+            f"{one.gpu.busy:.0%}, and {one.gpu.memory_mib:,.0f} MiB: {count} to a GPU would be runtime.resources.gpus="
+            f"{1 / count:.4g}."
+        )
+    if config.runtime.resources.gpus == AUTO and not any(one.gpu for one in estimates.values()):
+        yield (
+            "runtime.resources.gpus=auto: there is no GPU here to measure on. A sweep measures it on a GPU of its "
+            "cluster before trials begin; where there is none, trials get none."
+        )

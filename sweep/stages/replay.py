@@ -138,10 +138,10 @@ def _left_out(recording: Recording, search: SearchConfig) -> list[str]:
 
 
 # name, its value, how it is written; None: there is none
-Measure = tuple[str, Callable[[Tally], float | None], Callable[[float], str]]
+Statistic = tuple[str, Callable[[Tally], float | None], Callable[[float], str]]
 
 
-def _lines(tallies: Sequence[Tally]) -> list[Measure]:
+def _lines(tallies: Sequence[Tally]) -> list[Statistic]:
     present = [outcome for outcome in Outcome if any(tally.outcomes[outcome] for tally in tallies)]
     return [
         ("trials begun", lambda tally: tally.trials, _count),

@@ -20,7 +20,7 @@ from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, check_study_name, run_directory
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
-from sweep.stages.evaluate import evaluate, prepare_evaluate
+from sweep.stages.evaluate import evaluate, is_measured, prepare_evaluate
 from sweep.stages.final import Final, prepare_final
 from sweep.stages.resume import prepare_resume
 from sweep.stages.search import PreparedSearch, Search, extended, prepare_search
@@ -111,7 +111,7 @@ def _run_members(session: Session, prepared: dict[str, PreparedSearch]) -> Path:
     with _collecting(failures):
         run_works(finals, f"final {session.name}", session.directory / "ray-final")
     for sweep in found:
-        if any(sweep.files.final.directory.glob("*.ckpt")) and not sweep.files.rows.exists():
+        if not is_measured(sweep.config, sweep.name):
             with _collecting(failures):
                 check_frozen(sweep.config, sweep.name)
                 record_allowed(sweep.config, sweep.name)

@@ -22,14 +22,12 @@ from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
-from sweep.tracking.lines import ID, OUTBOX, KnownRuns, experiment_of
+from sweep.tracking.lines import ID, OUTBOX, PARENT, KnownRuns, experiment_of
 from sweep.tracking.outbox import store_uri
 from sweep.tracking.state import DELIVERED, aside_sentence, lag
 
 if TYPE_CHECKING:
     from sweep.tracking.client import RecordedRun, Records
-
-PARENT = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True, slots=True)

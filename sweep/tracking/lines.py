@@ -10,6 +10,9 @@ from sweep.errors import InputError
 
 OUTBOX = "outbox.jsonl"
 ID = "sweep.id"  # MLflow's tag: the line that made this
+ACTIVE = "active"  # MLflow's word for what was not deleted
+CHAMPION = "champion"  # the alias of the network to use, in the registry
+PARENT = "mlflow.parentRunId"  # MLflow's own: the run that this one is shown below
 Line = dict[str, Any]
 _TEXT, _NUMBER, _MAPPING = (str,), (int,), (dict,)
 # The types of what a line has besides op and key, by its op. `id` is drawn for each line that makes something.

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 
@@ -12,6 +13,7 @@ from odenet.networks.refinement import refine
 from odenet.training.config import ExperimentConfig
 from odenet.training.cost import train_gflops
 from odenet.training.footprint import training_mib
+from odenet.training.gpu_load import GpuLoad, gpu_load
 from odenet.training.loop import Training
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
@@ -29,6 +31,8 @@ class Estimate:
     gflops: list[float]  # of each epoch
     seconds_per_gflop: float
     memory_mib: float  # weights, gradients, momentum and what a batch saves, at the final depth
+    gpu: GpuLoad | None  # where the dry run is on one
+    graph_obstacle: str  # what keeps an iteration from being one CUDA graph; empty if nothing does
 
     def spent(self, course: Expected) -> float:
         """Sum up the GFLOP of all trials of a search that take this course."""
@@ -47,19 +51,23 @@ def expected(search: SearchConfig, epochs: int) -> Expected:
     """
     unstopped = sum(search.is_random(number) for number in range(search.trials))
     ruled = search.trials - unstopped
-    if search.scheduler in (SchedulerKind.none, SchedulerKind.pbt):
-        return [(epochs, float(search.trials))]
-    if search.scheduler is SchedulerKind.median:
-        return [(rungs(search, epochs)[0], float(search.trials)), (epochs, unstopped + ruled / 2)]
-    ends = [*rungs(search, epochs), epochs]
-    if search.scheduler is SchedulerKind.hyperband:
-        shares = bracket_shares(len(ends) - 1, search.reduction)
-        passing = [
-            sum(share / search.reduction ** max(0, rung - bracket) for bracket, share in enumerate(shares))
-            for rung in range(len(ends))
-        ]
-    else:
-        passing = [search.reduction**-rung for rung in range(len(ends))]
+    match search.scheduler:
+        case SchedulerKind.none | SchedulerKind.pbt:
+            return [(epochs, float(search.trials))]
+        case SchedulerKind.median:
+            ends, passing = [rungs(search, epochs)[0], epochs], [1, 1 / 2]
+        case SchedulerKind.asha | SchedulerKind.depth_asha:
+            ends = [*rungs(search, epochs), epochs]
+            passing = [search.reduction**-rung for rung in range(len(ends))]
+        case SchedulerKind.hyperband:
+            ends = [*rungs(search, epochs), epochs]
+            shares = list(enumerate(bracket_shares(len(ends) - 1, search.reduction)))
+            passing = [
+                sum(share / search.reduction ** max(0, rung - bracket) for bracket, share in shares)
+                for rung in range(len(ends))
+            ]
+        case other:
+            assert_never(other)
     return [(epoch, unstopped + ruled * share) for epoch, share in zip(ends, passing, strict=True)]
 
 
@@ -79,12 +87,18 @@ def estimate(experiment: ExperimentConfig, gflops: list[float], config: AppConfi
     """Run the network at its final depth for a few iterations."""
     training = Training(experiment, config.runtime.for_training(), data=splits)
     for _ in range(experiment.refinement.times):
-        refine(training.model, training.optimizer)
+        training.change_depth(refine)
     _, channels, *space = splits.train.pixels_BCHW.shape
     shape = (channels, *space)
     seconds_per_gflop = _dry_run(training, train_gflops(training.model, shape))
-    memory_mib = training_mib(training.model, shape, experiment.optim.batch_size)
-    return Estimate(training.model.parameter_count, gflops, seconds_per_gflop, memory_mib)
+    return Estimate(
+        parameters=training.model.parameter_count,
+        gflops=gflops,
+        seconds_per_gflop=seconds_per_gflop,
+        memory_mib=training_mib(training.model, shape, experiment.optim.batch_size),
+        gpu=gpu_load(training) if next(training.model.parameters()).is_cuda else None,
+        graph_obstacle=training.graph_obstacle,
+    )
 
 
 def _dry_run(training: Training, gflops_per_image: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweep.cli.commands import STAGES
-from sweep.stages.doctor import DISTRIBUTION
+from sweep.interpreter import DISTRIBUTION
 from tests.sweep.sweep_files import trial, write_sweep
 
 HEAVY = ("mlflow", "optuna", "pandas", "plotly", "ray", "scipy", "sklearn", "torch", "torchvision")

@@ -11,12 +11,13 @@ import pytest
 
 from odenet.training.config import ExperimentConfig
 from search_spaces import SPACES
+from sweep.console import short_names
 from sweep.errors import InputError
 from sweep.records.best import Best, write_best
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import write_rows
-from sweep.report.elements import log_axis, panel, short_names
+from sweep.report.elements import log_axis, panel
 from sweep.report.figures import COLOURS, colours
 from sweep.report.page import write_report
 from sweep.report.parameters import explained
@@ -334,13 +335,13 @@ CASES = {
     "overlap, undecided": ([0.03, -0.03, 0.01], ["the two intervals overlap", "Inconclusive: the data do not decide"]),
     "equivalent": (
         [0.001, -0.001, 0.002],
-        ["the two intervals overlap", "continuous is equivalent to resnet, within one point"],
+        ["the two intervals overlap", "continuous is equivalent to resnet, within 1 point"],
     ),
     "worse": ([-0.05, -0.06, -0.07], ["do not overlap", "continuous is worse than resnet in this exploration"]),
     "a claim": ([0.05] * 5, ["continuous is better than resnet: "]),
     "small": (
         [0.004, 0.005, 0.006],
-        ["the two intervals overlap", "better than resnet by less than one point in this exploration"],
+        ["the two intervals overlap", "better than resnet by less than 1 point in this exploration"],
     ),
     "one draw": ([0.05], ["Inconclusive: the data do not decide", "says nothing about other draws"]),
 }
