@@ -6,12 +6,12 @@ import pytest
 
 from odenet.data.config import DataSet
 from search_spaces import SPACES
-from sweep.__main__ import run
 from sweep.cli.parse import parse
 from sweep.config.compose import groups, load
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SamplerKind, SchedulerKind
 from sweep.config.study_config import Arm
+from tests.sweep.sweep_command import assert_refused, in_empty_directory
 
 NEEDS = {"folder": ["data.path=images"]}
 DATA = {
@@ -76,9 +76,4 @@ REFUSED = {
 def test_a_study_that_cannot_be_is_refused_before_anything_is_started(
     tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run(line.split()) == 2
-    said = capsys.readouterr().err
-    assert REFUSED[line] in said
-    assert len(said.strip().splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert_refused(in_empty_directory(monkeypatch, tmp_path, capsys), line.split(), (REFUSED[line],))

@@ -14,10 +14,12 @@ from sweep.errors import InputError
 from sweep.records.protocol import deviations, read_protocol
 from sweep.records.run_directory import PROTOCOL, STUDY
 from sweep.report import statistics
+from sweep.stages import study as stage
 from sweep.stages.study import extended_study, prepare_study, resume_study
 from sweep.study.frozen import check_frozen, decision_rules, record_again, record_allowed
 from sweep.study.members import members
 from tests.sweep.study.study_files import begun_study, searched_study, study_config
+from tests.sweep.sweep_files import session_on
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,27 @@ def test_all_searches_of_a_study_are_extended_alike(place: Path) -> None:
     (place / "runs/tiny/resnet-d1/final").mkdir()
     with pytest.raises(InputError, match="resnet-d1 was confirmed and retrained already"):
         extended_study(replace(config, search=replace(config.search, more=3)), "tiny")
+
+
+def test_an_extended_study_searches_on_in_all_its_sweeps_and_then_goes_its_way(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, list[int]]] = []
+
+    def on_ray(works: list, title: str, _: Path) -> None:
+        ran.append((title, [work.batch.source.total for work in works]))
+
+    monkeypatch.setattr(stage, "run_works", on_ray)
+    config = study_config(place / "runs")
+    longer = extended_study(replace(config, search=replace(config.search, more=3)), "tiny")
+    report = stage.extend_study(session_on(longer, "tiny"))
+    # The best two of a search are confirmed over two seeds, and the crowned one retrained over two.
+    assert ran == [("search tiny", 4 * [5]), ("final tiny", 4 * [2 * 2 + 2])]
+    assert [one["what"] for one in deviations(place / "runs/tiny")] == ["all searches extended to 5 trials"]
+    assert yaml.safe_load((place / "runs/tiny" / STUDY).read_text())["search"]["trials"] == 5
+    assert report.is_file()
+    with pytest.raises(InputError, match="was confirmed and retrained already"):
+        extended_study(replace(longer, search=replace(config.search, more=3)), "tiny")
 
 
 # --- draws ------------------------------------------------------------------------------------------------------------
