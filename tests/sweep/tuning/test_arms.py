@@ -8,7 +8,7 @@ import pytest
 from odenet.data.config import Portion
 from odenet.networks.model import build_model
 from odenet.networks.refinement import refine
-from odenet.training.config import ExperimentConfig
+from odenet.training.config import ExperimentConfig, identity
 from odenet.training.cost import train_gflops
 from search_spaces import SPACES
 from sweep.cli.announce import described
@@ -18,7 +18,9 @@ from sweep.config.study_config import Arm
 from sweep.errors import InputError
 from sweep.execution.trial_source import trial_seed
 from sweep.records.best import read_best
+from sweep.records.rows import TrialRow, ranked
 from sweep.records.run_directory import SweepFiles
+from sweep.records.tables import read_rows
 from sweep.stages.final import prepare_final
 from sweep.stages.replay import prepare_replay
 from sweep.stages.study import prepare_study
@@ -97,6 +99,8 @@ def test_every_trial_and_all_that_follows_it_has_the_epochs_that_the_compute_pay
         shape = Shape.of(prepare_study(config, "other").searches[part].splits)
         best = read_best(tmp_path / "tiny" / part / "best.yaml").experiment
         assert best.training.seed in {trial_seed(member.search.seed, number) for number in range(2)}
+        trained = ranked(read_rows(tmp_path / "tiny" / part / "trials.csv", TrialRow))[0]
+        assert (trained.config_hash, trained.epochs) == (identity(best), best.training.epochs)
         spent = sum(epoch_gflops(best, shape))
         assert member.study.gflops is not None
         assert spent <= member.study.gflops or best.training.epochs <= 3
