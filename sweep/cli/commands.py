@@ -8,24 +8,24 @@ from sweep.cli.run_stages import (
     run_export,
     run_extend,
     run_final,
-    run_plan,
     run_replay,
     run_report,
     run_resume,
     run_search,
     run_status,
-    run_study,
     run_ui,
 )
+from sweep.cli.run_studies import run_plan, run_study
 
 STAGES: dict[str, StageCommand] = {
     "plan": StageCommand(
         run_plan,
         "checks a configuration before anything is spent",
-        "sweep plan [KEY=VALUE ...]",
-        (0, 0),
+        "sweep plan [NAME] [KEY=VALUE ...]",
+        (0, 1),
         "Checks space, data and storage, trains two iterations of the cheapest and the dearest configuration, and "
-        "prints trials x epochs x cost. Writes nothing.",
+        "prints trials x epochs x cost; of a whole study with study=quick, say. Writes nothing.\n"
+        "  study.cpu_hour_price=0.05 search.budget.gpu_hour_price=2   what it costs in money",
     ),
     "doctor": StageCommand(
         run_doctor,
@@ -63,7 +63,8 @@ STAGES: dict[str, StageCommand] = {
         "adds trials to a finished search",
         "sweep extend NAME search.more=N [KEY=VALUE ...]",
         (1, 1),
-        "The sampler goes on with what it knows, schedulers with the rungs that are filled.",
+        "The sampler goes on with what it knows, schedulers with the rungs that are filled. A study is extended as a "
+        "whole, all its searches alike.",
     ),
     "deliver": StageCommand(
         run_deliver,
@@ -126,10 +127,12 @@ STAGES: dict[str, StageCommand] = {
     ),
     "study": StageCommand(
         run_study,
-        "all of the above over families and draws on equal budgets",
-        "sweep study NAME [KEY=VALUE ...]",
+        "all of the above over families, sizes and draws on equal terms",
+        "sweep study NAME [study=quick|cifar10_lowdata|cifar10_full|stl10|folder] [KEY=VALUE ...]",
         (1, 1),
-        "  study.families=[resnet,continuous] study.draws=[0,1,2] search.trials=12",
+        "Freezes its protocol before the first trial (protocol.yaml); what departs from it later is refused.\n"
+        "  study.families=[resnet,continuous] study.sizes=[50,100] study.draws=[0,1,2,3,4] search.trials=12\n"
+        "  study.arm=equal_compute study.median_epochs=30   as much computation for every training",
     ),
     "replay": StageCommand(
         run_replay,

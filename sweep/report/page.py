@@ -36,6 +36,7 @@ from sweep.report.parameters import (
 )
 from sweep.report.results import Study, TaskResults, build_study, configuration_value
 from sweep.report.robustness import attacks, corruptions, manifestations, validity
+from sweep.report.terms import protocol, selected
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 COMMANDS = (
@@ -70,6 +71,7 @@ def sections(study: Study) -> list[Section]:
     compared = any(len(results.families) > 1 for results in study.tasks)
     made = [
         Section("summary", "The answer" if compared else "The result", _summary(study)),
+        Section("terms", "On what terms", _terms(study)),
         Section("families", "Test accuracy", _families(study)),
         Section("differences", "Difference to the baseline", _differences(study)),
         Section("manifestations", "Other integrators and steps", _manifestations(study)),
@@ -110,10 +112,20 @@ def _summary(study: Study) -> list[Block]:
     told: list[str | None] = [sentences.other_baseline(results) for results in study.tasks]
     told += [sentences.equal_terms(results) for results in study.tasks]
     told += [sentences.failed_finals(results) for results in study.tasks]
+    told += protocol.notices(study.sweeps)
     told += [sentences.unfinished(study), sentences.empty_sweeps(study)]
     told.append(sentences.missing_files(study.sweeps, list(FILES)))
     answers = _by_task(study, lambda results, index: answer.blocks(study, results, f"differences-{index}"))
     return [*answers, *(Notice(one) for one in told if one)]
+
+
+def _terms(study: Study) -> list[Block]:
+    def draw(results: TaskResults, _: int) -> list[Block]:
+        unequal = selected.unequal_parameters(results) if len(results.families) > 1 else []
+        told = Notice(f"Parameters more than 5 % off the baseline's: {'; '.join(unequal)}.") if unequal else None
+        return _present(told, selected.table(results))
+
+    return [*protocol.blocks(study.sweeps), *_by_task(study, draw)]
 
 
 def _families(study: Study) -> list[Block]:
