@@ -54,7 +54,7 @@ ONLY_IN = {
     "packaging": {"sweep.stages.doctor"},
     "plotly": {"sweep.report"},
     "ray": {"sweep.cluster", "sweep.worker", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
-    "scipy": {"sweep.report.statistics"},
+    "scipy": {"sweep.report.statistics", "sweep.report.inference"},
     "sqlalchemy": {"sweep.tracking.store"},
 }
 ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "PIL", "safetensors", "onnxruntime", "grpc"}

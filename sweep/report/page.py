@@ -10,10 +10,10 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from sweep.records.files import write_text
 from sweep.report import (
     answer,
+    differences,
     figures,
     learning_curves,
     manifestations,
-    optimization_history,
     pareto,
     search_tables,
     sentences,
@@ -21,8 +21,8 @@ from sweep.report import (
 )
 from sweep.report.elements import Block, Commands, Details, Figure, Heading, Notice, Section, Text, plural
 from sweep.report.figures import colour
-from sweep.report.load import FILES, load_sweeps
-from sweep.report.parameters import (
+from sweep.report.hyperparameters import optimization_history
+from sweep.report.hyperparameters.parameters import (
     FEW,
     IMPORTANCE_KEYS,
     MEASURE,
@@ -33,6 +33,7 @@ from sweep.report.parameters import (
     slices,
     varied_parameters,
 )
+from sweep.report.load import FILES, load_sweeps
 from sweep.report.results import Study, TaskResults, build_study, configuration_value
 
 COMMANDS = (
@@ -99,7 +100,8 @@ def _present(*blocks: Block | None) -> list[Block]:
 def _summary(study: Study) -> list[Block]:
     told: list[str | None] = [sentences.other_baseline(results) for results in study.tasks]
     told += [sentences.equal_terms(results) for results in study.tasks]
-    told += [sentences.failed_finals(results) for results in study.tasks]
+    for tell in (sentences.failed_finals, sentences.lost_finals, sentences.image_error, sentences.shared_draws):
+        told += [tell(results) for results in study.tasks]
     told += [sentences.unfinished(study), sentences.empty_sweeps(study)]
     told.append(sentences.missing_files(study.sweeps, list(FILES)))
     answers = _by_task(study, lambda results, index: answer.blocks(study, results, f"differences-{index}"))
@@ -117,8 +119,13 @@ def _families(study: Study) -> list[Block]:
 
 
 def _differences(study: Study) -> list[Block]:
-    found = _by_task(study, lambda results, _: tables.differences(results) if results.differences else None)
-    return [Text(sentences.RULES), *found] if found else []
+    def draw(results: TaskResults, _: int) -> list[Block]:
+        if not results.differences:
+            return []
+        return _present(differences.found(results), differences.prospects(results))
+
+    blocks = _by_task(study, draw)
+    return [Text(sentences.RULES), *blocks] if blocks else []
 
 
 def _manifestations(study: Study) -> list[Block]:

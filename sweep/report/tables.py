@@ -21,12 +21,10 @@ from sweep.report.elements import (
     parameter_value,
     percent,
     percent_interval,
-    points,
-    points_interval,
     short_names,
 )
+from sweep.report.hyperparameters.parameters import varied_parameters
 from sweep.report.load import FILES, OPTIONAL, Sweep
-from sweep.report.parameters import varied_parameters
 from sweep.report.results import (
     Family,
     Study,
@@ -59,10 +57,10 @@ def trials_by_outcome(study: Study) -> Table:
 def families(results: TaskResults) -> Table:
     caption = (
         "Final networks on the test set at the manifestation they were trained with, in percent. Mean over draws of "
-        "the mean over seeds; interval: two-level bootstrap (draws, then seeds; 10,000 resamples; none for n = 1); sd: "
-        "over all n runs, and between the means of draws. Validation accuracies are means over draws: of the crowned "
-        "configuration over its confirm seeds, and of the best search trial, of one seed. Parameters and cost are "
-        "means per final training."
+        "the mean over seeds; interval: Student's t over draws (over seeds where there is one draw) and test images, "
+        "none for n = 1; sd: over all n runs, and between the means of draws. Validation accuracies are means over "
+        "draws: of the crowned configuration over its confirm seeds, and of the best search trial, of one seed. "
+        "Parameters and cost are means per final training."
     )
     columns = [
         "family", "draws", "n runs", "test accuracy", "95 % interval", "sd runs", "sd draws", "val confirmed",
@@ -88,36 +86,6 @@ def _family(family: Family) -> list[str]:
         count(family.final_mean(lambda row: row.gflops)),
         count(family.final_mean(lambda row: row.seconds)),
     ]
-
-
-def differences(results: TaskResults) -> Table:
-    base = results.baseline.name
-    rows = []
-    for difference in results.differences:
-        found = difference.comparison
-        improvement = difference.improvement_interval
-        rows.append([
-            difference.family.name,
-            str(found.draws),
-            str(found.pairs),
-            points(found.delta),
-            points_interval(difference.delta_interval),
-            f"{found.improvement:.2f}",
-            NONE if improvement is None else f"{improvement.low:.2f} to {improvement.high:.2f}",
-            f"{found.p:.3g}",
-            f"{difference.p_holm:.3g}",
-            found.verdict.value,
-        ])  # fmt: skip
-    unmatched = sum(difference.unmatched for difference in results.differences)
-    draws = sorted({difference.comparison.draws for difference in results.differences})
-    caption = (
-        f"Against {base}, over runs of the same draw and seed ({unmatched} runs without a partner left "
-        f"out). Δ in points; both intervals 95 %, by the paired two-level bootstrap (none for one pair). p: exact "
-        f"sign-flip test on the draws' mean differences, two-sided; Holm: adjusted over the families of this table. "
-        f"{' '.join(map(sentences.smallest_p, draws))}"
-    )
-    columns = ["family", "draws", "pairs", "Δ", "Δ interval", f"P(> {base})", "P interval", "p", "p Holm", "verdict"]
-    return Table(caption, columns, rows, ("family", "verdict"))
 
 
 def failures(study: Study) -> Table:
@@ -156,7 +124,7 @@ def files(study: Study) -> Table:
 
 
 def _links(sweep: Sweep, stage: str, home: str) -> str | list[Link]:
-    names = [name for name in [*FILES, *OPTIONAL] if FILES.get(name, "search") == stage and name not in sweep.missing]
+    names = [name for name, its in {**FILES, **OPTIONAL}.items() if its == stage and name not in sweep.missing]
     return [Link(name, quote(f"{home}/{name}")) for name in names] or NONE
 
 
