@@ -21,7 +21,7 @@ from sweep.report import (
 )
 from sweep.report.elements import Block, Commands, Details, Figure, Heading, Notice, Section, Text, plural
 from sweep.report.figures import colour
-from sweep.report.hyperparameters import optimization_history
+from sweep.report.hyperparameters import optimization_history, random_search, tuning_curves
 from sweep.report.hyperparameters.parameters import (
     FEW,
     IMPORTANCE_KEYS,
@@ -71,7 +71,7 @@ def sections(study: Study) -> list[Section]:
         Section("slices", "Objective against each parameter", _slices(study)),
         Section("importances", "Parameter importances", _importances(study)),
         Section("parallel", "Trials through all parameters", _parallel(study)),
-        Section("best-so-far", "What more trials bring", _best_so_far(study)),
+        Section("best-so-far", "Robustness to hyperparameters", _best_so_far(study)),
         Section("curves", "Learning curves", _curves(study)),
         Section("pareto", "Accuracy against inference cost", _pareto(study)),
         Section("failures", "Failures", _failures(study)),
@@ -196,12 +196,12 @@ def _parallel(study: Study) -> list[Block]:
 
 def _best_so_far(study: Study) -> list[Block]:
     def draw(results: TaskResults, index: int) -> list[Block]:
-        told = optimization_history.without_expectation(results)
-        return _present(
-            Notice(told) if told else None,
-            optimization_history.tuning_curves(study, results, f"tuning-{index}"),
-            optimization_history.histories(study, results, f"best-{index}"),
-        )
+        told = random_search.without_curve(results)
+        return [
+            *_present(Notice(told) if told else None),
+            *tuning_curves.blocks(study, results, index),
+            *_present(optimization_history.histories(study, results, f"best-{index}")),
+        ]
 
     return _by_task(study, draw)
 

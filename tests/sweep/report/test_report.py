@@ -555,15 +555,14 @@ def test_predictions_on_different_test_images_say_nothing_of_a_common_error(tmp_
     directories = study(tmp_path, [0.0], draws=1)
     for directory, images in zip(directories, (360, 370), strict=True):
         write_said(directory, [0.8, 0.802], images)
-    text = report(tmp_path, directories).text["summary"]
-    assert "leave out" not in text, "those of one family were tested on the same"
-    assert report(tmp_path, directories).row("differences", "continuous")["SE images"] == "–"
+    found = report(tmp_path, directories)
+    assert "leave out" not in found.text["summary"], "those of one family were tested on the same"
+    assert found.row("differences", "continuous")["SE images"] == "–"
 
 
 def test_draws_that_share_images_are_told_with_the_test_that_is_used(tmp_path):
     """Five draws of 50 of 116 images cannot be disjoint."""
     directories = study(tmp_path, [0.03, 0.02, 0.04, 0.03, 0.02], draws=5)
-    plain = report(tmp_path, directories).row("differences", "continuous")
     for directory in directories:
         for name, kind in (("trials.csv", TrialRow), ("final/trials.csv", TrialRow), ("rows.csv", EvaluationRow)):
             rows = read_rows(directory / name, kind)
@@ -573,8 +572,8 @@ def test_draws_that_share_images_are_told_with_the_test_that_is_used(tmp_path):
     assert (
         "corrected resampled t (Nadeau and Bengio 2003; its rule is from memory, unverified)" in found.text["summary"]
     )
-    error, wider = float(plain["SE draws"]), float(found.row("differences", "continuous")["SE draws"])
-    assert wider == pytest.approx(error * (1 + 5 * 0.304 / 0.696) ** 0.5, rel=0.03)
+    error = 0.837 / 5**0.5 * (1 + 5 * 0.304 / 0.696) ** 0.5  # sd of 3, 2, 4, 3, 2
+    assert float(found.row("differences", "continuous")["SE draws"]) == pytest.approx(error, rel=0.02)
 
 
 def test_all_images_on_every_draw_are_one_training_set_and_no_verdict(tmp_path):
