@@ -25,10 +25,12 @@ def found(results: TaskResults) -> Table:
     unmatched = sum(one.unmatched for one in several)
     caption = (
         f"Against {base}, over runs of the same draw and seed ({unmatched} runs without a partner left out). Δ in "
-        "points, with its 95 % interval and p by Student's t: the variance is that of the draws' mean differences "
-        "(SE draws; over seeds where there is one draw) plus that of the images' mean differences (SE images), degrees "
-        "of freedom by Satterthwaite. Holm: adjusted over the families of this table. P interval: Wilson's, with draws "
-        f"as cases. p sign-flip: exact, on the draws' mean differences, unadjusted. {flips(several)}"
+        "points, with its 95 % interval by Student's t: the variance is that of the draws' mean differences (SE draws; "
+        "over seeds where there is one draw) plus that of the images' mean differences (SE images), degrees of freedom "
+        "by Satterthwaite. p: of the same difference and variances, by that of Behrens and Fisher (Student's "
+        "t where no image error is known), because Satterthwaite's far tail is too light for Holm's adjustment. Holm: "
+        "over the families of this table. P interval: Wilson's, with draws as cases. p sign-flip: exact, on the draws' "
+        f"mean differences, unadjusted. {flips(several)}"
     )
     caption += " Bootstrap: two-level, paired, beside it only from 10 draws on." if resampled else ""
     return Table(caption, columns, rows, ("family", "verdict"))

@@ -21,7 +21,7 @@ from sweep.report import (
 )
 from sweep.report.elements import Block, Commands, Details, Figure, Heading, Notice, Section, Text, plural
 from sweep.report.figures import colour
-from sweep.report.hyperparameters import optimization_history, random_search, tuning_curves
+from sweep.report.hyperparameters import optimization_history, random_search, transfer, tuning_curves
 from sweep.report.hyperparameters.parameters import (
     FEW,
     IMPORTANCE_KEYS,
@@ -200,6 +200,7 @@ def _best_so_far(study: Study) -> list[Block]:
         return [
             *_present(Notice(told) if told else None),
             *tuning_curves.blocks(study, results, index),
+            *transfer.blocks(results),
             *_present(optimization_history.histories(study, results, f"best-{index}")),
         ]
 

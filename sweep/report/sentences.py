@@ -25,8 +25,8 @@ from sweep.report.results import (
 
 SINGLE = "n = 1: no interval"
 RULES = (
-    "Rules fixed before the final runs: a family is better than the baseline when p, by Student's t over draws and "
-    f"test images and adjusted by Holm's rule over the families, is at most {ALPHA} and P(family > baseline) over "
+    "Rules fixed before the final runs: a family is better than the baseline when p, over draws and test images "
+    f"and adjusted by Holm's rule over the families, is at most {ALPHA} and P(family > baseline) over "
     f"matched pairs is at least {MEANINGFUL}; worse in the mirror case; equivalent when the 95 % interval of the "
     f"difference lies within ±{100 * EQUIVALENCE:g} point; both at once reads “better, within 1 point”; otherwise "
     f"inconclusive. With fewer than {DECIDES} draws, or one training set only, a result is a pilot and has no verdict."

@@ -119,3 +119,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def average_ranks(values: Sequence[float]) -> np.ndarray:
     """Rank values from 1, ties sharing their mean."""
     return stats.rankdata(values)
+
+
+def kendall_tau(one: np.ndarray, other: np.ndarray) -> float:
+    """Compute Kendall's tau-b of two rankings of the same things; 0 where one of them ranks nothing."""
+    found = float(stats.kendalltau(one, other).statistic)
+    return found if np.isfinite(found) else 0.0

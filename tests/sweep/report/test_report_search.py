@@ -118,6 +118,32 @@ def test_robustness_to_hyperparameters_is_told_per_draw_and_against_the_baseline
     assert len(found.figures["tuning-bands-0-1"]["data"]) == 4, "a band and a line for every draw"
 
 
+def test_configurations_that_all_draws_tried_show_whether_they_transfer(tmp_path):
+    """On draw 1 two neighbours of four change places, and the best of draw 0 is second there, a point behind."""
+    values = {0: [0.9, 0.8, 0.7, 0.6], 1: [0.8, 0.81, 0.7, 0.6]}
+    directories = []
+    for draw, own in values.items():
+        for family in ("resnet", "continuous"):
+            apart = draw if family == "resnet" else 0  # the baseline tried other configurations on each draw
+            rows = [
+                trial(
+                    family, draw, n, outcome=Outcome.done, reason="", objective=value,
+                    parameters={"optim.lr": 0.1 / 2**n, "optim.momentum": 0.9 + apart / 100},
+                )
+                for n, value in enumerate(own)
+            ]  # fmt: skip
+            directories.append(sweep(tmp_path / f"{family}{draw}", rows))
+    found = report(tmp_path, directories)
+    (row,) = records(found, ["τ"])
+    assert (row["family"], row["configurations"], row["τ"]) == ("continuous", "4", "0.67")  # 5 pairs agree, 1 does not
+    assert (row["regret"], row["largest regret"]) == ("5.5", "10.0")  # a point on draw 1, ten on draw 0
+    assert "not known of resnet: fewer than 3 were tried on all of them" in found.text["best-so-far"]
+    near = [row for row in records(found, ["ratio"]) if row["family"] == "continuous" and row["draw"] == "0"]
+    assert [(row["parameter"], row["ratio"], row["change"]) for row in near] == [
+        ("optim.lr", "0.125", "−30.0"), ("optim.lr", "0.25", "−20.0"), ("optim.lr", "0.5", "−10.0"),
+    ]  # fmt: skip
+
+
 def asha(share=0.0):
     return {"sampler": "random", "scheduler": "asha", "random_share": share}
 
