@@ -125,7 +125,7 @@ def _differences(study: Study) -> list[Block]:
         return _present(differences.found(results), differences.prospects(results))
 
     blocks = _by_task(study, draw)
-    return [Text(sentences.RULES), *blocks] if blocks else []
+    return [Text(sentences.RULES), *blocks, *differences.across_sizes(study)] if blocks else []
 
 
 def _manifestations(study: Study) -> list[Block]:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from sweep.records.files import write_bytes, write_text
 from sweep.records.rows import Phase, TrialRow
 from sweep.report import differences, tables
-from sweep.report.elements import GREY, INK, Table
+from sweep.report.elements import GREY, INK, Table, padded
 from sweep.report.figures import DRAWN, colour
 from sweep.report.hyperparameters import tuning_curves
 from sweep.report.hyperparameters.random_search import drawn_of
@@ -186,6 +186,7 @@ def tuning(study: Study, results: TaskResults) -> Figure:
         axes.set_title(f"{_plain(name)}, D = {len(own)}", fontsize=8)
         axes.set_xlabel("random trials")
     panels[0].set_ylabel("median of the best, %")
+    panels[0].set_ylim(*padded(100 * v for own in drawn.values() for d in own for v in tuning_curves.bounds(d.curve)))
     return figure
 
 

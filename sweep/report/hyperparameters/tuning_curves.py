@@ -29,7 +29,7 @@ from sweep.report.elements import (
 from sweep.report.figures import colour, family_keys
 from sweep.report.hyperparameters.random_search import Drawn, drawn_of
 from sweep.report.inference import comparison
-from sweep.report.inference.bands import area
+from sweep.report.inference.bands import TuningCurve, area
 from sweep.report.results import FAILED, Study, TaskResults, chance
 from sweep.report.statistics import Interval
 
@@ -38,7 +38,7 @@ QUARTERS = (0.1, 0.25, 0.5, 0.75)
 BANDS = (
     "Median of the best of k random trials (validation objective, one seed a trial), a line and a 95 % band for every "
     "draw. A band is exact and holds for all k at once (Lourie et al. 2024, arXiv 2311.09480), where values are "
-    "continuous; curves end at a quarter of the trials."
+    "continuous; curves end at a quarter of the trials. A band that leaves the panel above has no upper end but 100 %."
 )
 CURVES = (
     "What a random search of k trials finds: the median and the mean (unbiased) of its best validation objective, one "
@@ -125,7 +125,8 @@ def _trace(x: np.ndarray, y: np.ndarray, tint: str, title: str, *, thin: bool) -
 
 
 def _bands(study: Study, drawn: DrawnOf, name: str) -> Figure:
-    ends = [100 * value for own in drawn.values() for d in own for value in (*d.curve.low_K, *d.curve.high_K)]
+    every = [d.curve for own in drawn.values() for d in own]
+    ends = padded(100 * value for curve in every for value in bounds(curve))
     panels = []
     for family, own in drawn.items():
         chart, tint = go.Figure(), colour(study, family)
@@ -138,7 +139,7 @@ def _bands(study: Study, drawn: DrawnOf, name: str) -> Figure:
             )  # fmt: skip
             chart.add_trace(_trace(k, one.curve.median_K, tint, f"{label(family)}, draw {one.draw}", thin=False))
         chart.update_xaxes(title="random trials k", **log_axis(map(float, own[0].curve.k_K)))
-        chart.update_yaxes(title="median of the best, %", range=padded(ends))
+        chart.update_yaxes(title="median of the best, %", range=ends)
         told = [
             f"draw {one.draw} {100 * one.curve.median_K[-1]:.1f} ({100 * one.curve.low_K[-1]:.1f} to "
             f"{100 * one.curve.high_K[-1]:.1f}) at {one.curve.k_K[-1]}"
@@ -146,6 +147,11 @@ def _bands(study: Study, drawn: DrawnOf, name: str) -> Figure:
         ]
         panels.append(panel(chart, f"Medians with bands of {family}: {listing(told)}.", family, 290))
     return Figure(name, BANDS, panels, [Key("median of a draw", "line", INK), Key("its 95 % band", "band", INK)], 280)
+
+
+def bounds(curve: TuningCurve) -> list[float]:
+    """List where a curve and its band are, but for an upper end of 1, which says nothing."""
+    return [float(value) for value in (*curve.low_K, *curve.median_K, *curve.high_K[curve.high_K < 1])]
 
 
 def _distribution(study: Study, results: TaskResults, drawn: DrawnOf, name: str) -> Figure:

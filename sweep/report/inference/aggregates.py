@@ -12,7 +12,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from sweep.report.statistics import LEVEL, Interval
 
 Sample = Sequence[Sequence[np.ndarray]]
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 
 def pooled(sample: Sample) -> np.ndarray:

@@ -27,7 +27,6 @@ from sweep.report.statistics import (
 ALPHA = 0.05  # of Holm-adjusted p
 EQUIVALENCE = 0.01  # accuracy: within one point
 MEANINGFUL = 0.75  # P(A > B); the threshold of Bouthillier et al. 2021, from memory, unverified
-
 POINTS = 60  # of a quadrature
 DECIDES = 5  # draws; with fewer there is no verdict
 RESAMPLED = 10  # draws from which the two-level bootstrap is printed beside; with fewer it is too narrow

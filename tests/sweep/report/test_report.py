@@ -576,6 +576,26 @@ def test_draws_that_share_images_are_told_with_the_test_that_is_used(tmp_path):
     assert float(found.row("differences", "continuous")["SE draws"]) == pytest.approx(error, rel=0.02)
 
 
+def test_over_several_sizes_contrasts_are_taken_within_draws(tmp_path):
+    """Ahead by 5, 6, 7 points with 20 images per class, by 1, 0, 2 with 40."""
+    small, large = study(tmp_path / "a", [0.05, 0.06, 0.07]), study(tmp_path / "b", [0.01, 0.0, 0.02])
+    for directory in large:
+        for name, kind in (("trials.csv", TrialRow), ("final/trials.csv", TrialRow), ("rows.csv", EvaluationRow)):
+            rows = read_rows(directory / name, kind)
+            write_rows(directory / name, kind, [replace(row, per_class=40) for row in rows])
+    found = report(tmp_path, [*small, *large])
+    _, mean, ends = next(table for table in found.tables["differences"] if "contrast" in table[0])
+    assert mean[:5] == ["continuous", "mean over sizes", "3", "+3.5", "+1.3 to +5.7"]  # 3, 3, 4.5: 3.5 ± 4.303 * 0.5
+    assert ends[1:5] == ["smallest minus largest", "3", "+5.0", "+2.5 to +7.5"]  # 4, 6, 5: 5 ± 4.303 * 0.577
+    aggregated = next(table for table in found.tables["differences"] if "IQM" in table[0])
+    scores = {row[0]: dict(zip(aggregated[0], row, strict=True)) for row in aggregated[1:]}
+    assert scores["continuous"]["optimality gap"] < scores["resnet"]["optimality gap"]
+    assert scores["continuous"]["P(> resnet)"].startswith("0.83")  # of all pairs 1 and 24 / 36
+    mixed = next(table for table in found.tables["differences"] if "sd family × draw" in table[0])
+    assert mixed[1][:2] == ["continuous", "+3.5"]
+    assert "It knows nothing of the test images" in found.text["differences"]
+
+
 def test_all_images_on_every_draw_are_one_training_set_and_no_verdict(tmp_path):
     directories = study(tmp_path, [0.05, 0.06, 0.07, 0.05, 0.06], draws=5)
     for directory in directories:
