@@ -191,7 +191,12 @@ MUTANTS = [
         "between = float(np.var(units, ddof=1)) *",
         "between = 1e-12 * float(np.var(units, ddof=1)) *",
     ),
-    Mutant("comparison", "overlap is ignored", "+ overlap / (1 - overlap))", "+ 0 * overlap)"),
+    Mutant(
+        "comparison",
+        "overlap is ignored",
+        "(1 / len(units) + overlap / (1 - overlap))",
+        "(1 / len(units) + 0 * overlap)",
+    ),
     Mutant("comparison", "the bootstrap from five draws on", "RESAMPLED = 10", "RESAMPLED = 5"),
     Mutant(
         "comparison", "a normal tail over few draws", "x, weights = _chi(units - 1)", "x, weights = _chi(10 * units)"

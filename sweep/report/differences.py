@@ -161,8 +161,8 @@ def _contrasts(sizes: Sequence[TaskResults]) -> Table:
             told = [points(found.mean), points_interval(found.interval), percent(found.between**0.5, 2), images]
             rows.append([family, title, str(found.units), *told, f"{found.p:.3g}", f"{adjusted:.3g}"])
     caption = (
-        f"Differences to {sizes[0].baseline.name} in points, contrasts of sizes taken within each draw (a draw's images "
-        "are nested, so sizes are not independent): interval and p as for one size, Holm's adjustment over the "
+        f"Differences to {sizes[0].baseline.name} in points, contrasts of sizes within each draw (a draw's images are "
+        "nested, so sizes are not independent): interval and p as for one size, Holm's adjustment over the "
         f"families of a contrast. With fewer than {DECIDES} draws a pilot."
     )
     columns = ["family", "contrast", "draws", "Δ", "Δ interval", "SE draws", "SE images", "p", "p Holm"]

@@ -71,7 +71,7 @@ def _sensitivity(results: TaskResults) -> list[Block]:
     rows = [line for family in results.families for sweep in family.sweeps for line in neighbours(family.name, sweep)]
     if not rows:
         return []
-    columns = ["family", "draw", "trial", "parameter", "of the best", "changed to", "ratio", "change"]
+    columns = ["family", "draw", "trial", "parameter", "from", "to", "ratio", "change"]
     caption = (
         "Trials that differ from the best of their draw in one parameter: the change of the objective in points, one "
         "seed each. The best was chosen by its objective, so that changes are too low by what it had of luck."
