@@ -104,7 +104,7 @@ def failures(study: Study) -> Table:
     columns = ["sweep", "family", "phase", "trial", "epochs", "outcome", "reason"]
     caption = (
         f"Trials that ended without a result (n = {len(rows)}); statistics of configurations count them as chance, "
-        "a search trial that ran out of time by its last value."
+        "a search trial that ran out of time by its last value, and those lost with their worker or node not at all."
     )
     return Table(caption, columns, rows, ("sweep", "family", "phase", "outcome", "reason"))
 
