@@ -76,7 +76,8 @@ def _sensitivity(results: TaskResults) -> list[Block]:
         "Trials that differ from the best of their draw in one parameter: the change of the objective in points, one "
         "seed each. The best was chosen by its objective, so that changes are too low by what it had of luck."
     )
-    return [Table(caption, columns, rows, ("family", "parameter"))]
+    folded = f"What a change of one parameter of the best configuration does ({len(rows)} trials)"
+    return [Table(caption, columns, rows, ("family", "parameter"), folded=folded)]
 
 
 def neighbours(family: str, sweep: Sweep) -> list[list[str]]:
