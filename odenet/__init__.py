@@ -14,15 +14,36 @@ from odenet.renamed import FormerNames
 if TYPE_CHECKING:
     from odenet.data.config import Augment, DataConfig, DataSet, Order, Portion
     from odenet.data.sets import load_test
-    from odenet.data.subsets import load_data
+    from odenet.data.subsets import balanced_test, load_data
     from odenet.depth.projection import Projection
-    from odenet.enums import Basis, Device, ExportFormat, Gradient, Initialisation, Network, Precision, Scheme, Start
+    from odenet.diagnostics.diagnose import Diagnosis, diagnose
+    from odenet.diagnostics.manifesting import validity
+    from odenet.diagnostics.reestimate import reestimate
+    from odenet.diagnostics.validity import Validity
+    from odenet.enums import (
+        Basis,
+        Corruption,
+        Device,
+        ExportFormat,
+        Gradient,
+        Initialisation,
+        Network,
+        Precision,
+        Scheme,
+        Start,
+    )
     from odenet.inference.classifier import Classifier
     from odenet.inference.image_format import ImageFormat
     from odenet.integrators.integrate import integrate
     from odenet.networks.model import build_model, manifest
     from odenet.networks.model_config import ModelConfig
     from odenet.networks.refinement import coarsen, project, refine
+    from odenet.networks.table import add_networks
+    from odenet.robustness.attacked import attack
+    from odenet.robustness.cells import Cells
+    from odenet.robustness.config import AttackConfig
+    from odenet.robustness.corrupted import Corrupted, corrupted
+    from odenet.robustness.corruptions import corrupt, corruptions_for
     from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
     from odenet.training.config import ExperimentConfig, RuntimeConfig, TrainingConfig
     from odenet.training.evaluation import Score, evaluate
@@ -39,10 +60,15 @@ sys.meta_path.insert(0, FormerNames())
 _MODULES: dict[str, tuple[str, ...]] = {
     "data.config": ("Augment", "DataConfig", "DataSet", "Order", "Portion"),
     "data.sets": ("load_test",),
-    "data.subsets": ("load_data",),
+    "data.subsets": ("balanced_test", "load_data"),
     "depth.projection": ("Projection",),
+    "diagnostics.diagnose": ("Diagnosis", "diagnose"),
+    "diagnostics.manifesting": ("validity",),
+    "diagnostics.reestimate": ("reestimate",),
+    "diagnostics.validity": ("Validity",),
     "enums": (
         "Basis",
+        "Corruption",
         "Device",
         "ExportFormat",
         "Gradient",
@@ -58,6 +84,12 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "networks.model": ("build_model", "manifest"),
     "networks.model_config": ("ModelConfig",),
     "networks.refinement": ("coarsen", "project", "refine"),
+    "networks.table": ("add_networks",),
+    "robustness.attacked": ("attack",),
+    "robustness.cells": ("Cells",),
+    "robustness.config": ("AttackConfig",),
+    "robustness.corrupted": ("Corrupted", "corrupted"),
+    "robustness.corruptions": ("corrupt", "corruptions_for"),
     "training.checkpoint": ("Checkpoint", "DamagedCheckpoint", "load_checkpoint", "save_checkpoint"),
     "training.config": ("ExperimentConfig", "RuntimeConfig", "TrainingConfig"),
     "training.evaluation": ("Score", "evaluate"),
@@ -70,15 +102,20 @@ _MODULES: dict[str, tuple[str, ...]] = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AttackConfig",
     "Augment",
     "Basis",
+    "Cells",
     "Checkpoint",
     "Classifier",
+    "Corrupted",
+    "Corruption",
     "DamagedCheckpoint",
     "DataConfig",
     "DataSet",
     "DepthMetric",
     "Device",
+    "Diagnosis",
     "Diverged",
     "ExperimentConfig",
     "ExportFormat",
@@ -103,8 +140,16 @@ __all__ = [
     "Start",
     "Training",
     "TrainingConfig",
+    "Validity",
+    "add_networks",
+    "attack",
+    "balanced_test",
     "build_model",
     "coarsen",
+    "corrupt",
+    "corrupted",
+    "corruptions_for",
+    "diagnose",
     "evaluate",
     "export_classifier",
     "integrate",
@@ -114,8 +159,10 @@ __all__ = [
     "load_test",
     "manifest",
     "project",
+    "reestimate",
     "refine",
     "save_checkpoint",
+    "validity",
 ]
 
 

@@ -1,9 +1,10 @@
 """The closed choices of a configuration: a member's name is its value, as it is written there."""
 
+from collections.abc import Callable
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
-Choice = TypeVar("Choice", bound=Enum)
+ChoiceT = TypeVar("ChoiceT", bound=Enum)
 
 
 class Scheme(Enum):
@@ -49,7 +50,10 @@ class Basis(Enum):
 
 
 class Network(Enum):
-    """Whole networks; `networks.table.NETWORKS` holds the row (rate, scheme, basis, wiring) of each."""
+    """Whole networks; `networks.table.NETWORKS` holds the row (rate, scheme, basis, wiring) of each.
+
+    A pickle names the module of a network that is defined outside this package, as it names those of classes.
+    """
 
     continuous = "continuous"
     continuous_preact = "continuous_preact"
@@ -71,6 +75,9 @@ class Network(Enum):
     bottleneck_resnet = "bottleneck_resnet"
     resnext = "resnext"
     neural_ode = "neural_ode"
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., "Network"], tuple[str, ...]]:
+        return vars(self).get("_reduced_", (Network, (self.value,)))
 
 
 class Initialisation(Enum):
@@ -120,7 +127,38 @@ class ExportFormat(Enum):
     pt2 = "pt2"
 
 
-def add_member(kind: type[Choice], name: str) -> Choice:
+class Corruption(Enum):
+    """Changes of images with five severities each; `robustness.corruptions.CORRUPTIONS` holds the constants of each.
+
+    Names and order are those of CIFAR-10-C (Hendrycks and Dietterich 2019, arXiv 1903.12261).
+    """
+
+    gaussian_noise = "gaussian_noise"
+    shot_noise = "shot_noise"
+    impulse_noise = "impulse_noise"
+    defocus_blur = "defocus_blur"
+    glass_blur = "glass_blur"
+    motion_blur = "motion_blur"
+    zoom_blur = "zoom_blur"
+    snow = "snow"
+    frost = "frost"
+    fog = "fog"
+    brightness = "brightness"
+    contrast = "contrast"
+    elastic_transform = "elastic_transform"
+    pixelate = "pixelate"
+    jpeg_compression = "jpeg_compression"
+    speckle_noise = "speckle_noise"
+    gaussian_blur = "gaussian_blur"
+    spatter = "spatter"
+    saturate = "saturate"
+
+
+BENCHMARK = tuple(Corruption)[:15]  # for the final table only
+DEVELOPMENT = tuple(Corruption)[15:]  # for every look before it
+
+
+def add_member(kind: type[ChoiceT], name: str) -> ChoiceT:
     """Add a choice that is defined outside this package: a member called `name`, with that value. Python closes an
     enumeration where it is written, and so the member is put into the tables by which it looks one up."""
     added = object.__new__(kind)
@@ -131,7 +169,7 @@ def add_member(kind: type[Choice], name: str) -> Choice:
     return added
 
 
-def member(kind: type[Choice], name: Choice | str, key: str) -> Choice:
+def member(kind: type[ChoiceT], name: ChoiceT | str, key: str) -> ChoiceT:
     """Return the member of a closed choice, also by its name.
 
     Raises:

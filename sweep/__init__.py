@@ -52,7 +52,7 @@ def read_trials(directory: Path | str) -> "list[TrialRow]":
     from sweep.records.run_directory import SweepFiles
     from sweep.records.tables import read_rows
 
-    return read_rows(SweepFiles(Path(directory)).trials, TrialRow)
+    return read_rows(_there(SweepFiles(Path(directory)).trials), TrialRow)
 
 
 def read_best(directory: Path | str) -> "Best":
@@ -65,4 +65,15 @@ def read_best(directory: Path | str) -> "Best":
     from sweep.records.run_directory import BEST
 
     path = Path(directory)
-    return read_best(path / BEST if path.is_dir() else path)
+    return read_best(_there(path if path.suffix in (".yaml", ".yml") else path / BEST))
+
+
+def _there(file: Path) -> Path:
+    """Return the file. InputError: it is not there; says what would have it."""
+    from sweep.errors import InputError
+
+    if not file.exists():
+        raise InputError(
+            f"There is no {file}: the run directory of a search has it, runs/NAME; within a study runs/STUDY/SWEEP."
+        )
+    return file

@@ -14,11 +14,11 @@ from sweep.cli.commands import STAGES
 from sweep.cli.completion import shell_completion
 from sweep.cli.parse import help_text, parse
 from sweep.cli.run_stages import print_config
-from sweep.config.credentials import take_from_words
-from sweep.console import PlainConsole, printable, say
+from sweep.config.credentials import hidden, take_from_words
+from sweep.console import PlainConsole, printable, say, wrapped
 from sweep.errors import InputError, WorkError
+from sweep.interpreter import DISTRIBUTION
 
-DISTRIBUTION = "continuous-depth-sweep"  # what is installed
 PIPE_WIDTH = 250  # columns of a table that goes to a file or a pipe, where COLUMNS does not say: no window limits it
 
 
@@ -59,7 +59,12 @@ def _console() -> Console:
 def _say(head: str, style: str, error: BaseException | str, code: int) -> int:
     """Print what went wrong, which may quote what the user wrote."""
     errors = PlainConsole(stderr=True, highlight=False)
-    errors.print(Text.assemble((head, style), " ", printable(str(error))))
+    first, *more = [
+        line for part in f"{head} {hidden(str(error))}".rstrip().split("\n") for line in wrapped(errors, part)
+    ]
+    errors.print(Text.assemble((head, style), printable(first.removeprefix(head))))
+    for line in more:
+        errors.print(line)
     return code
 
 

@@ -48,7 +48,7 @@ def wrapped(console: Console, text: str) -> list[str]:
         return [text]
     head = re.match(r" *", text) if text[0] != " " else re.match(r" +(\S+(?: \S+)* {2,})?", text)
     hang = " " * (len(head[0]) if head and len(head[0]) < console.width // 2 else 2)
-    return textwrap.wrap(printable(text), console.width, subsequent_indent=hang)
+    return textwrap.wrap(printable(text), console.width, subsequent_indent=hang, break_on_hyphens=False)
 
 
 def say(text: str, console: Console) -> None:
@@ -63,7 +63,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     >>> short_names(["optim.lr", "model.scheme", "model.width", "data.width"])
     {'optim.lr': 'lr', 'model.scheme': 'scheme', 'model.width': 'model.width', 'data.width': 'data.width'}
     """
-    keys = list(keys)
+    keys = list(dict.fromkeys(keys))
     last = {key: key.rsplit(".", 1)[-1] for key in keys}
     counts = Counter(last.values())
     return {key: last[key] if counts[last[key]] == 1 else key for key in keys}

@@ -1,8 +1,12 @@
-"""Python processes that a command starts: they import the very packages that this one has, and run as it does."""
+"""This project as Python knows it, and processes that a command starts: they import the very packages that this one
+has, and run as it does."""
 
 import os
 import sys
 from pathlib import Path
+
+DISTRIBUTION = "continuous-depth-sweep"  # what is installed
+PACKAGES = ("odenet", "search_spaces", "sweep")  # of it; the nodes of a cluster get them from here
 
 # What of the user's Python variables is for a process that they start themselves: it would skip assertions that
 # libraries rely on, raise warnings of libraries as errors, or wait for words that nobody types.

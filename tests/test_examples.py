@@ -86,6 +86,13 @@ with connected(ClusterConfig(cpus=2), Path.cwd()):
 sys.exit(sum(codes))
 """
 
+LOADED = """
+import mlflow
+mlflow.set_tracking_uri("{uri}")
+model = mlflow.pytorch.load_model("models:/x@champion")
+print(model.network.config.network.value, model.classes)
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -112,6 +119,15 @@ def test_an_own_network_on_own_images_is_searched_retrained_and_tested_by_an_own
     store = sqlite3.connect(files / "mlflow.db")
     assert store.execute("select name, version from model_versions").fetchall() == [("x", 1)]
     store.close()
+    # Elsewhere the registered network finds odenet and the module in itself.
+    (tmp_path / "elsewhere").mkdir()
+    program = LOADED.format(uri=f"sqlite:///{files / 'mlflow.db'}")
+    without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    loaded = subprocess.run(
+        [sys.executable, "-P", "-c", program], cwd=tmp_path / "elsewhere", env=without, timeout=200,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert loaded.stdout.split() == ["heun_net", "4"], loaded.stderr
 
 
 @pytest.mark.slow

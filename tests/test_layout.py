@@ -18,7 +18,20 @@ PACKAGES = ("odenet", "search_spaces", "sweep")
 
 # What a package may import besides the standard library and itself.
 MAY_IMPORT = {
-    "odenet": {"numpy", "torch", "torchdiffeq", "torchvision", "sklearn", "PIL", "safetensors", "onnxruntime"},
+    "odenet": {
+        *(
+            "numpy",
+            "scipy",
+            "torch",
+            "torchdiffeq",
+            "torchvision",
+            "sklearn",
+            "PIL",
+            "safetensors",
+            "onnxruntime",
+            "pyautoattack",
+        ),
+    },
     "search_spaces": set[str](),
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
@@ -45,9 +58,10 @@ ONLY_IN = {
     "sklearn": {"odenet.data"},
     "torchdiffeq": {"odenet.integrators.schemes"},
     "torchvision": {"odenet.data"},
-    "PIL": {"odenet.data.folder"},
+    "PIL": {"odenet.data.folder", "odenet.robustness"},
     "safetensors": {"odenet.training.export"},
     "onnxruntime": {"odenet.training.export"},
+    "pyautoattack": {"odenet.robustness.attacks"},
     "grpc": {"sweep.cluster.join"},
     "hydra": {"sweep.config", "sweep.cli.completion"},
     "omegaconf": {"sweep.config"},
@@ -60,10 +74,19 @@ ONLY_IN = {
     "packaging": {"sweep.stages.doctor"},
     "plotly": {"sweep.report"},
     "ray": {"sweep.cluster", "sweep.worker", "sweep.execution", "sweep.stages.evaluate", "sweep.stages.doctor"},
-    "scipy": {"sweep.report.statistics", "sweep.report.inference"},
+    "scipy": {"odenet.robustness", "odenet.diagnostics", "sweep.report.statistics", "sweep.report.inference"},
     "sqlalchemy": {"sweep.tracking.store"},
 }
-ONLY_IN_FUNCTIONS = {"sklearn", "torchdiffeq", "torchvision", "PIL", "safetensors", "onnxruntime", "grpc"}
+ONLY_IN_FUNCTIONS = {
+    "sklearn",
+    "torchdiffeq",
+    "torchvision",
+    "PIL",
+    "safetensors",
+    "onnxruntime",
+    "grpc",
+    "pyautoattack",
+}
 COMES_WITH = {"grpc": ["ray"], "sqlalchemy": ["mlflow"]}  # whose own channel and database are looked into
 
 
@@ -144,8 +167,9 @@ def test_a_module_imports_only_what_stands_left_of_it(package: str) -> None:
         for name in group
     }
     for found in imports(package):
-        if package in (found.module, found.target) or not found.target.startswith(f"{package}."):
+        if found.module == package or not f"{found.target}.".startswith(f"{package}."):
             continue  # the package's own face, or another package
+        assert found.target != package, f"{found.module} imports the face of its package, and so what it likes"
         (here, module), (there, target) = parts(found.module, package), parts(found.target, package)
         if here == there and (here, module) in ranks:
             places = (here, target), (here, module)
@@ -157,6 +181,18 @@ def test_a_module_imports_only_what_stands_left_of_it(package: str) -> None:
                 continue  # within a folder that has no order of its own
         assert set(places) <= ranks.keys(), f"CONTRIBUTING.md has no place for {found.module} or {found.target}"
         assert ranks[places[0]] < ranks[places[1]], f"{found.module} imports {found.target}"
+
+
+def test_no_module_is_imported_by_a_text() -> None:
+    """Which the tests above would not see: but where names are loaded when asked for, and where users' modules are."""
+    by_text = {
+        dotted(path)
+        for path in sources(*PACKAGES)
+        for node in ast.walk(parsed(path))
+        if {getattr(node, name, "") for name in ("id", "attr")} & {"import_module", "__import__", "run_module"}
+    }
+    users = {"odenet.networks.table", "sweep.config.modules"}
+    assert by_text == {"odenet", "odenet.renamed", "sweep.stages.doctor", *users}
 
 
 @pytest.mark.parametrize("package", ["odenet", "sweep"])
@@ -206,6 +242,22 @@ def test_importing_odenet_loads_no_library_of_the_sweep_no_reader_of_data_and_no
     code = f"import sys, odenet; print(sorted(set({sorted(unwanted)}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Names
+
+
+def test_a_type_has_a_name_of_its_own() -> None:
+    """Also a type variable, an alias, and one for its module only."""
+    places: dict[str, list[str]] = {}
+    for path in sources(*PACKAGES):
+        for node in parsed(path).body:
+            named = node.targets[0] if isinstance(node, ast.Assign) else node
+            name = getattr(named, "name", "") or getattr(named, "id", "")
+            is_type = isinstance(node, ast.ClassDef) or re.fullmatch(r"_?[A-Z][a-z]\w*", name)
+            if is_type and not isinstance(node, ast.FunctionDef):
+                places.setdefault(name.lstrip("_"), []).append(dotted(path))
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
 
 # Lengths

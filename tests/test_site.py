@@ -24,7 +24,17 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     for name, text in pages.items():
         loaded = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="((?:https?:)?//[^"]*)"', text)
         assert loaded == [], f"{name} loads {loaded}"
+        assert "--8" not in text, f"{name} shows the name of a file in its place"
     assert 'id="odenet.integrate"' in pages["reference/odenet.html"]
+
+
+def test_every_file_that_a_page_includes_is_included() -> None:
+    """ruff formats Python in pages, and `--8<-- "FILE"` is Python: it would become a comparison, which shows itself."""
+    for page in (ROOT / "docs").rglob("*.md"):
+        for line in page.read_text().splitlines():
+            if line.startswith("--8"):
+                named = re.fullmatch(r'--8<-- "([\w./]+)(:\w+)?"', line)
+                assert named and (ROOT / named[1]).is_file(), f"{page}: {line}"
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -32,9 +32,10 @@ def read_folder(directory: Path, test: bool) -> Images:
     size, mode = _form(train[0][1])
     if any(_form(file)[1] == COLOUR for _, file in train):
         mode = COLOUR
-    wanted = _files(directory, classes, test=True) if test else train
-    for _, file in wanted:
+    tested = _files(directory, classes, test=True)
+    for _, file in [*train, *tested]:  # the test images, too, before anything is trained that only they would stop
         _check_form(file, (size, mode), train[0][1])
+    wanted = tested if test else train
     pixels = np.stack([_picture(file, mode) for _, file in wanted])
     pixels_BHWC = pixels[..., None] if mode == GREY else pixels
     labels = np.array([label for label, _ in wanted], dtype=np.int64)
@@ -55,7 +56,8 @@ def classes_in(directory: Path) -> list[str]:
             lone = sorted(set(first) ^ set(other))
             raise DamagedData(f"{directory}: train/ and test/ must have the same classes; only one has {lone[0]}.")
     if len(first) < 2:
-        raise MissingData(f"data.dataset=folder: {places[0]} has {len(first)} folders, two classes are needed; {HOW}.")
+        count = f"{len(first)} folder{'s' * (len(first) != 1)}"
+        raise MissingData(f"data.dataset=folder: {places[0]} has {count}, two classes are needed; {HOW}.")
     return first
 
 
@@ -82,9 +84,10 @@ def _files(directory: Path, classes: list[str], *, test: bool) -> list[tuple[int
     files = [(label, _images_in(directory / name)) for label, name in enumerate(classes)]
     for label, own in files:
         if len(own) < 3:
+            count = f"{len(own)} image{'s' * (len(own) != 1)}"
             raise MissingData(
-                f"{directory / classes[label]} has {len(own)} images, every third of which is kept for the test: at "
-                "least three are needed."
+                f"{directory / classes[label]} has {count}, and every third is kept for the test: at least three are "
+                "needed."
             )
     return [(label, file) for label, own in files for i, file in enumerate(own) if (i % 3 == 2) == test]
 

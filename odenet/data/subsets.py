@@ -12,7 +12,7 @@ import numpy as np
 
 from odenet.data.config import DataConfig, DataSet, Order, Portion
 from odenet.data.images import Images
-from odenet.data.sets import SETS, class_names, read_images
+from odenet.data.sets import SETS, class_names, duplicate_free, read_images
 from odenet.seeding import derive
 
 DRAWS_PER_ROUND = 5
@@ -57,6 +57,40 @@ def load_data(config: DataConfig, directory: Path | str = "data") -> Splits:
         parts = [pool.take(train), pool.take(val)]
     val_images, labels = parts[1] if len(parts) > 1 else None, class_names(config, classes)
     return Splits(parts[0], val_images, classes, _hash(config.dataset, parts), labels)
+
+
+def balanced_test(config: DataConfig, directory: Path | str = "data", *, count: int) -> Images:
+    """Return `count` test images, the same whatever the draw or the network, one class after another in turn.
+
+    So the first n of them are balanced, too, to one image, and are what is returned for `count=n`. Images that nearly
+    repeat others are left out where the directory has their lists, see `odenet.data.sets.duplicate_free`.
+
+    Raises:
+        MissingData, DamagedData: naming the files and what to do.
+        ValueError: there are not as many in every class.
+
+    >>> images = balanced_test(DataConfig(dataset=DataSet.digits), count=13)
+    >>> images.labels_B.tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+    """
+    images, keep_B = read_images(config, directory, test=True), duplicate_free(config, directory)
+    allowed = np.arange(len(images)) if keep_B is None else np.flatnonzero(keep_B)
+    labels_B = images.labels_B[allowed]
+    sizes = np.bincount(labels_B)
+    if not 1 <= count <= len(sizes) * int(sizes.min()):
+        raise ValueError(
+            f"{count} test images of {config.name}: its smallest class has {sizes.min()}"
+            f"{'' if keep_B is None else ' that repeat no others'}, so 1 to {len(sizes) * sizes.min()} are possible."
+        )
+    each = -(-count // len(sizes))
+    turns = [_test_order(config.dataset, allowed[labels_B == label], label)[:each] for label in range(len(sizes))]
+    return images.take(np.stack(turns, axis=1).flatten()[:count])
+
+
+def _test_order(dataset: DataSet, members: np.ndarray, label: int) -> np.ndarray:
+    """Return the images of a class in an order that NumPy promises never to change."""
+    bits = np.random.PCG64(derive(0, f"test/{dataset.name}", label)).random_raw(len(members))
+    return members[np.argsort(bits, kind="stable")]
 
 
 def _choose(config: DataConfig, pool: Images, label: int) -> tuple[np.ndarray, np.ndarray]:

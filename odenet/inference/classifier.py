@@ -3,7 +3,8 @@
 Shapes: `B` batch, `C` channels, `H W` space, `K` classes.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,7 +69,8 @@ class Classifier(nn.Module):
         """Return the logits (B, K) of float images in [0, 1].
 
         Raises:
-            ValueError: the shape is another one, the pixels are whole-numbered, or unmistakably in another range.
+            ValueError: the shape is another one, the pixels are whole-numbered, not finite, or unmistakably in another
+                range.
         """
         self._check(images_BCHW)
         x_BCHW = images_BCHW.to(self.scale_C11.dtype) * self.scale_C11 + self.shift_C11
@@ -85,15 +87,17 @@ class Classifier(nn.Module):
         Raises:
             ValueError: the shape is another one, or the range cannot be known; says what is possible.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: it must be at least 1.")
         pixels_BCHW = self.images.convert(images, value_range)
         with evaluating(self):
             found = [self(part.to(self.scale_C11.device)).argmax(1) for part in pixels_BCHW.split(batch_size)]
         classes_B = torch.cat(found)
         return classes_B.to(images.device) if isinstance(images, Tensor) else classes_B.cpu().numpy()
 
-    def manifest(self, *, scheme: Scheme | str, steps: int) -> "Classifier":
-        """Return the same weights (shared, not copied) under another scheme and number of steps. ValueError as
-        `odenet.manifest`."""
+    def manifest(self, *, scheme: Scheme | str, steps: int | Sequence[int]) -> "Classifier":
+        """Return the same weights (shared, not copied) under another scheme and number of steps, also one for each
+        stage. ValueError as `odenet.manifest`."""
         return Classifier(manifest(self.network, scheme=scheme, steps=steps), self.images, self.about)
 
     @property
@@ -130,6 +134,10 @@ class Classifier(nn.Module):
         return self.about.get("versions", {})
 
     def _check(self, images_BCHW: Tensor) -> None:
+        if not isinstance(images_BCHW, Tensor):
+            raise ValueError(
+                f"Images of type {type(images_BCHW).__name__}: the network takes a tensor; predict() also takes arrays."
+            )
         expected = ", ".join(map(str, self.images.shape))
         if images_BCHW.dim() != 4 or tuple(images_BCHW.shape[1:]) != self.images.shape:
             raise ValueError(
@@ -142,6 +150,15 @@ class Classifier(nn.Module):
             )
         if _can_be_looked_at(images_BCHW):
             lowest, highest = map(float, images_BCHW.detach().aminmax())
+            if not math.isfinite(lowest) or not math.isfinite(highest):
+                raise ValueError(
+                    f"Images with values from {lowest:g} to {highest:g}: every pixel must be a finite number."
+                )
+            if lowest < 0 and self.images.normalised(images_BCHW):
+                raise ValueError(
+                    f"Images with values from {lowest:g} to {highest:g} are normalised already: the network does that "
+                    "itself, and takes floats in [0, 1]."
+                )
             if lowest >= 0 and highest > BRIGHTEST:
                 raise ValueError(
                     f"Images with values from {lowest:g} to {highest:g}: the network takes floats in [0, 1]; "

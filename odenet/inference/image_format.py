@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 LEVELS = 255  # of grey, to which the readers of the data sets bring whole-numbered pixels
+LEVEL = 1e-3  # of [0, 1], by which a normalised image may miss it when normalisation is undone
 ROUNDING = 1e-6  # by which a float image may exceed 1
 
 ValueRange = tuple[float, float]  # the values that black and white have
@@ -66,6 +67,19 @@ class ImageFormat:
             unit = torch.round(unit * LEVELS) / LEVELS
         return unit.clamp(0.0, 1.0)
 
+    def normalised(self, images_BCHW: Tensor) -> bool:
+        """Tell whether images with negative values are those of files after normalisation, by the mean and standard
+        deviation of the data or to [-1, 1]: undone, each pixel is one of the levels that files have. Noise is not."""
+        pixels_BCHW = images_BCHW.detach().double()
+        for mean, std in ((self.mean, self.std), ([0.5], [0.5])):
+            mean_C11, std_C11 = (torch.tensor(v, device=pixels_BCHW.device).view(-1, 1, 1) for v in (mean, std))
+            unit_BCHW = pixels_BCHW * std_C11 + mean_C11
+            if bool(((unit_BCHW < -LEVEL) | (unit_BCHW > 1 + LEVEL)).any()):
+                continue
+            if any(_whole(unit_BCHW * levels, tolerance=0.01) for levels in (LEVELS, self.highest)):
+                return True
+        return False
+
     def ranges(self, dtype: str) -> list[ValueRange]:
         """List what images of a type can have as black and white: [0, 1], the set's own values, and all of a uint8."""
         found = [(0.0, 1.0), (0.0, float(self.highest))]
@@ -77,7 +91,7 @@ class ImageFormat:
         if not np.isfinite([lowest, highest]).all():
             raise ValueError(f"{said}: every pixel must be a finite number.")
         if asked is not None:
-            low, high = asked
+            low, high = _limits(asked)
             if not low < high or lowest < low or highest > high + ROUNDING * (high - low):
                 raise ValueError(f"{said} with value_range=({low:g}, {high:g}): they must lie in it, low before high.")
             return low, high
@@ -124,17 +138,44 @@ class ImageFormat:
         return pixels.reshape(-1, channels, height, width)
 
 
+def _limits(asked: Any) -> ValueRange:
+    """Return the two values of a range. ValueError: it has not two, or one is not finite."""
+    try:
+        low, high = map(float, asked)
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"value_range={asked!r}: write the two values of black and white, as in value_range=(0, 255).")
+    return low, high
+
+
 def _numbers(images: Any) -> Tensor:
-    """Return the pixels as a tensor. ValueError: they are no real numbers."""
+    """Return the pixels as a dense tensor. ValueError: they are no real numbers, or no array."""
     if not isinstance(images, Tensor):
-        array = np.asarray(images)
+        array = _array(images)
         if array.dtype.kind not in "uif":
             raise ValueError(f"Images of type {array.dtype} are no real numbers: use uint8, whole numbers or floats.")
-        images = torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # torch has no longer floats
+            array = array.astype(np.float64)
+        images = torch.tensor(array.astype(array.dtype.newbyteorder("="), order="C"))  # torch takes no negative strides
+    elif images.layout is not torch.strided:
+        images = images.to_dense()
     if images.dtype is torch.bool or images.is_complex():
         raise ValueError(f"Images of type {images.dtype} are no real numbers: use uint8, whole numbers or floats.")
     return images.detach()
 
 
-def _whole(pixels: Tensor) -> bool:
-    return bool((pixels == pixels.round()).all())
+def _array(images: Any) -> np.ndarray:
+    """Return what is not a tensor as an array. ValueError: its images differ in size, or numpy cannot read them."""
+    try:
+        if isinstance(images, list | tuple) and any(isinstance(image, Tensor) for image in images):
+            return torch.stack([torch.as_tensor(image) for image in images]).detach().cpu().numpy()
+        return np.asarray(images)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"Images of type {type(images).__name__} are no array of images of one size: {error}"
+        ) from error
+
+
+def _whole(pixels: Tensor, tolerance: float = 0.0) -> bool:
+    return bool(((pixels - pixels.round()).abs() <= tolerance).all())

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from odenet.integrators.scheme import Place
+from odenet.integrators.scheme import PlaceT
 
 
 def clock() -> int:
@@ -52,15 +52,15 @@ def _refuse(shape: Sequence[int]) -> NoReturn:
 
 
 def watched(
-    slope: Callable[[Place, Tensor], Tensor], reads: Callable[[Place], Sequence[Tensor]]
-) -> Callable[[Place, Tensor], Tensor]:
+    slope: Callable[[PlaceT, Tensor], Tensor], reads: Callable[[PlaceT], Sequence[Tensor]]
+) -> Callable[[PlaceT, Tensor], Tensor]:
     """Return the slope, its first evaluation made with gradients on and searched for tensors that are not in `reads`.
 
     It costs no evaluation more, and the graph of one while it is searched.
     """
     first = True
 
-    def evaluated(place: Place, h: Tensor) -> Tensor:
+    def evaluated(place: PlaceT, h: Tensor) -> Tensor:
         nonlocal first
         if not first:
             return slope(place, h)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from odenet.enums import Gradient, Scheme, member
 from odenet.integrators.gradients import Drift, integrate_by_adjoint, integrate_recomputing
 from odenet.integrators.scheme import Course, OpenRate, Slope, Stage, State, channel_dim, composed, whole_steps
-from odenet.integrators.schemes import SCHEMES, Adaptive, refusal
+from odenet.integrators.schemes import ADAPTIVE, SCHEMES, Adaptive, refusal
 
-Rate = Callable[[float, Tensor], Tensor]
+RateFunction = Callable[[float, Tensor], Tensor]
 
 
 def integrate(
-    rate: Rate | tuple[Rate, Rate],
+    rate: RateFunction | tuple[RateFunction, RateFunction],
     h0: Tensor,
     *,
     scheme: Scheme | str,
@@ -52,19 +52,19 @@ def integrate(
     whole = slopes[0] if len(slopes) == 1 else composed(*slopes)
     halves = None if len(slopes) == 1 else (_staged(slopes[0]), _staged(slopes[1]))
     opened = OpenRate(_staged(whole), lambda _: known, halves, modules=modules)
-    if isinstance(SCHEMES[scheme], Adaptive):  # which asks at any t, not at stages
+    if scheme in ADAPTIVE:  # which asks at any t, not at stages
         return _solve(whole, opened, h0, course)
     return integrate_stages(opened, h0, course)
 
 
-def _parts(rate: Rate | tuple[Rate, Rate]) -> tuple[Rate, ...]:
+def _parts(rate: RateFunction | tuple[RateFunction, RateFunction]) -> tuple[RateFunction, ...]:
     parts = rate if isinstance(rate, tuple) else (rate,)
     if len(parts) != (2 if isinstance(rate, tuple) else 1) or not all(map(callable, parts)):
         raise ValueError(f"rate={rate!r}: must be a function of (t, h), or a pair (f, g) of such functions.")
     return parts
 
 
-def _checked(rate: Rate) -> Rate:
+def _checked(rate: RateFunction) -> RateFunction:
     """Hold a rate to return a slope: what broadcasts would go wrong silently."""
 
     def slope(t: float, h: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def _of_autocast(slope: Tensor) -> bool:
     return torch.is_autocast_enabled(device) and slope.dtype == torch.get_autocast_dtype(device)
 
 
-def _staged(rate: Rate) -> Slope:
+def _staged(rate: RateFunction) -> Slope:
     return lambda stage, h: rate(stage.t, h)
 
 
@@ -115,7 +115,7 @@ def integrate_stages(rate: OpenRate, h0: Tensor | State, course: Course, drift: 
     return method.finish(state)
 
 
-def _solve(slope: Rate, rate: OpenRate, h0: Tensor, course: Course) -> Tensor:
+def _solve(slope: RateFunction, rate: OpenRate, h0: Tensor, course: Course) -> Tensor:
     """Return h(1) by an adaptive scheme, which asks for slopes at any t."""
     _check(rate, h0, course)
     h0 = _in_full(h0)

@@ -122,11 +122,11 @@ class _Recomputing(torch.autograd.Function):
             flows = walk.backward(list(saved[: ctx.count]), grads, sums)
         found = [*flows, *sums.totals()]
         if torch.is_grad_enabled():  # with create_graph=True
-            found = _Final.apply(_first_derivatives_only(walk.course.gradient), found, *saved, *grads)
+            found = _OnceDifferentiable.apply(_first_derivatives_only(walk.course.gradient), found, *saved, *grads)
         return (None, None, *found)
 
 
-class _Final(torch.autograd.Function):
+class _OnceDifferentiable(torch.autograd.Function):
     """Gradients that raise when they are differentiated in turn: to autograd they are constants, silently wrong ones.
 
     Inputs: the message, the gradients, the tensors of which they are functions.

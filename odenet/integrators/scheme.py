@@ -41,7 +41,7 @@ class Stage(NamedTuple):
         return self.step, self.abscissa.numerator, self.abscissa.denominator
 
 
-Place = TypeVar("Place")  # in depth: a stage, or t itself
+PlaceT = TypeVar("PlaceT")  # in depth: a stage, or t itself
 Slope = Callable[[Stage, "Tensor"], "Tensor"]
 State = tuple["Tensor", ...]
 TOLERANCE = 1e-3
@@ -263,12 +263,12 @@ def channel_dim(h: Tensor) -> int:
 
 
 def composed(
-    f: Callable[[Place, Tensor], Tensor], g: Callable[[Place, Tensor], Tensor]
-) -> Callable[[Place, Tensor], Tensor]:
+    f: Callable[[PlaceT, Tensor], Tensor], g: Callable[[PlaceT, Tensor], Tensor]
+) -> Callable[[PlaceT, Tensor], Tensor]:
     """Return the slope of [y; z] from the two halves of a partitioned rate, for schemes that know no halves."""
     import torch
 
-    def slope(place: Place, h: Tensor) -> Tensor:
+    def slope(place: PlaceT, h: Tensor) -> Tensor:
         y, z = h.chunk(2, dim=channel_dim(h))
         return torch.cat([f(place, z), g(place, y)], dim=channel_dim(h))
 

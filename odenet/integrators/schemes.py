@@ -107,23 +107,19 @@ class Partitioned(PairScheme):
         return torch.cat(state, dim=channel_dim(state[0]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Adaptive:
-    """Dormand and Prince's 5(4) pair with step control, by torchdiffeq: the reference of fixed-step schemes.
+    """An embedded pair with step control, by torchdiffeq: a reference of fixed-step schemes.
 
     It chooses its own stages, so rates with batch norm or weights that depend on depth are not for it. `steps` is
     ignored; the cost depends on the tolerance.
     """
 
-    name: str = "dopri5"
-    order: int = 5
+    name: str  # torchdiffeq's
+    order: int
+    evaluations: int  # new ones of one step; how many steps there are is not known beforehand
     reversible: bool = False
     needs: str = "constant"
-
-    @property
-    def evaluations(self) -> int:
-        """Return the new evaluations of one step; how many steps there are is not known beforehand."""
-        return 6
 
     def stages(self, steps: int) -> list[Stage]:  # noqa: ARG002
         """Return no stage: none is known beforehand."""
@@ -149,7 +145,7 @@ class Adaptive:
             return course.depth_time * slope(float(t.detach()), h).to(h.dtype)
 
         ends = torch.tensor([0.0, 1.0], device=h0.device, dtype=h0.real.dtype)
-        tolerance = {"rtol": course.tolerance, "atol": course.tolerance, "method": "dopri5"}
+        tolerance = {"rtol": course.tolerance, "atol": course.tolerance, "method": self.name}
         with named_failures():
             if adjoint is None:
                 return odeint(func, h0, ends, **tolerance)[-1]
@@ -190,14 +186,16 @@ SCHEMES: dict[Scheme, Stepping | Adaptive] = {
     Scheme.leapfrog: TwoStep(name="leapfrog", order=2, keep=-1.0, add=2.0, factor=1.0, power=2),
     Scheme.lm: LinearMultistep(name="LM", order=None),
     Scheme.verlet: Partitioned(name="Verlet", order=1),
-    Scheme.dopri5: Adaptive(),
+    Scheme.dopri5: Adaptive(name="dopri5", order=5, evaluations=6),  # Dormand and Prince's 5(4) pair
 }
+ADAPTIVE = tuple(scheme for scheme, method in SCHEMES.items() if isinstance(method, Adaptive))
+TWO_STEP = tuple(scheme for scheme, method in SCHEMES.items() if isinstance(method, TwoStep))
 
 
 def refusal(scheme: Scheme, gradient: Gradient) -> str:
     """Return why an integration cannot be differentiated so, and what can be; an empty text where it can."""
-    if gradient is Gradient.reconstructed and scheme is Scheme.lm:
+    if gradient is Gradient.reconstructed and SCHEMES[scheme].needs == "memory":
         return "undoing an LM step divides by k_n, which may be 0; use direct or checkpointed."
-    if gradient is Gradient.checkpointed and scheme is Scheme.dopri5:
+    if gradient is Gradient.checkpointed and scheme in ADAPTIVE:
         return "an adaptive scheme has no fixed steps; use direct, or reconstructed for its adjoint equation."
     return ""

@@ -30,7 +30,7 @@ def batch_norm(x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float | No
     """
     eps = EPS if eps is None else eps
     if _is_summed_in_order(x_BCHW):
-        y, mean_C, var_C = _BatchNorm.apply(x_BCHW, weight_C, bias_C, eps)
+        y, mean_C, var_C = _Normalisation.apply(x_BCHW, weight_C, bias_C, eps)
         n = x_BCHW.numel() // len(weight_C)
         return y, mean_C, var_C * (n / max(n - 1, 1))
     # With momentum 1 the kernel writes this batch's own statistics, which it computes anyway. Zeros, because it weighs
@@ -92,7 +92,7 @@ def _is_summed_in_order(x: Tensor) -> bool:
     )
 
 
-class _BatchNorm(torch.autograd.Function):
+class _Normalisation(torch.autograd.Function):
     """(x, weight, bias, eps) to (y, mean, biased variance), x channels_last."""
 
     @staticmethod

@@ -15,7 +15,7 @@ from odenet.depth.node_weights import readout
 from odenet.integrators.gradients import Drift
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import OpenRate, Stage, State
-from odenet.integrators.schemes import SCHEMES, Adaptive
+from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.batch_norm import BatchNorm
 from odenet.networks.convolutions import convolution
 from odenet.networks.orders import TransitionOrder
@@ -45,7 +45,7 @@ class DepthStage(nn.Module):
         if perturbation is not None and self.training:
             rate = perturbation.of(rate, course, self._place)
         calls: list[Stage] = []
-        adaptive = isinstance(SCHEMES[course.scheme], Adaptive)
+        adaptive = course.scheme in ADAPTIVE
         h = integrate_stages(_noting(rate, calls) if adaptive else rate, x_BCHW, course, self.drift)
         self._evaluations = len(calls)  # before those of a backward pass
         self.rate.commit(read)
@@ -54,7 +54,7 @@ class DepthStage(nn.Module):
     @property
     def evaluations(self) -> int:
         """Return the rate evaluations of a forward pass; of the last one where the scheme is adaptive."""
-        adaptive = isinstance(SCHEMES[self.depth.course.scheme], Adaptive)
+        adaptive = self.depth.course.scheme in ADAPTIVE
         return self._evaluations if adaptive and self._evaluations else self.depth.evaluations
 
 

@@ -105,19 +105,26 @@ def build_model(
         return DepthNet(config, channels=channels, classes=classes, depths=depths)
 
 
-def manifest(model: DepthNet, *, scheme: Scheme | str, steps: int) -> DepthNet:
+def manifest(model: DepthNet, *, scheme: Scheme | str, steps: int | Sequence[int]) -> DepthNet:
     """Return the same weights (shared, not copied) under another scheme (or its name) and number of steps per stage.
 
+    Args:
+        steps: the same for every stage, or one number for each.
+
     Raises:
-        ValueError: `steps` is no whole number or less than 1, or the network's rate makes no sense under the scheme.
+        ValueError: `steps` is no whole number, less than 1 or not of the stages, or the network's rate makes no sense
+            under the scheme.
 
     >>> model = build_model(ModelConfig(), channels=3, classes=10)
     >>> deeper = manifest(model, scheme="rk4", steps=8)
     >>> model.rate_evaluations, deeper.rate_evaluations  # in three stages
     (6, 96)
     """
-    scheme, steps = member(Scheme, scheme, "scheme"), whole_steps(steps)
-    if steps < 1:
+    scheme, stages = member(Scheme, scheme, "scheme"), len(model.depths())
+    each = [whole_steps(one) for one in steps] if isinstance(steps, Sequence) else [whole_steps(steps)] * stages
+    if len(each) != stages:
+        raise ValueError(f"steps={steps}: there are {stages} stages; give one number for all, or one for each.")
+    if min(each) < 1:
         raise ValueError(f"steps={steps}: a manifestation needs at least 1 step.")
     can = NETWORKS[model.config.network].capability
     if scheme not in can.manifestations:
@@ -127,6 +134,6 @@ def manifest(model: DepthNet, *, scheme: Scheme | str, steps: int) -> DepthNet:
         )
     tensors = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     other = copy.deepcopy(model, memo=tensors)
-    for stage in other.depth_stages():
-        stage.depth = replace(stage.depth, course=replace(stage.depth.course, scheme=scheme, steps=steps))
+    for stage, count in zip(other.depth_stages(), each, strict=True):
+        stage.depth = replace(stage.depth, course=replace(stage.depth.course, scheme=scheme, steps=count))
     return other

@@ -1,13 +1,14 @@
 """A network as a value: what may be asked of it, the depth of its stages and their widths."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from odenet.depth.bases import BASES
 from odenet.depth.discretisation import Depth, unread_nodes
 from odenet.enums import Basis, Gradient, Initialisation, Network, Scheme, Start
 from odenet.integrators.scheme import TOLERANCE, Course
-from odenet.integrators.schemes import SCHEMES, TwoStep, refusal
+from odenet.integrators.schemes import ADAPTIVE, SCHEMES, TWO_STEP, refusal
 from odenet.networks.table import NETWORKS, RUNGE_KUTTA, Wiring
 from odenet.networks.widths import Change, Widths, zero_channels
 
@@ -127,6 +128,10 @@ def _name(config: ModelConfig) -> str:
     return f"model.network={config.network.value}"
 
 
+def _names(choices: Iterable[Enum]) -> str:
+    return ", ".join(choice.value for choice in choices)
+
+
 def _check_capability(model: ModelConfig) -> None:
     wiring = NETWORKS[model.network]
     can, name = wiring.capability, _name(model)
@@ -137,7 +142,7 @@ def _check_capability(model: ModelConfig) -> None:
     )
     for key, value, possible in asked:
         if value not in possible:
-            choices = ", ".join(choice.value for choice in possible)
+            choices = _names(possible)
             why = "a zero rate has no gradient here" if key == "initialisation" else can.because
             raise ValueError(f"{name} with model.{key}={value.value}: only {choices} is possible, {why}.")
     if model.substeps > 1 and not can.substeps:
@@ -155,15 +160,15 @@ def _check_integration(model: ModelConfig) -> None:
 
 def _check_no_effect(model: ModelConfig) -> None:
     scheme = model.scheme or NETWORKS[model.network].scheme
-    if model.start is not Start.consistent and not isinstance(SCHEMES[scheme], TwoStep):
+    if model.start is not Start.consistent and scheme not in TWO_STEP:
         raise ValueError(
-            f"model.start={model.start.value} with model.scheme={scheme.value} has no effect: two_step_midpoint and "
-            "leapfrog take a start; use consistent."
+            f"model.start={model.start.value} with model.scheme={scheme.value} has no effect: a start is for "
+            f"{_names(TWO_STEP)}; use consistent."
         )
-    if model.tolerance != TOLERANCE and scheme is not Scheme.dopri5:
+    if model.tolerance != TOLERANCE and scheme not in ADAPTIVE:
         raise ValueError(
-            f"model.tolerance={model.tolerance} with model.scheme={scheme.value} has no effect: dopri5 takes a "
-            f"tolerance; use {TOLERANCE}."
+            f"model.tolerance={model.tolerance} with model.scheme={scheme.value} has no effect: a tolerance is "
+            f"for {_names(ADAPTIVE)}; use {TOLERANCE}."
         )
     grouped = [name.value for name, row in NETWORKS.items() if "grouped" in row.rate.layers]
     if model.cardinality > 1 and model.network.value not in grouped:
@@ -194,7 +199,7 @@ def check_every_node_is_read(depths: Sequence[Depth], when: str = "") -> None:
         scheme, steps = depth.course.scheme, depth.course.steps
         unread = unread_nodes(depth.basis, depth.nodes, scheme, steps)
         if unread:
-            at_end = ", ".join(choice.value for choice in RUNGE_KUTTA if SCHEMES[choice].stages(1)[-1].abscissa == 1)
+            at_end = _names(choice for choice in RUNGE_KUTTA if SCHEMES[choice].stages(1)[-1].abscissa == 1)
             raise ValueError(
                 f"model.scheme={scheme.value} with model.basis={depth.basis.value}, {depth.nodes} nodes and "
                 f"{steps} steps{when} never reads node {unread[0]}, whose weights would stay untrained: "

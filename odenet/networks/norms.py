@@ -55,10 +55,12 @@ class NodeBatchNorm(NodeLayer):
 
     Running statistics move once per forward pass: the statistics seen at all evaluations are fitted to the nodes by
     least squares around the present values (the mean per cell for piecewise constant weights), and the running ones go
-    a step of `batch_norm.MOMENTUM` towards the fit. Nodes that no stage reads stay, and a fitted variance is never
+    a step of `momentum` towards the fit. Nodes that no stage reads stay, and a fitted variance is never
     below both the smallest one seen and its present value. In evaluation mode, of this layer alone too, it reads them
     and leaves them.
     """
+
+    momentum: float | None = None  # None: `batch_norm.MOMENTUM`
 
     def __init__(self, nodes: int, channels: int) -> None:
         super().__init__()
@@ -96,11 +98,12 @@ class NodeBatchNorm(NodeLayer):
             return
         mean_EC, var_EC = (torch.stack(each) for each in zip(*self._seen, strict=True))
         self._seen = None
+        share = batch_norm.MOMENTUM if self.momentum is None else self.momentum
         fit = _fit(self.running_mean, mean_EC, readout.rows_EN, readout.fit_NE)
-        self.running_mean.lerp_(fit, batch_norm.MOMENTUM)
+        self.running_mean.lerp_(fit, share)
         lowest_NC = self.running_var.minimum(var_EC.amin(0))
         fitted = _fit(self.running_var, var_EC, readout.positive_rows_EN, readout.positive_fit_NE).maximum(lowest_NC)
-        self.running_var.lerp_(fitted, batch_norm.MOMENTUM)
+        self.running_var.lerp_(fitted, share)
 
 
 def _fit(running_NC: Tensor, seen_EC: Tensor, rows_EN: Tensor, fit_NE: Tensor) -> Tensor:

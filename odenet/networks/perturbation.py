@@ -11,7 +11,7 @@ from torch import Tensor
 from odenet.integrators.scheme import Course, OpenRate, Slope, Stage, composed
 from odenet.seeding import derive
 
-Place = tuple[int, ...]  # of a draw: the stage, for noise the half of its rate, the step
+DrawKey = tuple[int, ...]  # of a draw: the stage, for noise the half of its rate, the step
 
 
 class Draws:
@@ -20,12 +20,12 @@ class Draws:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def stays(self, probability: float, place: Place) -> Tensor | float:
+    def stays(self, probability: float, place: DrawKey) -> Tensor | float:
         """Draw 1 with this probability, else 0."""
         draw = torch.rand((), generator=_generator("cpu", self._seed, "drop", *place))
         return float(draw < probability)
 
-    def normal(self, shape: torch.Size, dtype: torch.dtype, device: torch.device, place: Place) -> Tensor:
+    def normal(self, shape: torch.Size, dtype: torch.dtype, device: torch.device, place: DrawKey) -> Tensor:
         """Draw from N(0, 1), on the device itself."""
         generator = _generator(device.type, self._seed, "noise", *place)
         return torch.randn(shape, generator=generator, device=device, dtype=dtype)
@@ -37,20 +37,20 @@ class HeldDraws(Draws):
     def __init__(self, device: torch.device) -> None:
         super().__init__(0)
         self._device = device
-        self._held: dict[tuple[str, Place], tuple[Tensor, Callable[[], Tensor | float]]] = {}
+        self._held: dict[tuple[str, DrawKey], tuple[Tensor, Callable[[], Tensor | float]]] = {}
 
     def fill(self, seed: int) -> None:
         self._seed = seed
         for tensor, draw in self._held.values():
             tensor.copy_(torch.as_tensor(draw()))
 
-    def stays(self, probability: float, place: Place) -> Tensor:
+    def stays(self, probability: float, place: DrawKey) -> Tensor:
         return self._hold(("stays", place), partial(super().stays, probability, place))
 
-    def normal(self, shape: torch.Size, dtype: torch.dtype, device: torch.device, place: Place) -> Tensor:
+    def normal(self, shape: torch.Size, dtype: torch.dtype, device: torch.device, place: DrawKey) -> Tensor:
         return self._hold(("normal", place), partial(super().normal, shape, dtype, device, place))
 
-    def _hold(self, name: tuple[str, Place], draw: Callable[[], Tensor | float]) -> Tensor:
+    def _hold(self, name: tuple[str, DrawKey], draw: Callable[[], Tensor | float]) -> Tensor:
         if name not in self._held:
             self._held[name] = torch.as_tensor(draw(), device=self._device), draw
         return self._held[name][0]

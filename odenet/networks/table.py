@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 from odenet.enums import Basis, Initialisation, Network, Scheme, add_member
 from odenet.integrators.scheme import ExplicitRungeKutta
-from odenet.integrators.schemes import SCHEMES
+from odenet.integrators.schemes import ADAPTIVE, SCHEMES, TwoStep
 from odenet.networks import orders
 from odenet.networks.orders import RateOrder, TransitionOrder
 
@@ -14,8 +15,11 @@ from odenet.networks.orders import RateOrder, TransitionOrder
 RUNGE_KUTTA = tuple(
     scheme for scheme, method in SCHEMES.items() if isinstance(method, ExplicitRungeKutta) and all(method.of_x)
 )
-FIRST_ORDER = (*RUNGE_KUTTA, Scheme.two_step_midpoint)
-PARTITIONED = (*FIRST_ORDER, Scheme.verlet)
+FIRST_ORDER = (
+    *RUNGE_KUTTA,
+    *(scheme for scheme, method in SCHEMES.items() if isinstance(method, TwoStep) and method.power == 1),
+)
+PARTITIONED = (*FIRST_ORDER, *(scheme for scheme, method in SCHEMES.items() if method.needs == "halves"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +242,8 @@ NETWORKS: dict[Network, Wiring] = {
         scheme=Scheme.dopri5,
         depth_time=_times_one,
         capability=Capability(
-            (Scheme.dopri5, *RUNGE_KUTTA),
-            (Scheme.dopri5, *FIRST_ORDER),
+            (*ADAPTIVE, *RUNGE_KUTTA),
+            (*ADAPTIVE, *FIRST_ORDER),
             (Basis.piecewise_constant,),
             refines=False,
             most_nodes=1,
@@ -249,9 +253,14 @@ NETWORKS: dict[Network, Wiring] = {
     ),
 }
 
+HOMES: dict[Network, str] = {}  # the modules of those that are defined outside this package
 
-def add_networks(rows: Mapping[str, Wiring]) -> None:
+
+def add_networks(rows: Mapping[str, Wiring], module: str | None = None) -> None:
     """Add networks that are defined outside this package: from then on `model.network` can be one of these names.
+
+    Args:
+        module: where they are defined, as NETWORKS: pickles of such networks name it, and import it when they are read.
 
     Raises:
         ValueError: a name is not possible or another network's, or what it names is no row.
@@ -265,3 +274,12 @@ def add_networks(rows: Mapping[str, Wiring]) -> None:
             NETWORKS[add_member(Network, name)] = row
         elif NETWORKS[Network[name]] is not row:
             raise ValueError(f"There is a network called {name} already; call yours otherwise.")
+        if module is not None:
+            HOMES[Network[name]] = module
+            vars(Network[name])["_reduced_"] = imported_network, (module, name)
+
+
+def imported_network(module: str, name: str) -> Network:
+    """Return a network that a module defines, which is imported: how a pickle of such a network is read."""
+    add_networks(import_module(module).NETWORKS, module)
+    return Network[name]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 from odenet.data.config import DataConfig
 from odenet.depth.discretisation import Depth
-from odenet.enums import CudaGraphs, Device, Gradient, Precision, Scheme
+from odenet.enums import CudaGraphs, Device, Gradient, Network, Precision
+from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model_config import MOST_STEPS, ModelConfig, check_every_node_is_read, check_model, stage_depths
 from odenet.networks.table import NETWORKS
 from odenet.training.optim_config import OptimConfig
@@ -20,6 +21,9 @@ from odenet.training.regularization_config import RegularizationConfig
 
 if TYPE_CHECKING:
     import torch
+
+
+OBJECTIVE_EPOCHS = 5  # the last ones, whose mean val/accuracy is what a trial is judged by
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,8 +68,10 @@ class RuntimeConfig:
                 "outside compiled code, so nothing would be gained; use direct, or compile=false."
             )
         scheme = model.scheme or NETWORKS[model.network].scheme
-        if self.compile and scheme is Scheme.dopri5:
-            raise ValueError("runtime.compile=true with model.scheme=dopri5: its steps depend on the data; use false.")
+        if self.compile and scheme in ADAPTIVE:
+            raise ValueError(
+                f"runtime.compile=true with model.scheme={scheme.value}: its steps depend on the data; use false."
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -148,7 +154,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return [_typed(get_args(hint)[0], one, f"{where}[{index}]") for index, one in enumerate(value)]
     if isinstance(hint, type) and issubclass(hint, Enum):
         if not isinstance(value, str) or value not in hint.__members__:
-            raise ValueError(f"{where}={value!r}: must be one of {', '.join(hint.__members__)}.")
+            own = "; one of your own is known once odenet.add_networks has added it" if hint is Network else ""
+            raise ValueError(f"{where}={value!r}: must be one of {', '.join(hint.__members__)}{own}.")
         return hint[value]
     if hint is float and type(value) is int:
         return float(value)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from odenet.enums import Gradient
 from odenet.integrators.scheme import Course
-from odenet.integrators.schemes import SCHEMES, Adaptive
+from odenet.integrators.schemes import ADAPTIVE, SCHEMES
 from odenet.networks.blocks import DepthStage
 from odenet.networks.model import DepthNet
 from odenet.seeding import generator
@@ -74,5 +74,5 @@ def recomputations(course: Course) -> int:
         return 0
     method = SCHEMES[course.scheme]
     # The adjoint equation of an adaptive scheme evaluates the rate once wherever it takes a product.
-    once = course.gradient is Gradient.checkpointed or method.reversible or isinstance(method, Adaptive)
+    once = course.gradient is Gradient.checkpointed or method.reversible or course.scheme in ADAPTIVE
     return 1 if once else 2

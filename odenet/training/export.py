@@ -17,7 +17,7 @@ from odenet.depth.discretisation import Depth
 from odenet.enums import ExportFormat
 from odenet.inference.classifier import Classifier, evaluating
 from odenet.inference.image_format import ImageFormat
-from odenet.integrators.schemes import SCHEMES, Adaptive
+from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model import build_model
 from odenet.networks.model_config import ModelConfig
 from odenet.training.config import from_plain, to_plain
@@ -43,16 +43,12 @@ class Agreement:
 
 def check_exportable(classifier: Classifier, format: ExportFormat) -> None:
     """Raise ValueError where a network cannot be written so."""
-    adaptive = {depth.course.scheme for depth in classifier.network.depths() if _adapts(depth)}
+    adaptive = {depth.course.scheme for depth in classifier.network.depths()} & set(ADAPTIVE)
     if adaptive and format is not ExportFormat.safetensors:
         raise ValueError(
             f"format={format.value} with model.scheme={adaptive.pop().value}: its steps depend on the images, which no "
             "fixed graph can hold; format=safetensors can be."
         )
-
-
-def _adapts(depth: Depth) -> bool:
-    return isinstance(SCHEMES[depth.course.scheme], Adaptive)
 
 
 def export_classifier(

@@ -20,13 +20,11 @@ from odenet.networks.model import DepthNet, build_model
 from odenet.networks.refinement import coarsen, refine
 from odenet.seeding import derive
 from odenet.training.checkpoint import Checkpoint, present_versions, save_checkpoint
-from odenet.training.config import ExperimentConfig, RuntimeConfig
+from odenet.training.config import OBJECTIVE_EPOCHS, ExperimentConfig, RuntimeConfig
 from odenet.training.cost import train_gflops
 from odenet.training.evaluation import evaluate
 from odenet.training.optim import build_optimizer, learning_rate, plain_state
 from odenet.training.step import GraphStep, TrainStep, graph_obstacle
-
-OBJECTIVE_EPOCHS = 5
 
 
 class Diverged(FloatingPointError):
@@ -168,9 +166,9 @@ class Training:
             raise StopIteration
         started = time.perf_counter()
         if self.epoch in self._due:
-            self._change_depth(refine)
+            self.change_depth(refine)
         if self.epoch == self._coarsens:
-            self._change_depth(coarsen)
+            self.change_depth(coarsen)
         try:
             metrics = {"train/loss": self._train_epoch()}
         except Diverged:
@@ -185,7 +183,8 @@ class Training:
         self._progress.add(report)
         return report
 
-    def _change_depth(self, change: Callable[[DepthNet, Optimizer], list[str]]) -> None:
+    def change_depth(self, change: Callable[[DepthNet, Optimizer], list[str]]) -> None:
+        """Refine or coarsen the network now, between two epochs; configured changes come by themselves."""
         reset = change(self.model, self.optimizer)
         assert not reset, f"{reset}: the optimizers of build_optimizer keep all that they know"
         self._prepare()

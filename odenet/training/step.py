@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from odenet.enums import CudaGraphs, Gradient, Precision
-from odenet.integrators.schemes import SCHEMES, Adaptive
+from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model import DepthNet
 from odenet.networks.perturbation import Draws, HeldDraws, Perturbation
 from odenet.training.config import ExperimentConfig, RuntimeConfig
@@ -31,7 +31,7 @@ def graph_obstacle(config: ExperimentConfig, runtime: RuntimeConfig, model: Dept
         ValueError: something does, and runtime.cuda_graphs is `always`.
     """
     recomputes = config.model.gradient is not Gradient.direct
-    adaptive = any(isinstance(SCHEMES[depth.course.scheme], Adaptive) for depth in model.depths())
+    adaptive = any(depth.course.scheme in ADAPTIVE for depth in model.depths())
     obstacles = {
         "runtime.cuda_graphs=never": runtime.cuda_graphs is CudaGraphs.never,
         "it runs on no CUDA device": runtime.torch_device().type != "cuda",

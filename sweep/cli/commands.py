@@ -53,7 +53,8 @@ STAGES: dict[str, StageCommand] = {
         "sweep resume NAME [KEY=VALUE ...]",
         (1, 1),
         "After Ctrl-C, a killed driver, a reboot or a full disk: trials go on from their checkpoints, and nothing "
-        "is lost or run twice. NAME is a sweep or a study whose search, final training or evaluation was cut short.\n"
+        "is lost or run twice. NAME is a sweep whose search or final training was cut short, or a study; an evaluation "
+        "goes on by `sweep evaluate`.\n"
         "  search.accept_changes=true         although space, code or data have changed since\n"
         "  search.budget.hours=12             a larger budget",
     ),

@@ -24,7 +24,7 @@ def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[App
     name = command.names[0]
     files = SweepFiles(run_directory(how, name))
     saved = files.study if files.study.exists() else files.config
-    if not saved.exists():
+    if not saved.is_file():
         raise missing(Path(how.runtime.runs_dir).resolve(), name)
     config = here(load(command.overrides, saved, possible), how)
     kept = kept_modules(config, name)

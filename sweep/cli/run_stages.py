@@ -86,10 +86,19 @@ def run_resume(command: Command, console: Console) -> None:
 
 
 def _deliver_rest(config: "AppConfig", name: str, console: Console) -> None:
-    """Tell MLflow what it was not told of a sweep that is done. InputError: there is nothing of that either."""
-    from sweep.records.run_directory import store_directory
+    """Write tables again that cannot be read, and tell MLflow what it was not told of a sweep that is done. InputError:
+    there is nothing of that either."""
+    from sweep.records.locks import alone
+    from sweep.records.run_directory import SweepFiles, run_directory, store_directory
     from sweep.stages.deliver import deliver, undelivered
+    from sweep.stages.resume import unreadable_tables, write_table_again
 
+    if damaged := unreadable_tables(SweepFiles(run_directory(config, name))):
+        with alone(config, name):
+            for part in damaged:
+                write_table_again(part)
+                say(f"{part.trials} could not be read: it was written again from {part.ledger.name}.", console)
+        return
     if not undelivered(store_directory(config, name)):
         raise InputError(
             f"Nothing of {name} was cut short. `sweep extend {name} search.more=10` adds trials to its search, "

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import InputError
+from sweep.interpreter import PACKAGES
 
-SHIPPED = ("odenet", "search_spaces", "sweep")  # the packages that the nodes get from here
 NODE_SECONDS = 60  # for a node to start a process with the shipped code and to look at the run directory
 ALIVE_SECONDS = 5  # for a cluster to say that it is one
 
@@ -31,7 +31,7 @@ def join(address: str, run_directory: Path, options: dict[str, Any], worker_envi
     address = _resolve(address)
     _check_joinable(address)
     environment = {
-        "py_modules": [_package(name) for name in SHIPPED],
+        "py_modules": [_package(name) for name in PACKAGES],
         "excludes": ["__pycache__"],
         "env_vars": worker_environment,
     }

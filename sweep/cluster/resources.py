@@ -1,9 +1,10 @@
 """Count the CPUs and GPUs of a cluster's nodes, and those that one trial takes."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
-from sweep.config.schema import SHARE_UNITS, Resources
+from sweep.config.schema import AUTO, SHARE_UNITS, Resources
 from sweep.errors import InputError
 
 
@@ -40,29 +41,40 @@ def _nodes() -> list[Node]:
     ]
 
 
-def trial_resources(resources: Resources, autoscaling: bool = False) -> dict[str, float]:
+def trial_resources(
+    resources: Resources, autoscaling: bool = False, on_a_gpu: Callable[[], int] = lambda: 1
+) -> dict[str, float]:
     """Name one trial's resources as Ray's placement groups do: {"CPU": 1.0, "GPU": 0.5}; no GPU, no key.
 
-    `autoscaling` (of ClusterConfig): nodes may still come, so nothing is refused for being larger than those present,
-    but whether trials get GPUs must be said.
+    Args:
+        autoscaling: of ClusterConfig: nodes may still come, so nothing is refused for being larger than those present,
+            but whether trials get GPUs must be said.
+        on_a_gpu: measures how many trials share a GPU, where gpus=auto and there is one.
 
     Raises:
         InputError: no node can ever meet it; the message says what the cluster has.
     """
     nodes = _nodes()
     gpus = resources.gpus
-    if gpus is None:
-        gpus = 1.0 if any(node.gpus for node in nodes) else 0.0
-        if autoscaling and not gpus:
+    if gpus is None or isinstance(gpus, str):
+        if autoscaling and not any(node.gpus for node in nodes):
             raise InputError(
                 "No node has a GPU now, but cluster.autoscaling=true: say runtime.resources.gpus=1, a share, or 0."
             )
+        gpus = _share(resources, nodes, on_a_gpu)
     if not autoscaling and not any(node.fits(resources.cpus, gpus) for node in nodes):
         raise InputError(
             f"A trial asks for {resources.cpus} CPUs and {gpus:g} GPUs on one node; the cluster has {_offer(nodes)}. "
             "Lower runtime.resources.cpus or runtime.resources.gpus; if nodes can still come, cluster.autoscaling=true."
         )
     return {"CPU": float(resources.cpus)} | ({"GPU": float(gpus)} if gpus else {})
+
+
+def _share(resources: Resources, nodes: list[Node], on_a_gpu: Callable[[], int]) -> float:
+    """Return the GPUs of a trial where none were said: none where there are none."""
+    if not any(node.gpus for node in nodes):
+        return 0.0
+    return SHARE_UNITS // on_a_gpu() / SHARE_UNITS if resources.gpus == AUTO else 1.0
 
 
 def _offer(nodes: list[Node]) -> str:

@@ -30,7 +30,7 @@ def watched() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    watch = _Watch()
+    watch = _DriverWatch()
     reaper = _reaper(watch.agents)
     before = signal.signal(signal.SIGUSR2, watch.hear)
     watch.start()
@@ -57,7 +57,7 @@ def shut_down() -> None:
 
 def ended() -> str:
     """Say which process of the Ray that is watched has ended by itself; empty where none has."""
-    return _Watch.ended
+    return _DriverWatch.ended
 
 
 def _leave() -> None:
@@ -104,7 +104,7 @@ def _reaper(agents: list[int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=loader, start_new_session=True)
 
 
-class _Watch(threading.Thread):
+class _DriverWatch(threading.Thread):
     ended = ""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class _Watch(threading.Thread):
         self._processes = {name: found.process for name, kind in node.all_processes.items() for found in kind}
         self.agents = _children(self._processes["raylet"].pid)
         self.over = threading.Event()
-        _Watch.ended = ""
+        _DriverWatch.ended = ""
 
     def run(self) -> None:
         while not ended():
@@ -128,7 +128,7 @@ class _Watch(threading.Thread):
 
     def _end(self, why: str) -> None:
         """End the other processes, which would wait for each other, and interrupt the main thread."""
-        _Watch.ended = why
+        _DriverWatch.ended = why
         for pid in {*self.agents, *_children(self._processes["raylet"].pid)}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -20,12 +20,12 @@ from yaml import YAMLError
 
 from odenet.training.config import to_plain
 from search_spaces import SPACES
-from sweep.config.credentials import take_credentials
+from sweep.config.credentials import hidden, take_credentials
 from sweep.config.modules import not_named
 from sweep.config.overrides import leaves, suggestion
 from sweep.config.own import OF_THE_USER, Words, is_of_config_file, read_space, sort_words, whole
 from sweep.config.schema import AppConfig, SpaceConfig
-from sweep.errors import InputError
+from sweep.errors import NO_YAML, InputError
 
 CONF = "sweep.config.conf"
 OPEN_KEYS = ("space.fix.", "space.range.")  # take any name of the space below them
@@ -41,6 +41,7 @@ REPLAYED = (
     "search.random_share", "search.grace", "search.reduction", "search.budget.", "modules",
 )  # fmt: skip
 
+COPY = "Bring back a copy, such as that in MLflow among the artifacts of the sweep's run."
 # Of config.yaml in version 0.1.0. A section that came later has its defaults where a directory does not have it.
 FIRST_SECTIONS = (
     "model", "data", "optim", "refinement", "regularization", "training", "runtime", "space", "search", "final",
@@ -120,8 +121,8 @@ def _composed(words: Words) -> DictConfig:
 
 
 def composed_text(arguments: list[str]) -> str:
-    """Return the composed configuration as YAML. InputError as `load`."""
-    return OmegaConf.to_yaml(compose_config(arguments))
+    """Return the composed configuration as YAML, to be shown. InputError as `load`."""
+    return hidden(OmegaConf.to_yaml(compose_config(arguments)))
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:
@@ -146,7 +147,7 @@ def _with_saved(words: Words, saved: Path, possible: tuple[str, ...]) -> DictCon
     try:
         content = OmegaConf.load(saved)
         if not isinstance(content, DictConfig) or not set(FIRST_SECTIONS) <= set(content):
-            raise InputError(f"{saved} is damaged: it needs the keys {', '.join(FIRST_SECTIONS)}.")
+            raise InputError(f"{saved} is damaged: it needs the keys {', '.join(FIRST_SECTIONS)}. {COPY}")
         newer = set(content) - set(schema)
         if newer:
             raise InputError(
@@ -158,10 +159,10 @@ def _with_saved(words: Words, saved: Path, possible: tuple[str, ...]) -> DictCon
         merged.modules = words.modules
         for parsed in overrides:
             OmegaConf.update(merged, parsed.key_or_group, parsed.value())
-    except (OSError, UnicodeDecodeError, YAMLError, RecursionError) as error:
-        raise InputError(f"{saved} cannot be read: {' '.join(str(error).split())}.") from error
     except (OmegaConfBaseException, OverflowError) as error:
         raise InputError(_explain(error, words.overrides)) from error
+    except (OSError, YAMLError, *NO_YAML) as error:
+        raise InputError(f"{saved} cannot be read: {' '.join(str(error).split())}. {COPY}") from error
     assert isinstance(merged, DictConfig)
     return merged
 

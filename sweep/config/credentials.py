@@ -8,7 +8,11 @@ from urllib.parse import unquote
 
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 _CREDENTIALS = re.compile(r"(?<=://)(?P<user>[^:@/?#\s]+):(?P<password>[^/?#\s]+)@")
-_ARGUMENT = re.compile(r"\+{0,2}tracking\.uri=")
+_ARGUMENT = re.compile(r"\+{0,2}tracking(\.uri)?=")  # or tracking={uri: ...}
+_IN_A_TEXT = re.compile(
+    r"((?<=:/)/?)[^\s/'\"][^\s'\"]*(?=@)|((?<=[?&;])[\w-]*(?:token|passw|secret|key|auth)[\w-]*=)[^\s&;'\"]+",
+    re.IGNORECASE,
+)
 
 
 def take_credentials(address: str, replace: bool = True) -> str:
@@ -33,7 +37,16 @@ def take_from_words(words: list[str]) -> list[str]:
 
 def without_secrets(address: str) -> str:
     """Return an address to be shown although it is wrong: what may be a password or a token is left out."""
-    return re.sub(r"(?<=[?#]).*", "...", re.sub(r"(?<=//).*@", "...@", address))
+    return re.sub(r"(?<=[?#]).*", "...", re.sub(r"^(\w+:/+)?.*@", r"\1...@", address))
+
+
+def hidden(text: str) -> str:
+    """Return a text to be shown without what its addresses may hold of passwords and tokens.
+
+    >>> hidden("no answer from http://me:secret@mlflow.example:5000/?token=secret")
+    'no answer from http://...@mlflow.example:5000/?token=...'
+    """
+    return _IN_A_TEXT.sub(lambda found: f"{found[1] or found[2] or ''}...", text)
 
 
 def authorization() -> dict[str, str]:

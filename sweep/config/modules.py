@@ -18,12 +18,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import search_spaces
+from odenet.enums import Network
 from odenet.networks import table
 from odenet.networks.table import add_networks
 from search_spaces import SPACES, Space, add_spaces
 from sweep.errors import InputError
-
-SHIPPED = ("odenet", "search_spaces", "sweep")  # the packages of this project, which the nodes of a cluster get, too
+from sweep.interpreter import PACKAGES
 
 
 def check_module_names(names: Iterable[str]) -> None:
@@ -49,7 +50,7 @@ def import_modules(names: Iterable[str]) -> None:
                 "spaces by their names."
             )
         try:
-            add_networks(networks)
+            add_networks(networks, name)
             add_spaces(spaces)
         except ValueError as error:
             raise InputError(f"modules=[{name}]: {error}") from error
@@ -82,7 +83,9 @@ def _imported(name: str) -> ModuleType:
     before = set(sys.modules)
     try:
         module = import_module(name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of whatever kind: SystemExit, and the user's own
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise InputError(
                 f"There is no module {name}: neither is {error.name} installed, nor on PYTHONPATH, nor in {Path.cwd()}."
@@ -94,6 +97,8 @@ def _imported(name: str) -> ModuleType:
 
 def _where(error: BaseException) -> str:
     """Say what went wrong in the user's module, and in which line."""
+    if isinstance(error, SyntaxError):  # no line of it ran
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -106,7 +111,7 @@ def _check_whole(name: str, loaded: Iterable[ModuleType]) -> None:
     top, root = _top(name), _root(name)
     for other in loaded:
         file = Path(getattr(other, "__file__", None) or "")
-        others = other.__name__.split(".")[0] not in (top, *SHIPPED) and not _installed(file)
+        others = other.__name__.split(".")[0] not in (top, *PACKAGES) and not _installed(file)
         if root is not None and others and root.parent in file.parents:
             raise InputError(
                 f"The module {name} imports {file}, which is not kept with a sweep and does not reach its workers: put "
@@ -138,6 +143,13 @@ def _installed(file: Path) -> bool:
 def _texts(root: Path) -> dict[str, bytes]:
     files = sorted(root.rglob("*.py")) if root.is_dir() else [root]
     return {str(file.relative_to(root.parent)): file.read_bytes() for file in files if file.is_file()}
+
+
+def own_code(network: Network) -> list[Path]:
+    """List what a network of the user's own needs besides odenet and what is installed: its package or file, and the
+    spaces of this project, which such a module may import."""
+    root = _root(table.HOMES[network]) if network in table.HOMES else None
+    return [] if root is None or _installed(root) else [root, Path(search_spaces.__file__).parent]
 
 
 def module_hash(name: str) -> str:
@@ -186,7 +198,7 @@ def import_kept(names: Sequence[str], directory: Path) -> None:
 
 
 def not_named(names: Sequence[str], where: Any) -> InputError:
-    """The refusal to import what only a file names."""
+    """Build the refusal to import what only a file names."""
     return InputError(
         f"{where} was made with the user's own modules {', '.join(names)}, and a file never runs code by itself: if "
         f"you trust them, name them, modules=[{','.join(names)}], and have them in the working directory or on "

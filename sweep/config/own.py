@@ -12,7 +12,7 @@ from yaml import YAMLError
 from search_spaces import OURS, SPACES, as_written
 from sweep.config.modules import check_module_names, import_modules, look_here, space_in
 from sweep.config.schema import SpaceConfig
-from sweep.errors import InputError
+from sweep.errors import NO_YAML, InputError
 
 CONFIG_DIR, CONFIG_NAME, MODULES = "--config-dir=", "--config-name=", "modules="
 OF_THE_USER = (CONFIG_DIR, CONFIG_NAME, MODULES)
@@ -124,7 +124,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.load(file)
         plain = OmegaConf.to_container(content, resolve=False)
-    except (OSError, UnicodeDecodeError, YAMLError, RecursionError, OmegaConfBaseException) as error:
+    except (OSError, YAMLError, OmegaConfBaseException, *NO_YAML) as error:
         raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(content, DictConfig) or not isinstance(plain, dict) or not all(type(key) is str for key in plain):
         raise InputError(f"{file} is no mapping of names.")

@@ -12,15 +12,17 @@ from urllib.parse import urlsplit
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from odenet.enums import Device, ExportFormat, Scheme
+from odenet.enums import Device, ExportFormat
 from odenet.training.config import ExperimentConfig, RuntimeConfig
 from search_spaces import SPACES, Space, check_name, from_written
 from sweep.config.credentials import PASSWORD, USER, without_secrets
+from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.overrides import flat
 from sweep.config.search_config import SearchConfig, check_path
 
 MOST = 100_000  # CPUs or GPUs of anything
 SHARE_UNITS = 10_000  # Ray counts a GPU in ten-thousandths
+AUTO = "auto"  # the share of a GPU that is measured to be enough
 
 
 class ClusterKind(Enum):
@@ -70,16 +72,22 @@ class Resources:
     """
 
     cpus: int = 1
-    gpus: float | None = None  # None: one where Ray has GPUs, else none; below 1 a share of one GPU
+    # Below 1 a share of one GPU; None: one where Ray has GPUs, else none; auto: the share that is measured to be enough
+    gpus: float | int | str | None = None  # OmegaConf knows no int that is a float
 
     def __post_init__(self) -> None:
         if not 1 <= self.cpus <= MOST:
             raise ValueError(f"runtime.resources.cpus={self.cpus}: a trial needs at least 1, at most {MOST}.")
         gpus = self.gpus or 0.0
-        if gpus and not (1 / SHARE_UNITS <= gpus <= 1 or (1 < gpus <= MOST and float(gpus).is_integer())):
+        if gpus != AUTO and (isinstance(gpus, str) or not (gpus == 0 or _can_be_given(gpus))):
             raise ValueError(
-                f"runtime.resources.gpus={gpus}: possible are 0, a share of one GPU such as 0.25, and whole numbers."
+                f"runtime.resources.gpus={gpus}: possible are 0, a share of one GPU such as 0.25, whole numbers, and "
+                f"{AUTO}."
             )
+
+
+def _can_be_given(gpus: float) -> bool:
+    return 1 / SHARE_UNITS <= gpus <= 1 or (1 < gpus <= MOST and float(gpus).is_integer())
 
 
 @dataclass(kw_only=True, slots=True)
@@ -149,23 +157,6 @@ class FinalConfig:
         for f in fields(self):
             if not 1 <= getattr(self, f.name) <= 1000:
                 raise ValueError(f"final.{f.name}={getattr(self, f.name)}: must be from 1 to 1000.")
-
-
-@dataclass(kw_only=True, slots=True)
-class EvaluateConfig:
-    """The schemes, steps and images with which the final networks are tested."""
-
-    schemes: list[Scheme] = field(default_factory=lambda: [Scheme.euler, Scheme.midpoint, Scheme.heun, Scheme.rk4])
-    step_factors: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0])  # of the trained steps
-    manifestation_images: int | None = 1000  # of the test set, class-balanced, for the table of schemes and steps
-    batch_size: int = 500
-
-    def __post_init__(self) -> None:
-        if not self.schemes or not self.step_factors or not all(0 < f <= 1024 for f in self.step_factors):
-            raise ValueError("evaluate needs schemes, and step_factors above 0 and at most 1024.")
-        images = 1 if self.manifestation_images is None else self.manifestation_images
-        if not all(1 <= size <= 1_000_000 for size in (self.batch_size, images)):
-            raise ValueError("evaluate.batch_size and evaluate.manifestation_images must be at least 1, at most 1e6.")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -209,6 +209,10 @@ def check_path(key: str, path: str) -> None:
     """Raise ValueError where `path` could not be the name of a file or directory, or would garble a message."""
     if not path or not path.isprintable():
         raise ValueError(f"{key}={path!r} is {'no path: it has control characters' if path else 'empty'}.")
+    if "://" in path:
+        raise ValueError(
+            f"{key}={path.partition('://')[0]}://... is an address: name a file or directory of this machine."
+        )
     parts = [len(part.encode()) for part in PurePath(path).parts]
     if len(path.encode()) > LONGEST_PATH or max(parts, default=0) > LONGEST_NAME:
         raise ValueError(

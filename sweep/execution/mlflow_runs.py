@@ -123,6 +123,7 @@ class TrialRuns(Observer):
         self._session, self._tracker = session, session.tracker
         self._data = {data.hash: (portion, data) for portion, data in reversed(splits.items())}
         self._told = KnownRuns()  # by earlier sessions
+        self._unclaimed: dict[int, list[CurveRow]] = {}  # of trials that a damaged ledger lacks
         self._alike: dict[tuple[Phase, int], set[int]] = defaultdict(set)  # numbers of one configuration's trials
 
     def take_up(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
@@ -139,9 +140,13 @@ class TrialRuns(Observer):
                     self.epoch(row, curve)
             if told.status(key) != STATES[row.outcome].mlflow:
                 self.cut_short(row)
+        known = {row.number for row in rows}
+        self._unclaimed = {number: found for number, found in by_number.items() if number not in known}
 
     def began(self, row: TrialRow, segment: Segment) -> None:  # noqa: ARG002
         self._start(row)
+        for curve in self._unclaimed.pop(row.number, []):
+            self.epoch(row, curve)
 
     def epoch(self, row: TrialRow, curve: CurveRow) -> None:
         key = self._key(row)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -89,7 +90,8 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
     with alone(config, name):
         console.print(_connecting(config.cluster), highlight=False)
         with connected(config.cluster, run_directory(config, name)):
-            per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
+            measured = partial(_on_a_gpu, config, console)
+            per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling, measured)
             each = ", ".join(f"{count:g} {kind}" for kind, count in per_trial.items())
             at_once = config.search.concurrency or slots(per_trial)
             console.print(f"Ray runs: {at_once} at once, each with {each}", highlight=False)
@@ -100,6 +102,12 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
                 yield Session(config, name, tracker, console, per_trial)
             if refused := aside_sentence(store):
                 console.print(refused, highlight=False)
+
+
+def _on_a_gpu(config: AppConfig, console: Console) -> int:
+    from sweep.cluster.gpu_share import trials_on_a_gpu
+
+    return trials_on_a_gpu(config, console)
 
 
 def _connecting(cluster: ClusterConfig) -> str:

@@ -23,8 +23,8 @@ import yaml
 from odenet.training.config import ExperimentConfig, from_plain, to_plain
 from search_spaces import Space
 from sweep.config.modules import hashes, not_named
-from sweep.errors import InputError
-from sweep.records.files import write_text
+from sweep.errors import NO_YAML, InputError
+from sweep.records.files import read_bytes, write_text
 from sweep.records.rows import SCHEMA, Phase, TrialRow
 
 RECORDED = ("torch", "numpy", "ray", "optuna", "mlflow")
@@ -141,8 +141,10 @@ def read_candidates(path: Path) -> list[Best]:
 
 def _loaded(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        return yaml.safe_load(read_bytes(path))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (yaml.YAMLError, *NO_YAML) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
 
 

@@ -6,13 +6,16 @@ when `sync` returns. A loss of power takes what was not: the file is then shorte
 and is true up to there. Which file is believed where two of them differ is written in docs/files.md.
 """
 
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from sweep.errors import StorageError
 
@@ -143,6 +146,21 @@ def _sync(descriptor: int, path: Path, is_new: bool = False) -> None:
 # --- read after a kill or a loss of power -----------------------------------------------------------------------------
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading. OSError: it cannot be opened, or is none: a named pipe would be waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file. OSError: as `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 def cut_half_line(path: Path, whole: Callable[[bytes], int]) -> int:
     """Cut off the unfinished end that a kill or a loss of power left, so that the file can be read, and return its size
     in bytes. Whole lines behind zeros, which no kill leaves, are kept in a copy of the file.
@@ -151,7 +169,7 @@ def cut_half_line(path: Path, whole: Callable[[bytes], int]) -> int:
     """
     if not path.exists():
         return 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # not while another process appends
         content = file.read()
         length = whole(content)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError
-from sweep.records.files import make_directory, storing
+from sweep.records.files import make_directory, open_regular, storing
 from sweep.records.provenance import check_no_copy, settle
 from sweep.records.run_directory import run_directory, store_directory
 
@@ -45,7 +45,7 @@ def is_alive(directory: Path) -> bool:
 
 def _is_held(lock: Path) -> bool:
     try:
-        with lock.open() as file:  # for reading: the disk may be read-only
+        with open_regular(lock) as file:  # for reading: the disk may be read-only
             return not _locked(file.fileno(), fcntl.LOCK_SH)
     except (FileNotFoundError, NotADirectoryError):
         return False

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sweep.errors import InputError
-from sweep.records.files import write_bytes
+from sweep.records.files import read_bytes, write_bytes
 
 ARRAYS = ("labels_N", "indices_N", "classes_RN", "seeds_R")
 
@@ -59,7 +59,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def read_predictions(path: Path) -> Predictions:
     """Read the file. InputError: it is absent or damaged."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
+        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as content:
             return Predictions(**{name: content[name] for name in ARRAYS})
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error

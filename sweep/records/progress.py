@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweep.errors import InputError
-from sweep.records.files import write_text
+from sweep.records.files import read_bytes, write_text
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class SweepProgress:
         if not file.exists():
             return cls()
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(read_bytes(file))
             seconds, finished = float(content["seconds"]), content["finished"]
             if not (0 <= seconds < math.inf and isinstance(finished, bool)):
                 raise ValueError(f"seconds={seconds}, finished={finished!r}")

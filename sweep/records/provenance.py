@@ -20,7 +20,7 @@ from odenet.data.subsets import Splits
 from search_spaces import Space
 from sweep.config.modules import hashes
 from sweep.errors import InputError
-from sweep.records.files import write_text
+from sweep.records.files import read_bytes, write_text
 from sweep.records.run_directory import ORIGIN
 
 LEARNED_BY = ("odenet", "search_spaces")  # packages whose code decides what a trial's result is
@@ -148,7 +148,7 @@ def compare_origin(file: Path, now: dict[str, Any], accept: bool) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(read_bytes(file))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged: {error}. search.accept_changes=true writes it anew.") from error
     if not isinstance(content, dict):

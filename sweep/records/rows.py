@@ -151,7 +151,12 @@ METRICS = (
 
 # Conditions of an evaluation:
 CLEAN = "clean"  # the whole test set, as trained
+DUPLICATE_FREE = "clean/duplicate_free"  # of it the images that repeat no other image
 MANIFESTATION = "manifestation"  # a class-balanced part of it, under every scheme and number of steps
+REESTIMATED = "manifestation_reestimated"  # the same, batch norms estimated anew on training images each time
+CORRUPTION = "corruption"  # and, after a slash, which
+DIAGNOSTICS = "diagnostics"  # of the network, on that part
+ATTACK = "attack"  # and, after slashes, norm and attack, or a check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,14 +178,22 @@ class EvaluationRow:
     steps: int
     """Integrator steps of the last stage under which it was measured."""
     condition: str
-    """`clean`: the whole test set, the network as trained. `manifestation`: a class-balanced part of it, under every
-    scheme and number of steps."""
+    """`clean`: the whole test set, the network as trained. `clean/duplicate_free`: of it the images that nearly repeat
+    no other image. `manifestation`: a class-balanced part of it, under every scheme and number of steps.
+    `manifestation_reestimated`: the same, with batch-norm statistics estimated anew on training images under each.
+    `corruption/NAME`: corrupted images. `attack/NORM/NAME`: images moved by an attack; `union` is of all attacks,
+    `attack/clean` the same images as they are, `attack/check/NAME` a sanity check, `attack/gradient_error` of the
+    memory-free gradient. `diagnostics`: what the network is as an ODE."""
     severity: float
-    """The strength of the condition; 0 for both of these."""
+    """The strength of the condition: of a corruption 1 to 5, of an attack epsilon (of linf in 255ths), of the gradient
+    error the steps; else 0."""
     split: str
     """The images: `test`."""
     metric: str
-    """What was measured: `accuracy` or `loss`."""
+    """What was measured: `accuracy` or `loss`; of a manifestation also `lost`, the share of images that are
+    right as trained and wrong so; of attacks also `first_broken`, the share of images that this attack
+    broke and none before it, `median_minimal_norm`, and of a check `passed` (1 or 0), `value` and `limit`; of
+    diagnostics the columns of docs/robustness.md's table per network."""
     value: float
     """The measured value."""
     n: int
@@ -193,6 +206,9 @@ class EvaluationRow:
     """As in trials.csv, of the final training."""
     data_hash: str
     """As in trials.csv, of the final training."""
+    source: str = ""
+    """Where corrupted images come from: `CIFAR-10-C` as published, `CIFAR-10-C-regen` where they were made here by
+    its rules, else `regenerated`."""
 
     @property
     def key(self) -> tuple[Any, ...]:

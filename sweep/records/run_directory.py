@@ -13,7 +13,10 @@ CONFIG, STUDY, BEST, REPORT = "config.yaml", "study.yaml", "best.yaml", "report.
 STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", "modules"
 FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
-TAKEN = {"final", "checkpoints", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop", "default"}
+TAKEN = {
+    "final", "attacked", "checkpoints", "export", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop",
+    "default",
+}  # fmt: skip
 TAKEN_ENDS = (
     ".yaml", ".yml", ".csv", ".npz", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
 )  # fmt: skip
@@ -36,7 +39,7 @@ def check_name(name: str) -> str:
 
 
 def check_study_name(name: str) -> str:
-    """A study's name. InputError: as `check_name`, or it is a sweep's within a study."""
+    """Return the name of a study. InputError: as `check_name`, or it is a sweep's within a study."""
     if "/" in check_name(name):
         raise InputError(f"The name {name!r} is a sweep's within a study; a study's own name has no '/'.")
     return name
@@ -144,6 +147,16 @@ class SweepFiles:
     @property
     def rows(self) -> Path:
         return self.directory / "rows.csv"
+
+    @property
+    def attacked(self) -> Path:
+        """The directory of what attacks have found so far, which a killed evaluation goes on from."""
+        return self.directory / "attacked"
+
+    @property
+    def test_use(self) -> Path:
+        """The record of when which network was measured on test images; it stays when final training is put away."""
+        return self.directory / "test_use.jsonl"
 
     @property
     def predictions(self) -> Path:

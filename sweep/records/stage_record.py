@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 
 from sweep.errors import InputError
-from sweep.records.files import write_text
+from sweep.records.files import read_bytes, write_text
 
 
 class BegunStage(Enum):
@@ -30,7 +30,7 @@ def read_stage(file: Path) -> BegunStage | None:
     if not file.exists():
         return None
     try:
-        return BegunStage(json.loads(file.read_text())["stage"])
+        return BegunStage(json.loads(read_bytes(file))["stage"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         choices = ", ".join(stage.value for stage in BegunStage)
         raise InputError(

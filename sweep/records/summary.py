@@ -74,7 +74,7 @@ class SweepSummary:
         counts = Counter(row.outcome.value if row.outcome.ended else "waiting" for row in self.search)
         values |= {f"trials/{outcome}": float(count) for outcome, count in {"waiting": 0, **counts}.items()}
         if self.best is not None:
-            values |= {"best/objective": self.best.objective or 0.0}
+            values |= {"best/objective": self.best.objective or 0.0, "best/seeds": 1.0}
         for name, found in (("confirmed/objective", self.confirmed), ("test/accuracy", self.tested)):
             if found is not None:
                 values |= {f"{name}_mean": found.mean, f"{name.split('/')[0]}/seeds": float(found.n)}

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from sweep.errors import InputError
-from sweep.records.files import append_line, copy_file, cut_half_line, whole_rows, write_text
+from sweep.records.files import append_line, copy_file, cut_half_line, read_bytes, whole_rows, write_text
 from sweep.records.rows import SCHEMA, AnyRow, RowT
 
 UNBOUNDED = {"loss", "value", "gradient_drift"}  # of a network under a scheme that it was not trained with, say
 LONGEST_SHOWN = 100  # characters of a cell that cannot be read
+LONGEST_HEADER = 600
 
 
 def write_rows(path: Path, row_type: type[RowT], rows: Iterable[RowT]) -> None:
@@ -52,7 +53,7 @@ def read_rows(path: Path, row_type: type[RowT], *, growing: bool = False) -> lis
     `growing`: one that is appended to, whose last row may be unfinished and is then left out.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         if growing:
             content = _whole(path, content)
             if not content:
@@ -82,13 +83,14 @@ def _columns(path: Path, found: list[str], row_type: type) -> list[str]:
     known = {field.name: field for field in fields(row_type)}
     needed = [name for name, field in known.items() if _has_no_default(field)]
     if found[:1] != ["schema"] or len(set(found)) < len(found) or not set(needed) <= set(found):
-        shown = ", ".join(found) if found else "nothing"
+        shown = ", ".join(found) or "nothing"
+        shown = shown if len(shown) <= LONGEST_HEADER else f"{shown[:LONGEST_HEADER]}..."
         raise InputError(f"{path}: the columns must be {', '.join(_header(row_type))}; the file has {shown}.")
     newer = [name for name in found[1:] if name not in known]
     if newer:
         raise InputError(
-            f"{path}: column {newer[0]!r} is unknown to this version: a newer one has written the file (update this "
-            "one), or its first line is damaged."
+            f"{path}: column {_short(newer[0])} is unknown to this version: a newer one has written the file (update "
+            "this one), or its first line is damaged."
         )
     return found[1:]
 
@@ -138,7 +140,7 @@ def _parse(path: Path, number: int, line: list[str], row_type: type[RowT], parse
     if line[0] != str(SCHEMA):
         newer = line[0].isdecimal() and int(line[0]) > SCHEMA
         hint = " A newer version has written it: update this one." if newer else ""
-        raise InputError(f"{path}, line {number}: schema {line[0]!r}; this version reads schema {SCHEMA}.{hint}")
+        raise InputError(f"{path}, line {number}: schema {_short(line[0])}; this version reads schema {SCHEMA}.{hint}")
     values = {}
     for (name, parse), cell in zip(parsers.items(), line[1:], strict=True):
         try:

@@ -51,7 +51,7 @@ def _result(family: Family, results: TaskResults) -> str:
     if family.runs:
         draws = f" of {plural(len(family.by_draw()), 'draw')}" if len(family.by_draw()) > 1 else ""
         spread = percent_interval(family.interval) if family.interval else ""
-        interval = f"95 % interval {spread}" if spread else sentences.SINGLE
+        interval = f"{statistics.INTERVAL} {spread}" if spread else sentences.SINGLE
         return (
             f"{family.name} reaches {percent(family.mean)} % test accuracy on {results.task}: mean over "
             f"{plural(len(family.runs), 'final seed')}{draws} ({interval})."

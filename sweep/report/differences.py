@@ -11,7 +11,7 @@ from sweep.report.inference.mixed_model import Run, fit
 from sweep.report.inference.pairs import image_means, matched
 from sweep.report.inference.power import EFFECTS, Components, Design, Prospect
 from sweep.report.results import Difference, Study, TaskResults, chance
-from sweep.report.statistics import Interval, holm, smallest_p
+from sweep.report.statistics import INTERVAL, Interval, holm, smallest_p
 
 FIGURES = (aggregates.iqm, aggregates.optimality_gap)
 PROFILE = (0.8, 0.9, 0.95, 1.0)  # scores of the performance profile
@@ -30,7 +30,7 @@ def found(results: TaskResults) -> Table:
     unmatched = sum(one.unmatched for one in several)
     caption = (
         f"Against {base}, over runs of the same draw and seed ({unmatched} runs without a partner left out). Δ in "
-        "points, with its 95 % interval by Student's t: the variance is that of the draws' mean differences (SE draws; "
+        f"points, with its {INTERVAL} by Student's t: the variance is that of the draws' mean differences (SE draws; "
         "over seeds where there is one draw) plus that of the images' mean differences (SE images), degrees of freedom "
         "by Satterthwaite. p: of the same difference and variances, by that of Behrens and Fisher (Student's "
         "t where no image error is known), because Satterthwaite's far tail is too light for Holm's adjustment. Holm: "
@@ -104,7 +104,7 @@ def prospects(results: TaskResults) -> Table | None:
     caption = (
         f"Simulated: {power.STUDIES:,} studies of so many draws and seeds, whose differences spread as those found "
         "here (sd of a pair about its draw, sd of draws, error of the test images, in points; they are estimates "
-        "themselves, from few draws rough ones). Coverage: how often the 95 % interval has the true difference. "
+        f"themselves, from few draws rough ones). Coverage: how often the {INTERVAL} has the true difference. "
         f"False: how often any of {_families(len(results.differences))} is called better or worse where none differs. "
         f"The rest: how often a family is called better that is truly ahead by {listing(_effects())}. With fewer than "
         f"{DECIDES} draws there is no verdict to be found; the row below is what {DECIDES} draws would find."
@@ -227,8 +227,8 @@ def _aggregates(sizes: Sequence[TaskResults]) -> Table:
     caption = (
         "Scores by which chance is 0 and the best family's mean on a size 1 (Agarwal et al. 2021, arXiv 2108.13264): "
         "interquartile mean, optimality gap (how far scores stay below 1), P(a run is ahead of one of the baseline), "
-        "all runs of a size against all; percent of runs above a score. In brackets 95 % by resampling draws within "
-        "each size, which is too narrow with few draws."
+        f"all runs of a size against all; percent of runs above a score. In brackets the {INTERVAL} by resampling "
+        "draws within each size, which is too narrow with few draws."
     )
     columns = ["family", "n runs", "IQM", "optimality gap", f"P(> {names[0]})", *(f"> {score:g}" for score in PROFILE)]
     return Table(caption, columns, rows, ("family",))

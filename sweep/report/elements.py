@@ -2,7 +2,6 @@
 
 import html
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -181,17 +180,6 @@ def log_axis(values: Iterable[float]) -> dict[str, Any]:
     shown = [tick for tick in ticks if low - room <= np.log10(tick) <= high + room]
     texts = [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in shown]
     return {"type": "log", "tickvals": shown, "ticktext": texts, "range": [low - room, high + room]}
-
-
-def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Shorten dotted names to their last word where no two end alike.
-
-    >>> short_names(["optim.lr", "model.steps", "data.steps"])
-    {'optim.lr': 'lr', 'model.steps': 'model.steps', 'data.steps': 'data.steps'}
-    """
-    given = list(dict.fromkeys(names))
-    ends = Counter(name.rpartition(".")[2] for name in given)
-    return {name: name.rpartition(".")[2] if ends[name.rpartition(".")[2]] == 1 else name for name in given}
 
 
 def label(name: str) -> str:

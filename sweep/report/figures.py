@@ -22,9 +22,9 @@ from sweep.report.elements import (
     percent,
     points,
 )
-from sweep.report.inference.comparison import EQUIVALENCE
+from sweep.report.inference.comparison import EQUIVALENCE, MARGIN
 from sweep.report.results import Difference, Family, Study, TaskResults, mean_or_none
-from sweep.report.statistics import Interval
+from sweep.report.statistics import INTERVAL, Interval
 
 # The first seven are told apart with any common colour vision (after Okabe & Ito 2008, darkened where they were too
 # faint on white); variants of a network are shades of it.
@@ -103,7 +103,7 @@ def runs_as_dots(study: Study, results: TaskResults, name: str) -> Figure:
     chart.update_yaxes(title="test accuracy, %")
     caption = (
         "Every final run: one symbol and column per draw; × is a failed run, counted as chance. Bar and whiskers: mean "
-        "over draws and its 95 % interval (none for n = 1)."
+        f"over draws and its {INTERVAL} (none for n = 1)."
     )
     told = listing([f"{f.name} {percent(f.mean)} % (n = {len(f.runs)})" for f in shown])
     return Figure(name, caption, [panel(chart, f"Mean test accuracies: {told}.")])
@@ -151,9 +151,9 @@ def differences(study: Study, results: TaskResults, name: str) -> Figure:
     chart.update_yaxes(range=[len(names) - 0.5, -0.5], type="category")
     caption = f"Difference to {results.baseline.name} over matched runs (same draw, same seed)."
     keys = [
-        Key("mean, with its 95 % interval over draws and test images (none for one pair)", "square", INK),
+        Key(f"mean, with its {INTERVAL} over draws and test images (none for one pair)", "square", INK),
         Key("a draw", "open", INK),
-        Key("±1 point: within it families count as equivalent", "band", GREY),
+        Key(f"±{MARGIN}: within it families count as equivalent", "band", GREY),
     ]
     told = "; ".join(map(_told, results.differences))
     return Figure(name, caption, [panel(chart, f"{told}.", height=90 + 46 * len(names))], keys)
@@ -179,7 +179,7 @@ def accuracy_against_costs(study: Study, results: TaskResults, name: str) -> Fig
     keys = [
         *family_keys(study, shown),
         Key("a network", "dot", INK),
-        Key("mean, with the 95 % interval of the accuracy", "square", INK),
+        Key(f"mean, with the {INTERVAL} of the accuracy", "square", INK),
     ]
     return Figure(name, caption, panels, keys, 230)
 

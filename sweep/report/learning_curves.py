@@ -13,7 +13,7 @@ from sweep.report.figures import colour, family_keys
 from sweep.report.results import UNFINISHED, WITHOUT_RESULT, Family, Study, TaskResults
 
 Curves = list[list[CurveRow]]
-Measure = Callable[[CurveRow], float | None]
+Quantity = Callable[[CurveRow], float | None]
 FEWEST = 3  # runs: fewer have no middle half
 GROUPS: tuple[
     tuple[str, tuple[Outcome, ...], dict[str, Any], str | None], ...
@@ -98,7 +98,7 @@ def _validation(row: CurveRow) -> float | None:
     return None if row.val_accuracy is None else 100 * row.val_accuracy
 
 
-def _quartiles(curves: Curves, measure: Measure) -> tuple[list[int], np.ndarray]:
+def _quartiles(curves: Curves, measure: Quantity) -> tuple[list[int], np.ndarray]:
     """Compute (3, epochs): the quartiles at every epoch that all curves reached."""
     last = min((curve[-1].epoch for curve in curves), default=0)
     by_epoch: dict[int, list[float]] = {}
@@ -111,7 +111,7 @@ def _quartiles(curves: Curves, measure: Measure) -> tuple[list[int], np.ndarray]
     return epochs, np.array([np.quantile(by_epoch[epoch], [0.25, 0.5, 0.75]) for epoch in epochs]).reshape(-1, 3).T
 
 
-def _middle(curves: Curves, measure: Measure, tint: str, title: str) -> list[go.Scatter]:
+def _middle(curves: Curves, measure: Quantity, tint: str, title: str) -> list[go.Scatter]:
     """Draw the median, and the band of the middle half where there are enough runs to have one."""
     epochs, (low, median, high) = _quartiles(curves, measure)
     line = go.Scatter(
@@ -127,7 +127,7 @@ def _middle(curves: Curves, measure: Measure, tint: str, title: str) -> list[go.
     return [band, line]
 
 
-def _ending(curves: Curves, measure: Measure, what: str) -> str:
+def _ending(curves: Curves, measure: Quantity, what: str) -> str:
     epochs, (low, median, high) = _quartiles(curves, measure)
     if not epochs:
         return f"No {what} yet."
@@ -135,7 +135,7 @@ def _ending(curves: Curves, measure: Measure, what: str) -> str:
     return f"Median {what} of {plural(len(curves), 'run')} at epoch {epochs[-1]}: {median[-1]:.3g}{spread}."
 
 
-def _bundle(curves: Curves, measure: Measure, title: str, line: dict[str, Any], end: str | None) -> go.Scatter:
+def _bundle(curves: Curves, measure: Quantity, title: str, line: dict[str, Any], end: str | None) -> go.Scatter:
     """Draw many curves as one faint trace, with gaps between them; `end` marks the last epoch of each."""
     x: list[int | None] = []
     y: list[float | None] = []

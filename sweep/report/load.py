@@ -11,8 +11,9 @@ import yaml
 from odenet.data.config import DataSet
 from odenet.training.config import from_plain
 from sweep.config.search_config import Objective, SearchConfig
-from sweep.errors import InputError
+from sweep.errors import NO_YAML, InputError
 from sweep.records.best import Best, read_best
+from sweep.records.files import read_bytes
 from sweep.records.predictions import Predictions, read_predictions
 from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, RowT, TrialRow
 from sweep.records.tables import read_rows
@@ -214,9 +215,9 @@ def _search(path: Path) -> SearchConfig | None:
     if not path.is_file():
         return None
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_bytes(path))
         return from_plain(SearchConfig, content.get("search") if isinstance(content, dict) else None, "search")
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, *NO_YAML) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
 

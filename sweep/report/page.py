@@ -1,5 +1,6 @@
 """Put the sections in their order, and the page around them."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,12 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from sweep.records.files import write_text
+from sweep.records.rows import REESTIMATED
 from sweep.report import (
     answer,
     differences,
     figures,
     learning_curves,
-    manifestations,
     pareto,
     search_tables,
     sentences,
@@ -35,10 +36,12 @@ from sweep.report.hyperparameters.parameters import (
 )
 from sweep.report.load import FILES, load_sweeps
 from sweep.report.results import Study, TaskResults, build_study, configuration_value
+from sweep.report.robustness import attacks, corruptions, manifestations, validity
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 COMMANDS = (
-    "Open MLflow on a sweep; confirm and retrain its best configurations (once; to train again, remove folder final,"
-    " or give `sweep final` the path of a best.yaml)."
+    "Open MLflow on a sweep; confirm and retrain its best configurations (once; `sweep final NAME --again` trains again"
+    " and keeps the former training, and `sweep final` takes the path of a best.yaml, too)."
 )
 
 
@@ -52,11 +55,16 @@ def write_report(sweeps: Sequence[Path], output: Path, title: str) -> Path:
     study = build_study(found, empty, output.parent)
     environment = Environment(
         loader=PackageLoader("sweep.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_spelled_out,
     )  # fmt: skip
     page = environment.get_template("report.html.j2")
     write_text(output, page.render(title=title, sections=sections(study), plotly=get_plotlyjs()))
     return output
+
+
+def _spelled_out(value: object) -> object:
+    """Spell out the control characters of a text from a file; those of direction would turn around what follows."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], value) if type(value) is str else value
 
 
 def sections(study: Study) -> list[Section]:
@@ -66,6 +74,8 @@ def sections(study: Study) -> list[Section]:
         Section("families", "Test accuracy", _families(study)),
         Section("differences", "Difference to the baseline", _differences(study)),
         Section("manifestations", "Other integrators and steps", _manifestations(study)),
+        Section("corruptions", "Corrupted images", _corruptions(study)),
+        Section("attacks", "Attacked images", _attacks(study)),
         Section("configurations", "Best configurations", _configurations(study)),
         Section("search", "The search", _search(study)),
         Section("slices", "Objective against each parameter", _slices(study)),
@@ -132,7 +142,32 @@ def _manifestations(study: Study) -> list[Block]:
     def draw(results: TaskResults, index: int) -> list[Block]:
         lacking = [f.name for f in results.families if f.runs and len(manifestations.cells(f)) < 2]
         told = Text(f"Measured only as they were trained: networks of {sentences.listing(lacking)}.")
-        return _present(manifestations.heat_maps(results, f"manifestations-{index}"), told if lacking else None)
+        return _present(
+            *validity.blocks(results),
+            manifestations.heat_maps(results, f"manifestations-{index}"),
+            manifestations.heat_maps(results, f"reestimated-{index}", REESTIMATED),
+            told if lacking else None,
+        )
+
+    return _by_task(study, draw)
+
+
+def _corruptions(study: Study) -> list[Block]:
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        return _present(
+            corruptions.against_clean(study, results, f"corruptions-{index}"),
+            corruptions.summary(results),
+            corruptions.by_corruption(results),
+        )
+
+    return _by_task(study, draw)
+
+
+def _attacks(study: Study) -> list[Block]:
+    def draw(results: TaskResults, index: int) -> list[Block]:
+        return _present(
+            attacks.curves(study, results, f"attacks-{index}"), attacks.summary(results), attacks.checks(results)
+        )
 
     return _by_task(study, draw)
 

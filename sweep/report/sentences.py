@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase, TrialRow
-from sweep.report import figures, manifestations
+from sweep.report import figures
 from sweep.report.elements import count, listing, percent, percent_interval, plural, points, points_interval
-from sweep.report.inference.comparison import ALPHA, DECIDES, EQUIVALENCE, MEANINGFUL, Verdict
+from sweep.report.inference.comparison import ALPHA, DECIDES, MARGIN, MEANINGFUL, Verdict
 from sweep.report.load import FILES, Sweep
-from sweep.report.manifestations import Robustness
 from sweep.report.results import (
     BASELINE,
     LOST,
@@ -22,13 +21,16 @@ from sweep.report.results import (
     draw_overlap,
     found_nothing,
 )
+from sweep.report.robustness import manifestations
+from sweep.report.robustness.manifestations import Robustness
+from sweep.report.statistics import INTERVAL
 
 SINGLE = "n = 1: no interval"
 RULES = (
     "Rules fixed before the final runs: a family is better than the baseline when p, over draws and test images "
     f"and adjusted by Holm's rule over the families, is at most {ALPHA} and P(family > baseline) over "
-    f"matched pairs is at least {MEANINGFUL}; worse in the mirror case; equivalent when the 95 % interval of the "
-    f"difference lies within ±{100 * EQUIVALENCE:g} point; both at once reads “better, within 1 point”; otherwise "
+    f"matched pairs is at least {MEANINGFUL}; worse in the mirror case; equivalent when the {INTERVAL} of the "
+    f"difference lies within ±{MARGIN}; both at once reads “better, within {MARGIN}”; otherwise "
     f"inconclusive. With fewer than {DECIDES} draws, or one training set only, a result is a pilot and has no verdict."
 )
 
@@ -87,7 +89,7 @@ def other_baseline(results: TaskResults) -> str | None:
 def conclusion(difference: Difference, results: TaskResults) -> str:
     """Say what the rules allow, with the difference, its interval and what they rest on."""
     found, delta = difference.comparison, difference.comparison.interval
-    spread = f"95 % interval {points_interval(delta)}" if delta else SINGLE
+    spread = f"{INTERVAL} {points_interval(delta)}" if delta else SINGLE
     return (
         f"{_decision(difference, results)}: test accuracy differs by {points(found.delta)} points ({spread}; "
         f"{plural(found.draws, 'draw')}, {plural(found.pairs, 'matched run')} each)."
@@ -128,7 +130,7 @@ def robustness(family: Family, control: Family | None = None) -> str:
 
 
 def _loss(found: Robustness) -> str:
-    spread = f"95 % interval {points_interval(found.interval)}" if found.interval else SINGLE
+    spread = f"{INTERVAL} {points_interval(found.interval)}" if found.interval else SINGLE
     return f"{points(found.change)} points on average ({spread}; {plural(found.networks, 'network')})"
 
 
@@ -250,7 +252,7 @@ def reached(family: Family) -> str:
     """Say a family's mean test accuracy with its interval."""
     interval = family.interval
     scope = " over the seeds of one draw" if len(family.by_draw()) == 1 else ""
-    told = f"95 % interval {percent_interval(interval)}{scope}" if interval else SINGLE
+    told = f"{INTERVAL} {percent_interval(interval)}{scope}" if interval else SINGLE
     n = f"; n = {len(family.runs)}" if interval else ""
     return f"{family.name} reaches {percent(family.mean)} % ({told}{n})"
 
@@ -263,7 +265,7 @@ def _decision(difference: Difference, results: TaskResults) -> str:
     if found is Verdict.inconclusive:
         return f"Inconclusive: the data do not decide between {name} and {base}"
     if found is Verdict.equivalent:
-        return f"{name} is equivalent to {base}, within one point"
+        return f"{name} is equivalent to {base}, within {MARGIN}"
     direction, _, within = found.value.partition(", ")
     return f"{name} is {direction} than {base}{', ' if within else ''}{within}"
 

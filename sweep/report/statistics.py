@@ -12,6 +12,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+INTERVAL = f"{100 * LEVEL:g} % interval"  # as the report says it
 EXACT_FLIPS = 100_000  # up to this many sign patterns are enumerated (16 draws); beyond, as many are drawn
 
 

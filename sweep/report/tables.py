@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from odenet.training.config import OBJECTIVE_EPOCHS
+from sweep.console import short_names
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow, ranked
 from sweep.report import sentences, statistics
@@ -21,7 +23,6 @@ from sweep.report.elements import (
     parameter_value,
     percent,
     percent_interval,
-    short_names,
 )
 from sweep.report.hyperparameters.parameters import varied_parameters
 from sweep.report.load import FILES, OPTIONAL, Sweep
@@ -35,8 +36,9 @@ from sweep.report.results import (
 )
 
 VALUES = (
-    "Mean validation accuracy of the last 5 epochs, in percent: when confirmed, mean and sd over so many fresh seeds; "
-    "in the search, of the one seed by which it was chosen, which is too high where it is the best of many."
+    f"Mean validation accuracy of the last {OBJECTIVE_EPOCHS} epochs, in percent: when confirmed, mean and sd over so "
+    "many fresh seeds; in the search, of the one seed by which it was chosen, which is too high where it is the best "
+    "of many."
 )
 
 
@@ -63,7 +65,7 @@ def families(results: TaskResults) -> Table:
         "Parameters and cost are means per final training."
     )
     columns = [
-        "family", "draws", "n runs", "test accuracy", "95 % interval", "sd runs", "sd draws", "val confirmed",
+        "family", "draws", "n runs", "test accuracy", statistics.INTERVAL, "sd runs", "sd draws", "val confirmed",
         "val best search trial", "parameters", "rate evaluations", "GFLOP", "seconds",
     ]  # fmt: skip
     return Table(caption, columns, [_family(family) for family in results.families], ("family",))

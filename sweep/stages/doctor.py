@@ -21,11 +21,11 @@ from sweep.cluster.connect import connected
 from sweep.cluster.resources import slots, trial_resources
 from sweep.cluster.session_directory import LONGEST_TEMPORARY
 from sweep.config.credentials import authorization
-from sweep.config.schema import AppConfig, ClusterKind
+from sweep.config.schema import AUTO, AppConfig, ClusterKind
 from sweep.errors import InputError, WorkError
+from sweep.interpreter import DISTRIBUTION
 from sweep.records.files import storing
 
-DISTRIBUTION = "continuous-depth-sweep"
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
 MPS_PIPES = "/tmp/nvidia-mps"  # CUDA's own choice
@@ -130,7 +130,8 @@ def _mps(config: AppConfig, gpus: bool) -> Iterator[Finding]:
     if _lives(place / "nvidia-cuda-mps-control.pid"):
         yield _ok(f"the CUDA MPS daemon runs ({place}): trials that share a GPU compute at the same time")
         return
-    shares = 0 < (config.runtime.resources.gpus or 0) < 1
+    asked = config.runtime.resources.gpus
+    shares = asked == AUTO or 0 < float(asked or 0) < 1
     yield Finding(
         Level.warning if shares else Level.ok,
         f"no CUDA MPS daemon runs ({place}): trials that share a GPU take turns. To start one, as the user of the "
@@ -234,6 +235,8 @@ def _nodes(config: AppConfig) -> Iterator[Finding]:
     per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
     each = ", ".join(f"{count:g} {name}" for name, count in per_trial.items())
     yield _ok(f"a trial gets {each}; {config.search.concurrency or slots(per_trial)} run at once")
+    if config.runtime.resources.gpus == AUTO and "GPU" in per_trial:
+        yield _ok("runtime.resources.gpus=auto: how many share a GPU is measured before trials begin")
 
 
 CHECKS: dict[str, Callable[[AppConfig], Iterator[Finding]]] = {

@@ -1,187 +1,270 @@
-"""`sweep evaluate NAME`: test the final networks as trained and under other schemes and steps -> rows.csv.
+"""`sweep evaluate NAME`: measure the final networks on test images -> rows.csv, predictions.npz, test_use.jsonl.
 
-The only stage that reads test images, and it does so once.
+The only stage that reads test images. Each network is measured once under each condition; what one session has measured
+the next one keeps, so that a stage that was cut short goes on, and conditions can be added.
 """
 
-import pickle
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
-import numpy as np
 import ray
-import torch
 
-from odenet.data.batches import Batches, Statistics
-from odenet.data.sets import Images, load_test
-from odenet.enums import Scheme
+from odenet.data.config import Portion
+from odenet.data.sets import duplicate_free, load_test
+from odenet.data.subsets import balanced_test, load_data
+from odenet.enums import Corruption
 from odenet.inference.classifier import Classifier
+from odenet.robustness.corruptions import left_out as unsuitable
+from odenet.robustness.weather import read_overlays
 from odenet.training.checkpoint import load_checkpoint
-from odenet.training.config import RuntimeConfig
-from odenet.training.evaluation import Score, manifestations
-from odenet.training.evaluation import evaluate as score
-from sweep.config.modules import import_kept
-from sweep.config.schema import AppConfig, EvaluateConfig
+from sweep.config.evaluate_config import ConditionKind, EvaluateConfig
+from sweep.config.schema import AppConfig
+from sweep.console import say
 from sweep.errors import InputError, WorkError
+from sweep.execution.measurements import FinalNetwork, MeasuringTask, measure_all
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.session import Session
+from sweep.records.evaluation import EvaluationFiles
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CLEAN, MANIFESTATION, EvaluationRow, Phase, TrialRow
-from sweep.records.run_directory import SweepFiles, kept_modules, run_directory
-from sweep.records.tables import read_rows, write_rows
+from sweep.records.rows import CLEAN, CORRUPTION, Phase, TrialRow
+from sweep.records.run_directory import SweepFiles, run_directory
+from sweep.records.summary import SweepSummary
+from sweep.records.tables import read_rows
+from sweep.records.test_use import TestUse, read_test_use, record_test_use
 from sweep.stages.model_card import model_card
+from sweep.worker.measurement import Condition, Measurement, TestSet
+
+LEARNED = {ConditionKind.manifestation_reestimated, ConditionKind.diagnostics}  # these need training images
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A network's score under one manifestation."""
-
-    condition: str
-    scheme: Scheme
-    steps: int
-    score: Score
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PreparedEvaluation:
-    """The final networks that ended done, as they are to be used, and their trials; the test set."""
+    """The final networks, the test set, what is known already, and what is to be measured: of which network what.
 
-    rows: list[TrialRow]
-    networks: list[Classifier]
-    test: Images
+    `left_out`: what was asked for and cannot be measured here, a sentence each.
+    """
+
+    networks: list[FinalNetwork]
+    test: TestSet
+    known: EvaluationFiles
+    tasks: list[MeasuringTask]
+    left_out: list[str]
 
 
 def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
-    """Read the final networks, each once, and the data.
+    """Read the final networks, each once, the data, and what is known already.
 
     Raises:
-        InputError: there are no final networks, the test set was used already, or its files are not there.
+        InputError: there are no final networks, all was measured already, or a file is not there or damaged.
     """
-    files = SweepFiles(run_directory(config, name))
-    final = read_rows(files.final.trials, TrialRow) if files.final.trials.exists() else []
-    rows = [row for row in final if row.phase is Phase.final and row.outcome is Outcome.done]
+    files, asked = SweepFiles(run_directory(config, name)), config.evaluate
+    rows, known = final_networks(files), EvaluationFiles(files)
     if not rows:
         raise InputError(f"{name} has no final network: run `sweep final {name}` first.")
-    if files.rows.exists():
-        raise InputError(
-            f"{name} was evaluated already and test data is used once; {files.rows} has the result. "
-            "To measure again remove that file, and say so where you report it."
-        )
+    read_test_use(files.test_use)
+    known.check_networks(rows)
     try:
+        wanted, left_out = conditions(config)
+        missing = {row.number: _missing(known, row, wanted) for row in rows}
+        if not any(missing.values()):
+            raise InputError(_measured_already(name, files, asked, left_out))
         config.check_device()
-        test = load_test(config.data, config.runtime.data_dir)
-        checkpoints = [load_checkpoint(files.checkpoint(row.number)) for row in rows]
-        networks = [one.classifier(data_dir=config.runtime.data_dir) for one in checkpoints]
+        loaded = {row.number: _classifier(files, row, config) for row in rows}
+        others = _others(config, name) if ConditionKind.attack in asked.conditions else {}
+        test = _test_set(config)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
-    return PreparedEvaluation(rows, networks, test)
+    networks = [FinalNetwork(row, loaded[row.number], others | _sibling(row, loaded)) for row in rows]
+    tasks = [
+        (one, replace(condition, severities=left))
+        for condition in wanted
+        for one in networks
+        if (left := missing[one.row.number].get(condition))
+    ]
+    return PreparedEvaluation(networks, test, known, tasks, left_out)
+
+
+def _measured_already(name: str, files: SweepFiles, asked: EvaluateConfig, left_out: list[str]) -> str:
+    kinds = ", ".join(kind.value for kind in asked.conditions)
+    possible = ", ".join(kind.value for kind in ConditionKind)
+    return (
+        f"{name} was evaluated already ({kinds}) and test data is used once; {files.rows} has the result. "
+        f"{''.join(f'{one} ' for one in left_out)}Other conditions can be added by evaluate.conditions=[...] of "
+        f"{possible}. To measure again remove that file, and say so where you report it."
+    )
+
+
+def final_networks(files: SweepFiles) -> list[TrialRow]:
+    """Return the final trials that ended done, whose networks are there. InputError: damaged."""
+    final = read_rows(files.final.trials, TrialRow) if files.final.trials.exists() else []
+    return [row for row in final if row.phase is Phase.final and row.outcome is Outcome.done]
+
+
+def is_measured(config: AppConfig, name: str) -> bool:
+    """Tell whether nothing is left to be measured of the final networks, if there are any. InputError: damaged."""
+    files, (wanted, _) = SweepFiles(run_directory(config, name)), conditions(config)
+    return not any(_missing(EvaluationFiles(files), row, wanted) for row in final_networks(files))
+
+
+def conditions(config: AppConfig) -> tuple[list[Condition], list[str]]:
+    """List what is to be measured of every network, and a sentence for each thing asked for that cannot be. ValueError:
+    the test images are needed to tell, and not there."""
+    found, left_out = list[Condition](), list[str]()
+    for kind in ConditionKind:
+        if kind not in config.evaluate.conditions:
+            continue
+        if kind is ConditionKind.corruption:
+            corrupted, left_out = _corruptions(config)
+            found += corrupted
+        else:
+            found.append(Condition(kind, kind.value))
+    return found, left_out
+
+
+def _corruptions(config: AppConfig) -> tuple[list[Condition], list[str]]:
+    asked, frost = config.evaluate, Path(config.runtime.data_dir).expanduser() / "frost"
+    images = load_test(config.data, config.runtime.data_dir)
+    without = {one: reason for one, reason in unsuitable(images).items() if one in asked.corruptions}
+    if Corruption.frost in asked.corruptions and Corruption.frost not in without:
+        try:
+            read_overlays(frost, images.pixels_BCHW.shape[1:])
+        except ValueError as error:
+            without[Corruption.frost] = str(error)
+    severities = tuple(float(severity) for severity in sorted(asked.severities))
+    found = [
+        Condition(ConditionKind.corruption, f"{CORRUPTION}/{one.value}", severities)
+        for one in asked.corruptions
+        if one not in without
+    ]
+    if not found:
+        raise ValueError(f"evaluate.corruptions: none can be measured. {' '.join(without.values())}")
+    return found, [f"Left out: {reason}" for reason in without.values()]
+
+
+def _missing(known: EvaluationFiles, row: TrialRow, wanted: Sequence[Condition]) -> dict[Condition, tuple[float, ...]]:
+    """Return what of the wanted is not known of the network of this trial: of which condition which severities."""
+    left = {
+        one: tuple(severity for severity in one.severities if severity not in known.severities(row, one.name))
+        for one in wanted
+        if one.kind is ConditionKind.corruption or not known.severities(row, one.name)
+    }
+    return {one: severities for one, severities in left.items() if severities}
+
+
+def _classifier(files: SweepFiles, row: TrialRow, config: AppConfig) -> Classifier:
+    return load_checkpoint(files.checkpoint(row.number)).classifier(data_dir=config.runtime.data_dir)
+
+
+def _others(config: AppConfig, name: str) -> dict[str, Classifier]:
+    """Load the first final network of each sweep that attacks are taken over from."""
+    found = {}
+    for other in config.evaluate.transfer:
+        files = SweepFiles(run_directory(config, other))
+        rows = final_networks(files)
+        if other == name or not rows:
+            raise InputError(
+                f"evaluate.transfer={other}: {'is this sweep' if other == name else 'it has no final network'}; "
+                "possible are other sweeps that have, such as the baseline's of the same draw."
+            )
+        found[other.replace("/", ".")] = _classifier(files, min(rows, key=lambda row: row.number), config)
+    return found
+
+
+def _sibling(row: TrialRow, networks: dict[int, Classifier]) -> dict[str, Classifier]:
+    """Return the first network that was trained from another seed, if there is one."""
+    others = [network for number, network in networks.items() if number != row.number]
+    return {"sibling": others[0]} if others else {}
+
+
+def _test_set(config: AppConfig) -> TestSet:
+    data_dir, asked = config.runtime.data_dir, config.evaluate
+    learned = replace(config.data, portion=Portion.trainval)  # what final networks are trained on
+    return TestSet(
+        images=load_test(config.data, data_dir),
+        duplicate_free_B=duplicate_free(config.data, data_dir),
+        attacked=(
+            balanced_test(config.data, data_dir, count=asked.attack.images)
+            if ConditionKind.attack in asked.conditions
+            else None
+        ),
+        training=load_data(learned, data_dir).train if LEARNED & set(asked.conditions) else None,
+    )
 
 
 def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
-    """Measure every final network and write rows.csv.
+    """Measure what is not known yet, and write it down condition by condition.
 
     Raises:
-        WorkError: a worker failed; nothing is written, so the stage can be run again.
+        WorkError: a worker failed; what was measured is kept, and the stage goes on with the rest when it is run again.
     """
+    for sentence in [*prepared.left_out, *_used_before(session, prepared)]:
+        say(sentence, session.console)
     try:
-        measured = _measure_all(session, prepared)
+        for task, found in measure_all(session, prepared.tasks, prepared.test):
+            _write_down(session, prepared, task, found)
     except ray.exceptions.RayError as error:
         raise WorkError(
             f"The evaluation of {session.name} failed: {str(error).strip().splitlines()[-1]} Its final networks are "
-            f"kept in {session.files.final.directory}; go on with `sweep evaluate {session.name}`."
+            f"kept in {session.files.final.directory}, what was measured in {session.files.rows}; go on with `sweep "
+            f"evaluate {session.name}`."
         ) from error
-    results = list(zip(prepared.rows, measured, strict=True))
-    write_rows(session.files.rows, EvaluationRow, [row for trial, found in results for row in _rows(trial, found)])
-    clean = [(trial, found[0].score) for trial, found in results]
-    scores = [(trial, {"test/accuracy": one.accuracy, "test/loss": one.loss}) for trial, one in clean]
-    run, first = SweepRun(session), min(prepared.rows, key=lambda row: row.number)
+    _tell_mlflow(session, prepared)
+
+
+def _write_down(session: Session, prepared: PreparedEvaluation, task: MeasuringTask, found: Measurement) -> None:
+    (network, condition), images = task, prepared.test.images
+    rows = list(network.rows(found))
+    record_test_use(session.files.test_use, [_use(*task)])
+    if found.classes_B is not None:
+        prepared.known.predicts(network.row.seed, found.classes_B, images.labels_B, images.indices_B)
+    prepared.known.add(rows)
+    accuracies = [row.value for row in rows if row.metric == "accuracy"]
+    mean = f", mean accuracy {fmean(accuracies):.1%}" if accuracies else ""
+    say(
+        f"{session.name}: {condition.name} of final trial {network.row.number}{mean}",
+        session.console,
+    )
+
+
+def _use(network: FinalNetwork, condition: Condition) -> TestUse:
+    row, now = network.row, datetime.now(UTC).isoformat(timespec="seconds")
+    return TestUse(config_hash=row.config_hash, draw=row.draw, seed=row.seed, condition=condition.name, when=now)
+
+
+def _used_before(session: Session, prepared: PreparedEvaluation) -> Iterator[str]:
+    """Say where the test set was used before for results that are not among the present ones."""
+    files = session.files
+    for former in files.former_finals:
+        if former.rows.exists():
+            yield (
+                f"The test set was used before, for {former.directory.name}: {former.rows} has the result; say so "
+                "where you report this one."
+            )
+    used = {use.key: use.when for use in read_test_use(files.test_use)}
+    gone = [task for task in prepared.tasks if not prepared.known.severities(task[0].row, task[1].name)]
+    again = [used[key] for task in gone if (key := _use(*task).key) in used]
+    if again:
+        yield (
+            f"{len(again)} of these measurements were made before, first at {min(again)}, and their result is not in "
+            f"{files.rows} any more; {files.test_use.name} keeps that: say so where you report this one."
+        )
+
+
+def _tell_mlflow(session: Session, prepared: PreparedEvaluation) -> None:
+    run, first = SweepRun(session), min((one.row for one in prepared.networks), key=lambda row: row.number)
+    clean = {(row.seed, row.metric): row.value for row in prepared.known.rows if row.condition == CLEAN}
+    scores = [
+        (one.row, {f"test/{metric}": clean[one.row.seed, metric] for metric in ("accuracy", "loss")})
+        for one in prepared.networks
+        if (one.row.seed, "accuracy") in clean
+    ]
     run.evaluated(scores)
     run.describes(first, model_card(session, first, read_rows(session.files.final.trials, TrialRow)))
-    for former in session.files.former_finals:
-        if former.rows.exists():
-            session.console.print(
-                f"The test set was used before, for {former.directory.name}: {former.rows} has the result; say so "
-                "where you report this one.",
-                highlight=False,
-            )
-
-
-def _measure_all(session: Session, prepared: PreparedEvaluation) -> list[list[Measured]]:
-    config, per_trial = session.config, session.per_trial
-    task = ray.remote(num_cpus=per_trial["CPU"], num_gpus=session.gpus_per_trial)(_measure_on)
-    parts = (prepared.test, config.evaluate, config.runtime.for_training())
-    shared = [ray.put(part) for part in parts]
-    place = Place(int(per_trial["CPU"]), tuple(config.modules), kept_modules(config, session.name))
-    return ray.get([task.remote(place, pickle.dumps(network), *shared) for network in prepared.networks])
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The threads of a worker, and where it finds the user's own modules."""
-
-    threads: int
-    modules: tuple[str, ...]
-    kept_modules: Path
-
-
-def _measure_on(place: Place, network: bytes, *arguments: Any) -> list[Measured]:
-    """Measure a network that is unpickled only when the modules are there that it may be of."""
-    torch.set_num_threads(place.threads)
-    import_kept(place.modules, place.kept_modules)
-    return measure(pickle.loads(network), *arguments)
-
-
-def measure(network: Classifier, test: Images, config: EvaluateConfig, runtime: RuntimeConfig) -> list[Measured]:
-    """Measure a network on the whole test set, and on a part of it under every manifestation that makes sense of its
-    rate.
-
-    Runs on a worker.
-    """
-    device = runtime.torch_device()
-    model, statistics = network.to(device), Statistics.identity(network.images.channels)
-    course = model.network.depths()[-1].course
-    whole = Batches(test, statistics=statistics, device=device)
-    part = Batches(class_balanced(test, config.manifestation_images), statistics=statistics, device=device)
-    clean = Measured(CLEAN, course.scheme, course.steps, score(model, whole, batch_size=config.batch_size))
-    others = manifestations(model, part, config.schemes, config.step_factors, config.batch_size)
-    return [clean, *(Measured(MANIFESTATION, one.scheme, one.steps, one.score) for one in others)]
-
-
-def class_balanced(images: Images, count: int | None) -> Images:
-    """Take the first images of every class in file order, `count` in all (None: all); the same for every network."""
-    if count is None or count >= len(images):
-        return images
-    labels = images.labels_B
-    rank = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        rank[members] = np.arange(len(members))
-    chosen = np.sort(np.lexsort((labels, rank))[:count])
-    return Images(images.pixels_BCHW[chosen], labels[chosen], images.indices_B[chosen])
-
-
-def _rows(trial: TrialRow, results: list[Measured]) -> list[EvaluationRow]:
-    trained = results[0]
-    return [
-        EvaluationRow(
-            family=trial.family,
-            dataset=trial.dataset,
-            per_class=trial.per_class,
-            draw=trial.draw,
-            seed=trial.seed,
-            scheme=result.scheme.value,
-            steps=result.steps,
-            condition=result.condition,
-            severity=0.0,
-            split="test",
-            metric=metric,
-            value=value,
-            n=result.score.n,
-            trained_scheme=trained.scheme.value,
-            trained_steps=trained.steps,
-            config_hash=trial.config_hash,
-            data_hash=trial.data_hash,
-        )
-        for result in results
-        for metric, value in (("accuracy", result.score.accuracy), ("loss", result.score.loss))
-    ]
+    if (tested := SweepSummary.read(session.files).tested) is not None:
+        seeds = "one fresh seed" if tested.n == 1 else f"mean over {tested.n} fresh seeds"
+        failed = tested.n - len(scores)
+        lost = f", of which {failed} failed, counted as chance" if failed else ""
+        say(f"{session.name}: test accuracy {tested}, {seeds}{lost}; {session.files.rows} has all", session.console)

@@ -18,6 +18,7 @@ from odenet.inference.classifier import Classifier
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.export import agreement, check_exportable, export_classifier
 from sweep.config.schema import AppConfig
+from sweep.console import say
 from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import model_name
 from sweep.records.files import storing
@@ -97,6 +98,6 @@ def export(prepared: PreparedExport, console: Console) -> None:
                 raise WorkError(f"{target} is not kept, because it is another network once written: {difference}.")
             for file in Path(place).iterdir():
                 file.replace(target.parent / file.name)
-    console.print(f"{target}: final trial {row.number}, seed {row.seed}; what it is stands beside it, in .json")
-    console.print(f"Checked after writing: {difference}.", highlight=False)
-    console.print(f"To read it: {READ_BACK[prepared.format].format(path=target)}.", highlight=False)
+    say(f"{target}: final trial {row.number}, seed {row.seed}; what it is stands beside it, in .json", console)
+    say(f"Checked after writing: {difference}.", console)
+    say(f"To read it: {READ_BACK[prepared.format].format(path=target)}.", console)

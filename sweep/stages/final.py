@@ -219,8 +219,9 @@ def put_away(files: SweepFiles) -> Path:
     former = next(path for n in count(1) if not (path := files.directory / f"{FORMER}{n}").exists())
     with storing(former, 0):
         files.final.directory.rename(former)
-        if files.rows.exists():
-            files.rows.rename(SweepFiles(former).rows)
+        for file in (files.rows, files.predictions):
+            if file.exists():
+                file.rename(former / file.name)
     return former
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from odenet.training.config import OBJECTIVE_EPOCHS
 from sweep.config.schema import AppConfig
 from sweep.execution.mlflow_runs import model_name
 from sweep.execution.session import Session
@@ -36,7 +37,7 @@ CARD = """# {name}
 {choice}
 
 ## Results
-| value | of | result | n | 95 % interval |
+| value | of | result | n | {interval} |
 |---|---|---|---|---|
 {results}
 
@@ -73,7 +74,9 @@ class Result:
         return f"| {self.what} | {self.of} | {self.value:.1%} | {self.count} | {self.interval} |"
 
     def __str__(self) -> str:
-        spread = "" if self.low is None else f", 95 % interval {self.interval}"
+        from sweep.report.statistics import INTERVAL
+
+        spread = "" if self.low is None else f", {INTERVAL} {self.interval}"
         return f"{self.what} {self.value:.1%} ({self.count}{spread})"
 
     def tags(self) -> dict[str, str]:
@@ -91,6 +94,8 @@ def model_card(session: Session, first: TrialRow, rows: Sequence[TrialRow]) -> D
     Raises:
         InputError: a file that it is written from is damaged.
     """
+    from sweep.report.statistics import INTERVAL
+
     files = session.files
     crowned = read_best(files.crowned if files.crowned.exists() else files.best)
     final = [row for row in rows if row.phase is Phase.final]
@@ -104,6 +109,7 @@ def model_card(session: Session, first: TrialRow, rows: Sequence[TrialRow]) -> D
         summary=summary,
         data=_data(first, tested),
         choice=_choice(session.config, crowned, final),
+        interval=INTERVAL,
         results="\n".join(result.row() for result in results),
         limits=_limits(first, bool(tested)),
         parameters=", ".join(f"{key}={value}" for key, value in first.parameters.items()) or "nothing",
@@ -187,7 +193,8 @@ def _choice(config: AppConfig, crowned: Best, final: Sequence[TrialRow]) -> str:
     search, trial = origin.get("search") or {}, origin.get("trial")
     lines = [
         f"- Search: {asked.trials} trials of {config.training.epochs} epochs, sampler {asked.sampler.value}, scheduler "
-        f"{asked.scheduler.value}. Objective: mean validation accuracy of the last 5 epochs.",
+        f"{asked.scheduler.value}. Objective: mean validation accuracy of the last "
+        f"{OBJECTIVE_EPOCHS} epochs.",
     ]
     if search.get("objective") is not None:
         lines.append(
@@ -208,6 +215,7 @@ def _choice(config: AppConfig, crowned: Best, final: Sequence[TrialRow]) -> str:
 def _limits(first: TrialRow, tested: bool) -> str:
     lines = [
         "Intervals over seeds say nothing about other draws of the data, that over images nothing about other seeds.",
+        "Those over seeds are Student's t, which with few seeds is wider than the bootstrap of the report.",
         f"It knows the classes of {first.dataset} only, gives every image one of them, and is not calibrated.",
         "Images of another size, or from another source than the data set, were not tried.",
         "Corrupted and attacked images were not tried.",

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from rich.console import Console
@@ -18,8 +19,9 @@ from odenet.networks.refinement import coarsen, refine
 from odenet.training.config import ExperimentConfig
 from odenet.training.cost import train_gflops
 from odenet.training.footprint import training_mib
+from odenet.training.gpu_load import MIB, GpuLoad, gpu_load
 from odenet.training.loop import Training
-from sweep.config.schema import AppConfig
+from sweep.config.schema import AUTO, AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.console import say
 from sweep.errors import InputError
@@ -38,6 +40,8 @@ class Estimate:
     gflops: list[float]  # of each epoch
     seconds_per_gflop: float
     memory_mib: float  # weights, gradients, momentum and what a batch saves, at the final depth
+    gpu: GpuLoad | None  # where the dry run is on one
+    graph_obstacle: str  # what keeps an iteration from being one CUDA graph; empty if nothing does
 
     def spent(self, course: Expected) -> float:
         """Sum up the GFLOP of all trials of a search that take this course."""
@@ -69,7 +73,7 @@ def plan(config: AppConfig, console: Console) -> None:
     with _threads(config.runtime.resources.cpus):
         estimates = _estimates(corners, config, splits)
     console.print(_table(estimates, course, config))
-    for line in _budget(estimates, course, config):
+    for line in [*_budget(estimates, course, config), *_on_gpus(estimates, config)]:
         say(line, console)
 
 
@@ -123,19 +127,23 @@ def expected(search: SearchConfig, epochs: int) -> Expected:
     """
     unstopped = sum(search.is_random(number) for number in range(search.trials))
     ruled = search.trials - unstopped
-    if search.scheduler in (SchedulerKind.none, SchedulerKind.pbt):
-        return [(epochs, float(search.trials))]
-    if search.scheduler is SchedulerKind.median:
-        return [(rungs(search, epochs)[0], float(search.trials)), (epochs, unstopped + ruled / 2)]
-    ends = [*rungs(search, epochs), epochs]
-    if search.scheduler is SchedulerKind.hyperband:
-        shares = bracket_shares(len(ends) - 1, search.reduction)
-        passing = [
-            sum(share / search.reduction ** max(0, rung - bracket) for bracket, share in enumerate(shares))
-            for rung in range(len(ends))
-        ]
-    else:
-        passing = [search.reduction**-rung for rung in range(len(ends))]
+    match search.scheduler:
+        case SchedulerKind.none | SchedulerKind.pbt:
+            return [(epochs, float(search.trials))]
+        case SchedulerKind.median:
+            ends, passing = [rungs(search, epochs)[0], epochs], [1, 1 / 2]
+        case SchedulerKind.asha | SchedulerKind.depth_asha:
+            ends = [*rungs(search, epochs), epochs]
+            passing = [search.reduction**-rung for rung in range(len(ends))]
+        case SchedulerKind.hyperband:
+            ends = [*rungs(search, epochs), epochs]
+            shares = list(enumerate(bracket_shares(len(ends) - 1, search.reduction)))
+            passing = [
+                sum(share / search.reduction ** max(0, rung - bracket) for bracket, share in shares)
+                for rung in range(len(ends))
+            ]
+        case other:
+            assert_never(other)
     return [(epoch, unstopped + ruled * share) for epoch, share in zip(ends, passing, strict=True)]
 
 
@@ -176,12 +184,18 @@ def _estimate(experiment: ExperimentConfig, gflops: list[float], config: AppConf
     """Run the network at its final depth for a few iterations."""
     training = Training(experiment, config.runtime.for_training(), data=splits)
     for _ in range(experiment.refinement.times):
-        refine(training.model, training.optimizer)
+        training.change_depth(refine)
     _, channels, *space = splits.train.pixels_BCHW.shape
     shape = (channels, *space)
     seconds_per_gflop = _dry_run(training, train_gflops(training.model, shape))
-    memory_mib = training_mib(training.model, shape, experiment.optim.batch_size)
-    return Estimate(training.model.parameter_count, gflops, seconds_per_gflop, memory_mib)
+    return Estimate(
+        parameters=training.model.parameter_count,
+        gflops=gflops,
+        seconds_per_gflop=seconds_per_gflop,
+        memory_mib=training_mib(training.model, shape, experiment.optim.batch_size),
+        gpu=gpu_load(training) if next(training.model.parameters()).is_cuda else None,
+        graph_obstacle=training.graph_obstacle,
+    )
 
 
 def _dry_run(training: Training, gflops_per_image: float) -> float:
@@ -224,3 +238,24 @@ def _budget(estimates: dict[str, Estimate], course: Expected, config: AppConfig)
         if limit is not None and one.spent(course) > limit:
             trials = config.search.trials * limit / one.spent(course)
             yield f"search.budget.gflops={limit:g} is spent after about {trials:.0f} trials if all are like the {name}."
+
+
+def _on_gpus(estimates: dict[str, Estimate], config: AppConfig) -> Iterator[str]:
+    """Say whether iterations are CUDA graphs, and how many trials to put on a GPU; of the CPU only what was asked."""
+    for name, one in estimates.items():
+        if one.gpu is None:
+            continue
+        graph = f"no CUDA graph, because {one.graph_obstacle}" if one.graph_obstacle else "a CUDA graph"
+        total_mib = torch.cuda.get_device_properties(0).total_memory / MIB
+        most = max(1, (os.cpu_count() or 1) // config.runtime.resources.cpus)
+        count = one.gpu.trials_on(total_mib, most)
+        yield (
+            f"The {name}: an iteration is {graph} and takes {one.gpu.step_ms:.1f} ms, of which the GPU works "
+            f"{one.gpu.busy:.0%}, and {one.gpu.memory_mib:,.0f} MiB: {count} to a GPU would be runtime.resources.gpus="
+            f"{1 / count:.4g}."
+        )
+    if config.runtime.resources.gpus == AUTO and not any(one.gpu for one in estimates.values()):
+        yield (
+            "runtime.resources.gpus=auto: there is no GPU here to measure on. A sweep measures it on a GPU of its "
+            "cluster before trials begin; where there is none, trials get none."
+        )

@@ -132,10 +132,10 @@ def _left_out(recording: Recording, search: SearchConfig) -> list[str]:
 
 
 # name, its value, how it is written; None: there is none
-Measure = tuple[str, Callable[[Tally], float | None], Callable[[float], str]]
+Statistic = tuple[str, Callable[[Tally], float | None], Callable[[float], str]]
 
 
-def _lines(tallies: Sequence[Tally]) -> list[Measure]:
+def _lines(tallies: Sequence[Tally]) -> list[Statistic]:
     present = [outcome for outcome in Outcome if any(tally.outcomes[outcome] for tally in tallies)]
     return [
         ("trials begun", lambda tally: tally.trials, _count),
@@ -143,7 +143,7 @@ def _lines(tallies: Sequence[Tally]) -> list[Measure]:
         ("epochs", lambda tally: tally.epochs, _count),
         ("GFLOP", lambda tally: tally.gflops, _gflops),
         ("wall clock, s", lambda tally: tally.seconds, lambda value: f"{value:,.1f}"),
-        ("best objective", lambda tally: tally.best, lambda value: f"{value:.2%}"),
+        ("best objective, 1 seed", lambda tally: tally.best, lambda value: f"{value:.2%}"),
         (
             f"GFLOP until within {100 * CLOSE:.0f} point of the best recorded",
             lambda tally: tally.gflops_to_best,

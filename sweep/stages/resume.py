@@ -12,12 +12,12 @@ from sweep.records.provenance import compare_origin, name_begun_with, origin
 from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory, store_directory
 from sweep.records.stage_record import BegunStage, read_stage
-from sweep.records.tables import read_rows
+from sweep.records.tables import read_rows, write_rows
 from sweep.stages.search import PreparedSearch, prepare_search
 from sweep.tracking.state import lag
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import UNREADABLE, damaged, open_study
-from sweep.tuning.reconcile import reconciled
+from sweep.tuning.reconcile import check_known, reconciled
 
 
 def stage_cut_short(files: SweepFiles) -> BegunStage | None:
@@ -58,29 +58,52 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
     check_records(files.final)
     lag(store)
     compare_origin(files.origin, origin(space, prepared.splits, config.modules), config.search.accept_changes)
-    _check_study(files.journal, config, name_begun_with(files.origin) or name, space, rows)
+    _check_study(files, config, name_begun_with(files.origin) or name, space, rows)
     return prepared
+
+
+def unreadable_tables(files: SweepFiles) -> list[SweepFiles]:
+    """Find the parts of a sweep, search and final training, whose trials.csv is damaged or gone beside a ledger."""
+    found = []
+    for part in (files, files.final):
+        try:
+            read_rows(part.trials, TrialRow)
+        except InputError:
+            found += [part] if part.ledger.exists() else []
+    return found
+
+
+def write_table_again(files: SweepFiles) -> None:
+    """Write trials.csv from the ledger. InputError: that is damaged, too. StorageError: it cannot be written."""
+    rows = {row.number: row for row in read_rows(files.ledger, TrialRow, growing=True)}
+    write_rows(files.trials, TrialRow, [rows[number] for number in sorted(rows)])
 
 
 def check_records(files: SweepFiles) -> list[TrialRow]:
     """Read the ledger. InputError: what a search, or its final phases, wrote down cannot be read."""
     SweepProgress.read(files.progress)
-    if files.curves.exists():
-        read_rows(files.curves, CurveRow, growing=True)
+    _curves(files)
     if files.manifestations.exists():
         read_rows(files.manifestations, ManifestationRow, growing=True)
     return read_rows(files.ledger, TrialRow, growing=True) if files.ledger.exists() else []
 
 
-def _check_study(journal: Path, config: AppConfig, name: str, space: Space, rows: list[TrialRow]) -> None:
+def _curves(files: SweepFiles) -> list[CurveRow]:
+    return read_rows(files.curves, CurveRow, growing=True) if files.curves.exists() else []
+
+
+def _check_study(files: SweepFiles, config: AppConfig, name: str, space: Space, rows: list[TrialRow]) -> None:
     """Check a copy of the journal: opening mends what a kill or a loss of power left, and no driver may be at work."""
+    journal = files.journal
     with TemporaryDirectory() as place:
         copy = Path(place) / journal.name
         try:
             if journal.exists():
                 shutil.copyfile(journal, copy)
             study = open_study(copy, name, config.search.objectives)
-            Proposals(space, config.search, reconciled(study, rows, space), 0.0)
+            study = reconciled(study, rows, space)
+            check_known(study, _curves(files))
+            Proposals(space, config.search, study, 0.0)
         except InputError as error:
             raise InputError(str(error).replace(str(copy), str(journal))) from error
         except (OSError, *UNREADABLE) as error:

@@ -12,8 +12,9 @@ from sweep.console import say
 from sweep.errors import InputError
 from sweep.records.locks import is_alive
 from sweep.records.progress import SweepProgress
-from sweep.records.rows import TrialRow, ranked
+from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import CONFIG, SweepFiles, is_former
+from sweep.records.summary import SweepSummary
 from sweep.records.tables import read_rows
 from sweep.stages.listing import (
     Column,
@@ -36,17 +37,20 @@ def status(runs: Path, name: str | None, console: Console, view: View = View.win
     """Print one table, from files alone.
 
     Raises:
-        InputError: there is no sweep of that name.
+        InputError: there is no sweep of that name; or one of several cannot be read, and the others were printed.
     """
     found = sweeps_below(runs if name is None else runs / name)
     waiting = without_trials(runs, found) if name is None and view in FOR_PEOPLE else []
     if name is None or len(found) > 1:
-        if found or not waiting:
-            _show_sweeps(runs, found, console, view)
+        records, refusals = _records(runs, found)
+        if records or not (waiting or refusals):
+            _show_sweeps(runs, records, console, view)
         if waiting:
             say(f"Without a trial yet: {', '.join(waiting)}; `sweep resume NAME` goes on.", console)
         for line in _delivery(runs / Path(name).parts[0]) if name and view in FOR_PEOPLE else ():
             say(line, console)
+        if refusals:
+            raise InputError(" ".join(refusals))
     elif not found:
         raise missing(runs, name or "")
     else:
@@ -67,6 +71,8 @@ def _show_sweep(name: str, runs: Path, files: SweepFiles, console: Console, view
         for rows in tables:
             show_trials(name if rows is tables[0] else f"{name}/final", rows, console, view)
             console.print()
+        if confirmed := SweepSummary([], tables[-1], []).confirmed:
+            say(f"{name}: the crowned configuration has {confirmed} (confirmed, mean of {confirmed.n} seeds)", console)
         for line in standing:
             say(line, console)
 
@@ -117,7 +123,7 @@ def without_trials(runs: Path, found: list[Path]) -> list[str]:
 def missing(runs: Path, name: str) -> InputError:
     """Say why nothing can be said of this sweep: it has no run directory, no configuration there, or no trial yet."""
     files = SweepFiles(runs / name)
-    if files.config.exists() or files.study.exists():
+    if files.config.is_file() or files.study.is_file():
         return InputError(
             f"{name} in {runs} has no trial yet; where no command is at work on it, `sweep resume {name}` goes on."
         )
@@ -131,13 +137,23 @@ def missing(runs: Path, name: str) -> InputError:
     return InputError(f"There is no sweep {name} in {runs}; there are: {', '.join(known) or 'none'}.")
 
 
-def _show_sweeps(runs: Path, found: list[Path], console: Console, view: View) -> None:
-    records = [_record(path, runs) for path in found]
+def _records(runs: Path, found: list[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Describe the sweeps that can be read, and say why the others cannot."""
+    records, refusals = [], []
+    for path in found:
+        try:
+            records.append(_record(path, runs))
+        except InputError as error:
+            refusals.append(str(error))
+    return records, refusals
+
+
+def _show_sweeps(runs: Path, records: list[dict[str, Any]], console: Console, view: View) -> None:
     if view is View.csv:
         print_csv(records, console)
     elif view is View.json:
         print_json(records, console)
-    elif not found:
+    elif not records:
         console.print(f"No sweep in {runs}.")
     else:
         console.print(f"Sweeps in {runs}", highlight=False)
@@ -146,14 +162,14 @@ def _show_sweeps(runs: Path, found: list[Path], console: Console, view: View) ->
 
 def _record(path: Path, runs: Path) -> dict[str, Any]:
     files = SweepFiles(path)
-    rows = read_rows(files.trials if files.trials.exists() else files.final.trials, TrialRow)
-    best = ranked(rows)
+    tables = [read_rows(file, TrialRow) for file in (files.trials, files.final.trials) if file.exists()]
+    rows = tables[0]
     return {
         "sweep": str(path.relative_to(runs)),
         "family": rows[0].family if rows else "",
         "trials": len(rows),
         "outcomes": outcomes(rows),
-        "best": best[0].objective if best else None,
+        **_best(SweepSummary(rows, tables[-1], [])),
         "gflops": sum(row.gflops for row in rows),
         "seconds": sum(row.seconds for row in rows),
         "final": _yes(files.final.trials),
@@ -161,12 +177,26 @@ def _record(path: Path, runs: Path) -> dict[str, Any]:
     }
 
 
+def _best(found: SweepSummary) -> dict[str, Any]:
+    """Return the objective that a sweep is known by, of which phase and over how many seeds it is: that of the crowned
+    configuration, or of the best search trial until there is one."""
+    if (mean := found.confirmed) is not None:
+        return {"best": mean.mean, "best_phase": Phase.confirm.value, "best_seeds": mean.n}
+    if found.best is not None:
+        return {"best": found.best.objective, "best_phase": Phase.search.value, "best_seeds": 1}
+    return {"best": None, "best_phase": "", "best_seeds": 0}
+
+
+def _best_cell(one: dict[str, Any]) -> str:
+    return "-" if one["best"] is None else f"{one['best']:.1%} {one['best_phase']}, n={one['best_seeds']}"
+
+
 def _columns(records: list[dict[str, Any]]) -> list[Column]:
     """List what there is to say of sweeps, the most important first."""
     return [
         Column("sweep", [one["sweep"] for one in records], right=False),
         Column("outcomes", [one["outcomes"] for one in records], right=False),
-        Column("best", ["-" if one["best"] is None else f"{one['best']:.1%}" for one in records]),
+        Column("best", [_best_cell(one) for one in records], right=False),
         Column("final", [one["final"] for one in records], right=False),
         Column("tested", [one["tested"] for one in records], right=False),
         Column("GFLOP", [f"{one['gflops']:,.0f}" for one in records]),

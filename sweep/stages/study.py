@@ -19,7 +19,7 @@ from sweep.records.files import write_text
 from sweep.records.progress import SweepProgress
 from sweep.records.run_directory import check_study_name
 from sweep.records.stage_record import BegunStage, record_stage
-from sweep.stages.evaluate import evaluate, prepare_evaluate
+from sweep.stages.evaluate import evaluate, is_measured, prepare_evaluate
 from sweep.stages.final import Final, prepare_final
 from sweep.stages.search import PreparedSearch, Search, prepare_search
 from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
@@ -105,7 +105,7 @@ def _run_members(session: Session, prepared: PreparedStudy) -> Path:
     with _collecting(failures):
         run_works(finals, f"final {session.name}", session.directory / "ray-final")
     for sweep in found:
-        if any(sweep.files.final.directory.glob("*.ckpt")) and not sweep.files.rows.exists():
+        if not is_measured(sweep.config, sweep.name):
             with _collecting(failures):
                 evaluate(sweep, prepare_evaluate(sweep.config, sweep.name))
     report = _report(session, list(sweeps.values()))

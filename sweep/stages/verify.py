@@ -22,14 +22,12 @@ from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
-from sweep.tracking.lines import ID, OUTBOX, KnownRuns, experiment_of
+from sweep.tracking.lines import ID, OUTBOX, PARENT, KnownRuns, experiment_of
 from sweep.tracking.outbox import store_uri
-from sweep.tracking.state import DELIVERED, aside_sentence, lag
+from sweep.tracking.state import DELIVERED, aside_sentence, lag, runs_delivered
 
 if TYPE_CHECKING:
     from sweep.tracking.client import RecordedRun, Records
-
-PARENT = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +161,10 @@ def _in_mlflow(store: Store, rows: list[TrialRow], put_away: set[str], alive: bo
         yield f"MLflow: there is no store {file}"
         return
     records, told = Records(uri, experiment_of(store.directory)), KnownRuns.read(outbox)
-    # Not those of another sweep of this name, from elsewhere, in the same store.
-    own = [run for run in records.runs() if not told.ids or run.tags.get(ID, "") in told.ids]
+    # Not those of another sweep of this name, from elsewhere, in the same store. What began a run may be lost: the
+    # delivery knows it.
+    delivered = runs_delivered(store.directory)
+    own = [one for one in records.runs() if not told.ids or one.tags.get(ID, "") in told.ids or one.run_id in delivered]
     sweep, replaced = rows[0].sweep, told.replaced() | put_away
     parents = {run.run_id for run in own if run.tags.get("mlflow.runName") == sweep and PARENT not in run.tags}
     if len(parents) != 1:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweep.tracking.lines import ID, Line, RefusedError
+from sweep.tracking.lines import ID, PARENT, Line, RefusedError
 from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
 
 os.environ |= MLFLOW_ENVIRONMENT
@@ -26,7 +26,6 @@ from sweep.tracking.registry import Registry, made_by
 
 MOST_PARAMS = 100  # of one request
 LONGEST_PARAM = 6000
-PARENT = "mlflow.parentRunId"
 TRIAL = (PARENT, "trial_id", "phase")  # tags by which a trial's run is known
 
 Runs = dict[str, str]

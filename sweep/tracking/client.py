@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sweep.tracking.lines import ACTIVE, CHAMPION
 from sweep.tracking.outbox import MLFLOW_ENVIRONMENT, check_store, deleted
 
 os.environ |= MLFLOW_ENVIRONMENT
@@ -14,8 +15,6 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from sweep.errors import WorkError
-
-ACTIVE = "active"  # MLflow's word for what was not deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Records:
         """Tell whether a model of this name is registered, and one of its versions is the champion."""
         with self._answering():
             try:
-                self._client.get_model_version_by_alias(model, "champion")
+                self._client.get_model_version_by_alias(model, CHAMPION)
             except MlflowException as error:
                 if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                     raise

@@ -3,7 +3,7 @@
 import getpass
 import os
 
-from odenet.training.config import ExperimentConfig, to_plain
+from odenet.training.config import OBJECTIVE_EPOCHS, ExperimentConfig, to_plain
 from search_spaces import Choice, Float, Int, Space
 from search_spaces.parameters import Parameter
 from sweep.config.overrides import flat
@@ -61,6 +61,6 @@ def description(config: AppConfig, summary: SweepSummary) -> str:
     text = (
         f"Space `{config.space.name}` on {data.dataset.value}, {size}, draw {data.draw}: {search.trials} trials of "
         f"{config.training.epochs} epochs, sampler {search.sampler.value}, scheduler {search.scheduler.value}. The "
-        "objective is the mean validation accuracy of the last 5 epochs."
+        f"objective is the mean validation accuracy of the last {OBJECTIVE_EPOCHS} epochs."
     )
     return "\n\n".join(filter(None, [summary.table(), text]))  # MLflow shows the first lines, and more when asked

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import InputError
+from sweep.records.files import open_regular
 
 OUTBOX = "outbox.jsonl"
 ID = "sweep.id"  # MLflow's tag: the line that made this
+ACTIVE = "active"  # MLflow's word for what was not deleted
+CHAMPION = "champion"  # the alias of the network to use, in the registry
+PARENT = "mlflow.parentRunId"  # MLflow's own: the run that this one is shown below
 Line = dict[str, Any]
 _TEXT, _NUMBER, _MAPPING = (str,), (int,), (dict,)
 # The types of what a line has besides op and key, by its op. `id` is drawn for each line that makes something.
@@ -35,7 +39,7 @@ class RefusedError(Exception):
 def lines_from(outbox: Path, offset: int) -> Iterator[bytes]:
     """Yield the whole lines from `offset` on; none where there is no outbox. InputError: it cannot be read."""
     try:
-        with outbox.open("rb") as file:
+        with open_regular(outbox) as file:
             file.seek(offset)
             yield from (line for line in file if line.endswith(b"\n"))
     except FileNotFoundError:

@@ -11,7 +11,8 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.tracking.lines import ID, Line, RefusedError
+from sweep.config.modules import own_code
+from sweep.tracking.lines import CHAMPION, ID, Line, RefusedError
 from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
 
 os.environ |= MLFLOW_ENVIRONMENT
@@ -23,14 +24,13 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 
 import odenet
-from odenet.enums import Scheme
+from odenet.integrators.schemes import ADAPTIVE
 
 if TYPE_CHECKING:  # torch is loaded once there is a model to be registered
     from mlflow.models import ModelSignature
 
     from odenet.inference.classifier import Classifier
 
-CHAMPION = "champion"
 EXAMPLES = 2  # images of the input example
 
 
@@ -102,12 +102,13 @@ def _log(line: Line, run_id: str) -> str:
     import mlflow.pytorch
 
     classifier = _read(line)
+    code = [Path(odenet.__file__).parent, *own_code(classifier.network.config.network)]
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pytorch.log_model(
             classifier,
             name="model",
             serialization_format="pickle",
-            code_paths=[str(Path(odenet.__file__).parent)],
+            code_paths=[str(path) for path in code],
             pip_requirements=_requirements(classifier),
             signature=_signature(classifier),
             input_example=_example(classifier),
@@ -132,7 +133,7 @@ def _read(line: Line) -> "Classifier":
 def _requirements(classifier: "Classifier") -> list[str]:
     """List what loading needs besides MLflow and the code that goes along; no index has local labels such as +cpu."""
     names = ["torch", "numpy"]
-    if any(depth.course.scheme is Scheme.dopri5 for depth in classifier.network.depths()):
+    if any(depth.course.scheme in ADAPTIVE for depth in classifier.network.depths()):
         names.append("torchdiffeq")
     return [f"{name}=={version_of(name).partition('+')[0]}" for name in names]
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.records.files import append_line, write_text
+from sweep.records.files import append_line, open_regular, read_bytes, write_text
 from sweep.tracking.lines import OUTBOX, Line, lines_from, parse_line
 
 DELIVERED = "delivered.json"
@@ -51,7 +51,7 @@ def read_state(directory: Path) -> DeliveryState:
     """Read how far the delivery is. LostStateError: nothing says so, or not of this outbox."""
     runs: dict[str, str] = {}
     try:
-        body, _, checksum = (directory / DELIVERED).read_text().partition(CHECKSUM)
+        body, _, checksum = read_bytes(directory / DELIVERED).decode().partition(CHECKSUM)
         if checksum and checksum != f"{zlib.crc32(f'{body}}}'.encode())}}}":
             raise ValueError("it does not match its checksum")
         state = DeliveryState(**json.loads(body + "}" if checksum else body))
@@ -64,6 +64,14 @@ def read_state(directory: Path) -> DeliveryState:
     return state
 
 
+def runs_delivered(directory: Path) -> set[str]:
+    """Return the ids of the runs that the delivery knows."""
+    try:
+        return set(read_state(directory).runs.values())
+    except LostStateError as lost:
+        return set(lost.runs.values())
+
+
 def _are_texts(state: DeliveryState) -> bool:
     return all(isinstance(text, str) for text in (*state.runs, *state.runs.values(), *state.closed))
 
@@ -72,7 +80,7 @@ def _check(outbox: Path, offset: int, length: int, checksum: int) -> None:
     """Raise ValueError unless the outbox has, right before `offset`, the line that was delivered last."""
     if not offset:
         return
-    with outbox.open("rb") as file:
+    with open_regular(outbox) as file:
         file.seek(max(0, offset - max(1, length)))  # an old file tells no length
         line = file.read(offset - file.tell())
     if not line.endswith(b"\n") or (length and (len(line), zlib.crc32(line)) != (length, checksum)):
@@ -166,7 +174,7 @@ def _parsed_or_empty(text: bytes) -> Line:
 
 def _read_away(directory: Path) -> tuple[float | None, str]:
     try:
-        content: dict[str, Any] = json.loads((directory / AWAY).read_bytes())
+        content: dict[str, Any] = json.loads(read_bytes(directory / AWAY))
         since, reason = float(content["away_since"]), str(content["reason"])
         return (since if 0 <= since < LATEST_TIME else None), reason
     except FileNotFoundError:  # as it is most of the time

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from sweep.tracking.lines import ACTIVE
 from sweep.tracking.outbox import DELIVERY_LOCK, MLFLOW_ENVIRONMENT, check_store, deleted
 from sweep.tracking.sqlite_store import SQLITE, artifacts_beside, move_artifacts, sqlite_file
 
@@ -34,13 +35,13 @@ AWAY_CODES = {
     "CANCELLED", "ABORTED", "ENDPOINT_NOT_FOUND", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED",
 }  # fmt: skip
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"  # as MLflow's list of experiments links it
-Answer = TypeVar("Answer")
+AnswerT = TypeVar("AnswerT")
 
 
 @contextmanager
 def locked(lock: Path) -> Iterator[None]:
     """Keep other processes waiting while inside the block."""
-    with lock.open("w") as file:
+    with lock.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -76,7 +77,7 @@ class PatientStore:
         )
         return delivery
 
-    def ask(self, call: Callable[[bool], Answer]) -> Answer:
+    def ask(self, call: Callable[[bool], AnswerT]) -> AnswerT:
         """Call until the store answers. `call` is told whether it is called again.
 
         Raises:
@@ -139,7 +140,7 @@ def first_line(error: Exception) -> str:
 def _delivery(client: MlflowClient, name: str, artifacts: str | None) -> Delivery:
     """Find the experiment of this name, or create it."""
     known = client.get_experiment_by_name(name)
-    if known and known.lifecycle_stage != "active":
+    if known and known.lifecycle_stage != ACTIVE:
         raise deleted(name, known.experiment_id, client.tracking_uri)
     if known:
         if KIND not in known.tags:  # else its user has chosen another one

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from odenet.enums import Scheme
+from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.table import NETWORKS
 from odenet.training.config import ExperimentConfig, depths_after, to_plain
 from search_spaces import Space
@@ -106,7 +106,7 @@ def _has_others(config: AppConfig, experiment: ExperimentConfig) -> bool:
     possible = NETWORKS[experiment.model.network].capability.manifestations
     schemes = set(config.evaluate.schemes) & set(possible) - {trained.scheme}
     steps = {max(1, round(factor * trained.steps)) for factor in config.evaluate.step_factors} - {trained.steps}
-    return bool(schemes) or (bool(steps) and trained.scheme is not Scheme.dopri5)
+    return bool(schemes) or (bool(steps) and trained.scheme not in ADAPTIVE)
 
 
 def copies_of_enqueued(config: AppConfig) -> dict[str, str]:

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces import Space
 from sweep.errors import InputError
-from sweep.records.rows import TrialRow
+from sweep.records.rows import CurveRow, TrialRow
 from sweep.tuning.ask_and_tell import Proposal, recorded, written_out
 from sweep.tuning.optuna_study import OptunaStudy, rewritten
 
@@ -39,6 +39,19 @@ def reconciled(study: OptunaStudy, rows: Sequence[TrialRow], space: Space) -> Op
     if missing:
         study.notices.append(f"{study.file} lacked {_listed(missing)} of the ledger: added again.")
     return study
+
+
+def check_known(study: OptunaStudy, curves: Sequence[CurveRow]) -> None:
+    """Raise InputError where the curves have epochs of a trial that the reconciled study, and so the ledger, lacks:
+    nothing says what it trained."""
+    known = len(study.trials())
+    unknown = sorted({curve.number for curve in curves if curve.number >= known})
+    if unknown:
+        raise InputError(
+            f"curves.csv has epochs of {_listed(unknown)}, which neither ledger.csv nor {study.file} knows. Bring back "
+            "a copy of one of them; or begin a new sweep, which can try the same configurations first by "
+            "search.enqueue=[trials.csv] with the path of this one's."
+        )
 
 
 def _check_same(study: OptunaStudy, trial: FrozenTrial, row: TrialRow | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from odenet.data.config import Portion
 from odenet.data.subsets import Splits
 from odenet.training.config import ExperimentConfig, from_plain, to_plain
-from sweep.config.schema import EvaluateConfig
+from sweep.config.evaluate_config import EvaluateConfig
 from sweep.records.outcome import Outcome
 from sweep.records.rows import METRICS, Phase
 

@@ -1,6 +1,7 @@
 """What is printed does not steer the terminal, whoever wrote it."""
 
 import io
+import re
 
 import pytest
 from rich.table import Table
@@ -25,6 +26,21 @@ def test_a_window_without_columns_hides_no_message(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "0")
     assert run(["search"]) == 2
     assert "`sweep search` needs a name" in capsys.readouterr().err
+
+
+def test_a_refusal_is_broken_between_words_in_a_window_and_whole_in_a_pipe(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write_sweep(tmp_path / "runs", [trial(0)], "a-name-with-hyphens-in-it")
+    words = ["search", "a-name-with-hyphens-in-it"]
+    assert run(words) == 2
+    (whole,) = capsys.readouterr().err.splitlines()
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    assert run(words) == 2
+    shown = re.sub("\x1b.*?m", "", capsys.readouterr().err).splitlines()
+    assert len(shown) > 1 and max(map(len, shown)) <= 120
+    assert " ".join(map(str.strip, shown)) == whole
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+from dataclasses import fields
 from enum import EnumType
 from pathlib import Path
 
@@ -12,31 +13,29 @@ import pytest
 import search_spaces
 from odenet.data.config import DataSet
 from odenet.data.sets import SETS
+from odenet.training.footprint import Footprint
 from search_spaces import SPACES
 from sweep import stages
 from sweep.cli import run_stages
 from sweep.cli.commands import STAGES
 from sweep.config.compose import groups
-from sweep.config.search_config import SamplerKind, SchedulerKind, SearchConfig
+from sweep.config.search_config import Objective, SamplerKind, SchedulerKind, SearchConfig
 from sweep.records.outcome import STATES, Outcome
 from sweep.tuning.samplers import sampler_for
 from sweep.tuning.schedulers import Scheduler, build_scheduler
 
 ROOT = Path(__file__).parents[2]
-OURS = ("a data set", "a search space", "a sampler", "a scheduler", "an outcome", "a stage of the command")
+RECIPES = dict(re.findall(r"^\| (an? [^|]+) \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))
 BY_ITSELF = {SamplerKind.grid, SchedulerKind.pbt}  # a grid is listed, a population has a source of its own
 
 
-def recipe(what: str) -> str:
-    rows = re.findall(rf"^\| {re.escape(what)} \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    assert len(rows) == 1, f"CONTRIBUTING.md has {len(rows)} recipes for {what}"
-    return rows[0]
-
-
 def resolves(name: str) -> bool:
-    """Whether a name in backticks is a file, a module, or something in one, written from sweep/ or from the root."""
+    """Whether a name in backticks is a file, a command, a module, or something in one, from sweep/ or from the root."""
+    if name.startswith("make "):
+        return f"\n{name.removeprefix('make ')}:" in (ROOT / "Makefile").read_text()
+    name = name.removeprefix("python -m ")
     for place in (ROOT, ROOT / "sweep", ROOT / "sweep/config"):
-        if (place / name).exists():
+        if any(place.glob(name)):
             return True
     for parts in ([*prefix, *name.split(".")] for prefix in ((), ("sweep",), ("odenet",))):
         for cut in range(len(parts), 0, -1):
@@ -61,9 +60,9 @@ def first_cells(document: str, head: str) -> list[str]:
     return re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 
 
-@pytest.mark.parametrize("what", OURS)
+@pytest.mark.parametrize("what", RECIPES)
 def test_every_file_and_name_in_a_recipe_exists(what: str) -> None:
-    names = re.findall(r"`([^`]+)`", recipe(what))
+    names = re.findall(r"`([^`]+)`", RECIPES[what])
     assert names
     for name in names:
         if name not in {"prepare_X", "X"}:  # of a stage; the last test follows them
@@ -85,6 +84,13 @@ def test_every_scheduler_is_built_but_populations_and_every_rule_is_that_of_a_ki
     built = {type(build_scheduler(SearchConfig(scheduler=kind), 30)) for kind in SchedulerKind if kind not in BY_ITSELF}
     assert built == set(Scheduler.__subclasses__())
     assert len(built) == len(SchedulerKind) - 1
+
+
+def test_every_objective_is_measured_and_named_in_the_document() -> None:
+    measured = {field.name for field in fields(Footprint)} | {"accuracy", "robustness"}
+    assert measured >= set(Objective.__members__)
+    section = (ROOT / "docs/search.md").read_text().partition("## What is optimized")[2].partition("\n## ")[0]
+    assert {name for name in Objective.__members__ if f"`{name}`" not in section.replace("[accuracy]", "")} == set()
 
 
 def test_every_outcome_has_its_line_and_its_row() -> None:

@@ -3,11 +3,13 @@
 import doctest
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import sweep
+from sweep.errors import InputError
 from sweep.records.outcome import Outcome
 from tests.sweep.sweep_files import trial, write_sweep
 
@@ -34,6 +36,13 @@ def test_trials_and_the_best_are_read_from_a_run_directory(tmp_path: Path) -> No
     assert [row.number for row in sweep.read_trials(tmp_path / "x")] == [0, 1]
     assert sweep.read_best(tmp_path / "x") == sweep.read_best(tmp_path / "x" / "best.yaml")
     assert sweep.read_best(str(tmp_path / "x")).provenance["trial"] == 0
+
+
+@pytest.mark.parametrize("read", [sweep.read_trials, sweep.read_best])
+def test_what_is_not_there_is_named_with_what_would_have_it(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    for place in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match=rf"There is no {place}/\w+\.\w+: the run directory of a search has it"):
+            read(place)
 
 
 def test_its_example_runs() -> None:

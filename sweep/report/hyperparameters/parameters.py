@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from sweep.console import short_names
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow
 from sweep.report.elements import (
@@ -27,18 +28,23 @@ from sweep.report.elements import (
     panel,
     parameter_value,
     plural,
-    short_names,
 )
 from sweep.report.figures import colour, family_keys
 from sweep.report.results import Family, Study, TaskResults, configuration_value
 from sweep.report.statistics import average_ranks
 
+NOISE = 0.95  # quantile of the importances of shuffled objectives
 IMPORTANCE_KEYS = [
     Key("share explained", "square", INK),
-    Key("reached by chance in 1 of 20 shuffles: only bars beyond it stand out from noise", "tick", INK),
+    Key(
+        f"reached by chance in 1 of {1 / (1 - NOISE):.0f} shuffles: only bars beyond it stand out from noise",
+        "tick",
+        INK,
+    ),
 ]
 LOG_FROM = 30.0  # axes of positive values whose largest is this many times the smallest are logarithmic
 SHADES = ("#C8C8C8", "#9ECAE1", "#4292C6", "#084594")  # the worst quarter of the trials to the best
+FEW = 4  # different whole numbers, each of which has a tick
 QUARTERS = ("worst quarter of the trials", "third", "second", "best quarter")
 PARALLEL_KEYS = [Key(text, "line", tint) for text, tint in zip(QUARTERS, SHADES, strict=True)]
 ROW = 46  # pixels from an axis to the next
@@ -55,8 +61,8 @@ MEASURE = (
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """The share that one parameter explains, over the n trials that had it. `noise`: the 95 % quantile when objectives
-    are shuffled."""
+    """The share that one parameter explains, over the n trials that had it. `noise`: their quantile `NOISE` when
+    objectives are shuffled."""
 
     parameter: str
     share: float
@@ -113,7 +119,7 @@ def _importance(name: str, values: Sequence[Any], ranks: np.ndarray) -> Importan
     design = _design(values)
     generator = np.random.default_rng(0)
     shuffled = [explained(design, generator.permutation(ranks)) for _ in range(SHUFFLES)]
-    return Importance(name, explained(design, ranks), float(np.quantile(shuffled, 0.95)), len(values))
+    return Importance(name, explained(design, ranks), float(np.quantile(shuffled, NOISE)), len(values))
 
 
 def _design(values: Sequence[Any]) -> np.ndarray:
@@ -181,6 +187,8 @@ def _slice(study: Study, families: Sequence[Family], parameter: str, heights: Se
         chart.update_xaxes(type="category", categoryorder="array", categoryarray=[label(one) for one in order])
     elif is_logarithmic(every):
         chart.update_xaxes(**log_axis(every))
+    elif len(set(every)) <= FEW and all(float(value).is_integer() for value in every):
+        chart.update_xaxes(tickvals=sorted(set(every)))  # there are no halves of a node
     else:
         chart.update_xaxes(nticks=5)
     chart.update_yaxes(title="objective, %", range=heights, nticks=5)

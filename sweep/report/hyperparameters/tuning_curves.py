@@ -31,12 +31,13 @@ from sweep.report.hyperparameters.random_search import Drawn, drawn_of
 from sweep.report.inference import comparison
 from sweep.report.inference.bands import TuningCurve, area
 from sweep.report.results import FAILED, Study, TaskResults, chance
-from sweep.report.statistics import Interval
+from sweep.report.statistics import LEVEL, Interval
 
 NEAR = 0.02 + 1e-9  # accuracy: what counts as close to the best, and as no better than guessing
 QUARTERS = (0.1, 0.25, 0.5, 0.75)
+BAND = f"{100 * LEVEL:g} % band"
 BANDS = (
-    "Median of the best of k random trials (validation objective, one seed a trial), a line and a 95 % band for every "
+    f"Median of the best of k random trials (validation objective, one seed a trial), a line and a {BAND} for every "
     "draw. A band is exact and holds for all k at once (Lourie et al. 2024, arXiv 2311.09480), where values are "
     "continuous; curves end at a quarter of the trials. A band that leaves the panel above has no upper end but 100 %."
 )
@@ -146,7 +147,7 @@ def _bands(study: Study, drawn: DrawnOf, name: str) -> Figure:
             for one in own
         ]
         panels.append(panel(chart, f"Medians with bands of {family}: {listing(told)}.", family, 290))
-    return Figure(name, BANDS, panels, [Key("median of a draw", "line", INK), Key("its 95 % band", "band", INK)], 280)
+    return Figure(name, BANDS, panels, [Key("median of a draw", "line", INK), Key(f"its {BAND}", "band", INK)], 280)
 
 
 def bounds(curve: TuningCurve) -> list[float]:

@@ -26,6 +26,7 @@ from sweep.report.statistics import (
 
 ALPHA = 0.05  # of Holm-adjusted p
 EQUIVALENCE = 0.01  # accuracy: within one point
+MARGIN = f"{100 * EQUIVALENCE:g} point"  # as the report says it
 MEANINGFUL = 0.75  # P(A > B); the threshold of Bouthillier et al. 2021, from memory, unverified
 POINTS = 60  # of a quadrature
 DECIDES = 5  # draws; with fewer there is no verdict
@@ -37,8 +38,8 @@ class Verdict(Enum):
 
     better = "better"
     worse = "worse"
-    better_within = "better, within 1 point"
-    worse_within = "worse, within 1 point"
+    better_within = f"better, within {MARGIN}"
+    worse_within = f"worse, within {MARGIN}"
     equivalent = "equivalent"
     inconclusive = "inconclusive"
     pilot = "pilot: no verdict"

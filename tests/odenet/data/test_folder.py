@@ -97,10 +97,12 @@ def put(name: str, content: bytes | Image.Image) -> Callable[[Path], object]:
     [
         (remove("bee"), MissingData, "bee has no image: files that end in .png, .jpg"),
         (put("bee/00.png", b"no image"), DamagedData, "bee/00.png cannot be read as an image"),
+        (put("bee/02.png", b"no image"), DamagedData, "bee/02.png cannot be read as an image"),  # of the test
+        (put("bee/02.png", picture(0, 9, 9, 3)), DamagedData, "02.png has 9x9 pixels, "),
         (put("bee/00.png", picture(0).convert("RGBA")), DamagedData, "00.png is stored as RGBA: grey and RGB images"),
         (put("bee/00.png", picture(0, 9, 9, 3)), DamagedData, "00.png has 9x9 pixels, "),
         (put("train/bee/00.png", picture(0)), MissingData, "has no test/ beside the other"),
-        (put("few/00.png", picture(0)), MissingData, "few has 1 images, every third of which is kept for the test"),
+        (put("few/00.png", picture(0)), MissingData, "few has 1 image, and every third is kept for the test"),
     ],
 )
 def test_what_cannot_be_read_is_named(
@@ -125,7 +127,7 @@ def test_classes_colours_and_sizes_of_the_test_are_those_of_training(tmp_path: P
     test = write(tmp_path / "test", 3, 8, 8)
     picture(0, 8, 8, 3).save(test / "ant/00.png")
     with pytest.raises(DamagedData, match=r"ant/00\.png is of colour, and all training images are grey"):
-        load_test(config(tmp_path))
+        load_data(config(tmp_path))
     (test / "dog").mkdir()
     with pytest.raises(DamagedData, match="must have the same classes; only one has dog"):
         load_data(config(tmp_path))

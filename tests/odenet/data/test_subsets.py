@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from odenet.data.config import Augment, DataConfig, DataSet, Order, Portion
-from odenet.data.sets import SETS, Images, load_test
-from odenet.data.subsets import Splits, load_data
+from odenet.data.sets import SETS, Images, duplicate_free, load_test
+from odenet.data.subsets import Splits, balanced_test, load_data
 
 FILES = Path(os.environ.get("ODENET_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_cifar10 = pytest.mark.skipif(
@@ -208,3 +208,46 @@ def test_one_image_per_class_can_be_learned_from_without_validation() -> None:
 def test_reading_the_digits_does_not_import_torchvision() -> None:
     code = "import sys, odenet; odenet.load_data(odenet.DataConfig()); assert 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parents[3])
+
+
+# Fixed images of the test set
+
+
+@pytest.mark.parametrize("dataset", SET_AT_HAND)
+def test_fixed_test_images_are_balanced_nested_and_the_same_for_every_draw(dataset: DataSet) -> None:
+    config, test = DataConfig(dataset=dataset), load_test(DataConfig(dataset=dataset), FILES)
+    many = balanced_test(config, FILES, count=505)
+    assert len(indices(many)) == 505
+    picked = test.take(np.searchsorted(test.indices_B, many.indices_B))
+    assert np.array_equal(many.pixels_BCHW, picked.pixels_BCHW)
+    assert np.array_equal(many.labels_B, picked.labels_B)
+    for count in (1, 10, 64):
+        few = balanced_test(replace(config, draw=3, per_class=7), FILES, count=count)
+        assert np.array_equal(few.indices_B, many.indices_B[:count])
+        assert np.ptp(np.bincount(few.labels_B, minlength=10)) <= 1
+    assert many.indices_B[:10].tolist() != sorted(many.indices_B[:10])
+
+
+def test_more_test_images_than_the_smallest_class_allows_are_refused() -> None:
+    smallest = int(np.bincount(load_test(DataConfig()).labels_B).min())
+    assert len(balanced_test(DataConfig(), count=10 * smallest)) == 10 * smallest
+    for count in (0, 10 * smallest + 1):
+        message = f"{count} test images of digits: its smallest class has {smallest}, so 1 to {10 * smallest} are"
+        with pytest.raises(ValueError, match=message):
+            balanced_test(DataConfig(), count=count)
+
+
+@needs_cifar10
+def test_fixed_test_images_repeat_no_others_where_that_is_known(tmp_path: Path) -> None:
+    config = DataConfig(dataset=DataSet.cifar10)
+    if not (FILES / "cifair").is_dir():
+        pytest.skip("no ciFAIR lists beside the CIFAR-10 files")
+    keep_B = duplicate_free(config, FILES)
+    assert keep_B is not None
+    assert keep_B[balanced_test(config, FILES, count=1000).indices_B].all()
+    (tmp_path / "cifar-10-batches-py").symlink_to(FILES / "cifar-10-batches-py")
+    assert not keep_B[balanced_test(config, tmp_path, count=1000).indices_B].all()
+    with pytest.raises(
+        ValueError, match=r"smallest class has 9\d\d that repeat no others, so 1 to 9\d\d0 are possible"
+    ):
+        balanced_test(config, FILES, count=10_000)

@@ -89,6 +89,10 @@ RIGHT: dict[str, Callable[[np.ndarray], object]] = {
     "(B, C, H, W)": lambda raw: raw[:, None],
     "(B, H, W, C)": lambda raw: raw[..., None],
     "a list": lambda raw: raw.tolist(),
+    "a list of tensors that learn": lambda raw: [torch.from_numpy(image).requires_grad_() for image in raw],
+    "turned twice": lambda raw: np.ascontiguousarray(raw[:, ::-1])[:, ::-1],
+    "long floats": lambda raw: raw.astype("longdouble"),
+    "sparse": lambda raw: torch.from_numpy(raw).to_sparse(),
 }
 
 
@@ -146,6 +150,8 @@ REFUSED: dict[str, tuple[Callable[[np.ndarray], object], str]] = {
     "booleans": (lambda raw: raw > 8, "of type bool are no real numbers"),
     "boolean tensor": (lambda raw: torch.from_numpy(raw > 8), "of type torch.bool are no real numbers"),
     "text": (lambda _: [["a"]], "are no real numbers"),
+    "two sizes": (lambda raw: [raw[0], raw[1, :4]], "Images of type list are no array of images of one size"),
+    "tensors of two sizes": (lambda raw: [torch.zeros(8, 8), torch.zeros(4, 8)], "no array of images of one size"),
     "nothing": (lambda raw: raw[:0], r"shape \(0, 8, 8\) have no pixel"),
     "flat": (lambda raw: raw.reshape(-1, 64), r"\(596, 64\): that is not possible. Possible are \(B, C, H, W\), .*H=8"),
     "another size": (lambda raw: raw[:, :7], r"\(596, 7, 8\): that is not possible"),
@@ -170,6 +176,11 @@ def test_values_outside_the_range_that_is_said_are_refused(classifier, raw) -> N
     for values in ((0, 8), (16, 0), (4, 16)):
         with pytest.raises(ValueError, match=r"0 to 16 with value_range=\(\d+, \d+\): they must lie in it"):
             classifier.predict(raw, value_range=values)
+    for values in (16, (0, 8, 16), "ab", (0, float("inf")), (float("nan"), 16)):
+        with pytest.raises(ValueError, match=r"^value_range=.*: write the two values of black and white"):
+            classifier.predict(raw, value_range=values)
+    with pytest.raises(ValueError, match="batch_size=0: it must be at least 1"):
+        classifier.predict(raw, batch_size=0)
 
 
 def test_the_graph_itself_refuses_images_that_are_not_in_unit_range(classifier, raw) -> None:
@@ -180,7 +191,21 @@ def test_the_graph_itself_refuses_images_that_are_not_in_unit_range(classifier, 
         classifier(torch.from_numpy(TEST.pixels_BCHW))
     with pytest.raises(ValueError, match=r"shape \(596, 8, 8\): the network takes \(B, 1, 8, 8\)"):
         classifier(digits[:, 0] / 16)
-    assert classifier(digits / 16 + 0.5 * torch.randn_like(digits)).shape == (596, 10)  # perturbed ones are not raw
+    with pytest.raises(ValueError, match=r"type ndarray: the network takes a tensor; predict\(\) also takes arrays"):
+        classifier(raw[:, None])
+    with pytest.raises(ValueError, match="every pixel must be a finite number"):
+        classifier(digits / 0)
+    mean, std = classifier.images.mean[0], classifier.images.std[0]
+    for normalised in (
+        digits / 8 - 1,
+        (digits / 16 - mean) / std,
+        (torch.from_numpy(TEST.pixels_BCHW) / 255 - mean) / std,
+    ):
+        for images in (normalised, normalised[:1].double()):
+            with pytest.raises(ValueError, match="are normalised already: the network does that itself"):
+                classifier(images)
+    for noise in (0.5 * torch.randn_like(digits), 0.1 * torch.sign(torch.randn_like(digits))):
+        assert classifier(digits / 16 + noise).shape == (596, 10)  # perturbed ones are neither raw nor normalised
 
 
 # --- what a module must be able to do ---------------------------------------------------------------------------------

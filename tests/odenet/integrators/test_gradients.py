@@ -14,10 +14,10 @@ from odenet.depth.node_weights import readout
 from odenet.integrators.gradients import Drift
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import Course, OpenRate, Slope, Stage, State, Stepping, composed
-from odenet.integrators.schemes import SCHEMES
+from odenet.integrators.schemes import ADAPTIVE, SCHEMES
 
 CPU = torch.device("cpu")
-FIXED = [scheme for scheme in Scheme if scheme is not Scheme.dopri5]
+FIXED = [scheme for scheme in Scheme if scheme not in ADAPTIVE]
 REVERSIBLE = [scheme for scheme in FIXED if SCHEMES[scheme].reversible]
 WIDTH = 6
 # What is exact up to rounding.
@@ -45,7 +45,7 @@ def tanh_rate(theta_NDD: Tensor, k_N: Tensor, basis: Basis, course: Course) -> O
         return torch.tanh(weights[read.slot(stage)][rows, : len(h)] @ h)
 
     halves: tuple[Slope, Slope] = partial(part, rows=slice(half)), partial(part, rows=slice(half, None))
-    slope = composed(*halves) if course.scheme is Scheme.verlet else part
+    slope = composed(*halves) if SCHEMES[course.scheme].needs == "halves" else part
     reads = lambda stage: [weights[read.slot(stage)], ks[read.slot(stage)]]  # noqa: E731
     return OpenRate(slope, reads, halves, lambda stage: ks[read.slot(stage)])
 

@@ -12,11 +12,11 @@ from odenet import Basis, Gradient, ModelConfig, Network, Scheme, build_model, i
 from odenet.integrators.gradients import Drift
 from odenet.integrators.integrate import integrate_stages
 from odenet.integrators.scheme import Course, OpenRate, Stage
-from odenet.integrators.schemes import SCHEMES
+from odenet.integrators.schemes import ADAPTIVE, SCHEMES
 from odenet.networks.model import DepthNet
 from odenet.networks.perturbation import Draws, Perturbation
 
-FIXED = [scheme for scheme in Scheme if scheme is not Scheme.dopri5]
+FIXED = [scheme for scheme in Scheme if scheme not in ADAPTIVE]
 REVERSIBLE = [scheme for scheme in FIXED if SCHEMES[scheme].reversible]
 RECOMPUTED = [Gradient.checkpointed, Gradient.reconstructed]
 # What is exact up to rounding.

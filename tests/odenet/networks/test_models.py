@@ -270,3 +270,13 @@ def test_a_network_manifests_under_the_schemes_that_make_sense_for_it_and_refuse
 def test_a_manifestation_needs_a_step() -> None:
     with pytest.raises(ValueError, match=r"^steps=0: a manifestation needs at least 1 step\.$"):
         manifest(tiny(), scheme=Scheme.euler, steps=0)
+    with pytest.raises(ValueError, match=r"^steps=\[2, 0, 2\]: a manifestation needs at least 1 step\.$"):
+        manifest(tiny(), scheme=Scheme.euler, steps=[2, 0, 2])
+
+
+def test_a_manifestation_can_have_steps_for_each_stage() -> None:
+    other = manifest(tiny(), scheme=Scheme.heun, steps=[2, 3, 4])
+    assert [depth.course.steps for depth in other.depths()] == [2, 3, 4]
+    assert other.rate_evaluations == 2 * (2 + 3 + 4)
+    with pytest.raises(ValueError, match=r"^steps=\[2, 3\]: there are 3 stages; give one number for all, or one for"):
+        manifest(tiny(), scheme=Scheme.heun, steps=[2, 3])

@@ -1,7 +1,10 @@
 """A network that is defined outside the package: added to the enumeration and the table, and like all others there."""
 
+import copy
 import pickle
+import sys
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from odenet.networks.orders import RateOrder
 from odenet.networks.refinement import refine
 from odenet.networks.table import NETWORKS, add_networks
 from odenet.training.config import ExperimentConfig, from_plain, to_plain
-from tests.own_names import taken_away
+from tests.own_names import NETWORK, taken_away
 
 ROW = replace(NETWORKS[Network.continuous], rate=RateOrder(("norm", "conv", "tanh")), scheme=Scheme.heun, source="own")
 
@@ -30,6 +33,23 @@ def test_an_added_network_is_a_member_like_those_there_are() -> None:
         experiment = ExperimentConfig(model=ModelConfig(network=own, width=4))
         assert from_plain(ExperimentConfig, to_plain(experiment)) == experiment
     assert list(Network) == before
+
+
+def test_a_pickle_of_a_network_imports_the_module_it_is_of(tmp_path, monkeypatch) -> None:
+    (tmp_path / "own_rows.py").write_text(NETWORK.format(name="own_row"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with taken_away():
+        add_networks(import_module("own_rows").NETWORKS, "own_rows")
+        written = pickle.dumps(Network["own_row"])
+        assert pickle.loads(written) is Network["own_row"] is copy.deepcopy(Network["own_row"])
+        assert pickle.loads(pickle.dumps(Network.resnet)) is Network.resnet
+    with taken_away():
+        assert (pickle.loads(written).name, "own_rows" in sys.modules) == ("own_row", True)
+
+
+def test_a_checkpoint_of_a_network_that_is_not_known_says_how_it_becomes_so() -> None:
+    with pytest.raises(ValueError, match=r"network='own_row': must be one of .*once odenet\.add_networks has added it"):
+        from_plain(ExperimentConfig, {"model": {"network": "own_row"}})
 
 
 def test_an_added_network_is_built_refined_and_manifested_from_its_row() -> None:

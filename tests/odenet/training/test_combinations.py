@@ -151,14 +151,14 @@ IMPOSSIBLE: list[tuple[ModelConfig, str]] = [
     *(
         (
             of("continuous", start=start),
-            rf"model\.start={start.value} with model\.scheme=euler has no effect: two_step_midpoint and leapfrog take "
-            r"a start; use consistent\.",
+            rf"model\.start={start.value} with model\.scheme=euler has no effect: a start is for two_step_midpoint, "
+            r"leapfrog; use consistent\.",
         )
         for start in (Start.repeat, Start.paper)
     ),
     (
         of("continuous", tolerance=1e-4),
-        r"model\.tolerance=0\.0001 with model\.scheme=euler has no effect: dopri5 takes a tolerance; use 0\.001\.",
+        r"model\.tolerance=0\.0001 with model\.scheme=euler has no effect: a tolerance is for dopri5; use 0\.001\.",
     ),
     (
         of("bottleneck_resnet", skip_init=True, initialisation=Initialisation.zero),

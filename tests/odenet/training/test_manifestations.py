@@ -9,7 +9,7 @@ from odenet import DataConfig, ModelConfig, Network, Scheme, build_model, evalua
 from odenet.data.batches import Batches, Statistics
 from odenet.networks.model import DepthNet
 from odenet.training.cost import forward_gflops
-from odenet.training.evaluation import manifestations
+from odenet.training.evaluation import manifestations, predict
 
 RK4, EULER, MIDPOINT, DOPRI5 = Scheme.rk4, Scheme.euler, Scheme.midpoint, Scheme.dopri5
 
@@ -61,12 +61,18 @@ def test_an_entry_is_what_the_manifested_network_scores_and_costs(batches: Batch
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
-def test_the_trained_entry_is_the_network_as_it_is_also_where_its_stages_differ_in_steps(batches: Batches) -> None:
+def test_every_stage_takes_the_factor_of_its_own_steps(batches: Batches) -> None:
     model = network("hamiltonian")
     assert [depth.course.steps for depth in model.depths()] == [1, 3, 3, 2]
-    trained, longer = manifestations(model, batches, [], [1.5])
+    trained, longer = manifestations(model, batches, [], [2.0])
     assert (trained.trained, trained.steps, trained.score) == (True, 2, evaluate(model, batches))
-    assert (trained.rate_evaluations, longer.rate_evaluations) == (
-        model.rate_evaluations,
-        4 * 3 * model.depths()[-1].evaluations // 2,
-    )
+    assert longer.score == evaluate(manifest(model, scheme=Scheme.verlet, steps=[2, 6, 6, 4]), batches)
+    assert (longer.steps, longer.rate_evaluations) == (4, 2 * trained.rate_evaluations)
+
+
+def test_the_class_of_every_image_is_told_beside_the_score(batches: Batches) -> None:
+    model = network("continuous")
+    score, classes_N = predict(model, batches, batch_size=16)
+    assert score == evaluate(model, batches, batch_size=16)
+    assert (classes_N == batches.labels_N.numpy()).mean() == pytest.approx(score.accuracy)
+    assert [len(one.hits_N) for one in manifestations(model, batches, [], [])] == [len(batches)]

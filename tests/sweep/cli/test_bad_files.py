@@ -1,5 +1,6 @@
 """What lies on disk: each damaged, foreign or missing file ends with code 2 and one message, before anything starts."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,17 @@ def put(path: str, content: str | bytes) -> Callable[[], None]:
         searched()
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return prepare
+
+
+def pipe(path: str) -> Callable[[], None]:
+    """A sweep of which one file is a named pipe, which nobody will ever write to."""
+
+    def prepare() -> None:
+        searched()
+        Path(path).unlink(missing_ok=True)
+        os.mkfifo(path)
 
     return prepare
 
@@ -126,12 +138,24 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "config with a tag": (put(CONFIG, TAG), "final x", (CONFIG, "cannot be read", "could not determine a constructor")),
     "config cut short": (put(CONFIG, "model: {width: "), "evaluate x", (CONFIG, "cannot be read")),
     "config not text": (put(CONFIG, b"\xff\xfe\x00"), "final x", (CONFIG, "cannot be read")),
+    "config, no truth": (changed(CONFIG, "width: 2", "width: !!bool x"), "final x", (CONFIG, "cannot be read")),
+    "config, endless": (changed(CONFIG, "width: 2", f"width: {5000 * '9'}"), "final x", (CONFIG, "cannot be read")),
+    "own config, no truth": (
+        put("mine.yaml", "training: {epochs: !!bool x}"), "plan --config-dir . --config-name mine",
+        ("mine.yaml cannot be read",),
+    ),
+    "config is a pipe": (pipe(CONFIG), "evaluate x", ("runs/x has no config.yaml",)),
+    "table is a pipe": (pipe(TRIALS), "status x", (TRIALS, "it is no regular file")),
+    "best is a pipe": (pipe(BEST), RETRAIN, (BEST, "it is no regular file")),
+    "progress is a pipe": (pipe("runs/x/progress.json"), "status x", ("it is no regular file", "Remove it")),
+    "outbox is a pipe": (pipe("runs/x/outbox.jsonl"), "status x", ("outbox.jsonl cannot be read", "no regular file")),
     "config, other key": (changed(CONFIG, "  width:", "  widht:"), "final x", ("model.widht", "not in 'ModelConfig'")),
     "config, other type": (changed(CONFIG, "width: 2", "width: two"), "final x", ("model.width", "to Integer")),
     # trials.csv
     "other columns": (put(TRIALS, "a,b\n1,2\n"), "status", (TRIALS, "the columns must be schema, sweep", "has a, b")),
     "empty table": (put(TRIALS, ""), "status x", (TRIALS, "the columns must be", "the file has nothing")),
     "table not text": (put(TRIALS, b"\xff"), "status x", (TRIALS, "cannot be read", "codec")),
+    "endless header": (put(TRIALS, 9000 * "x"), "status x", (TRIALS, f"the file has {600 * 'x'}...")),
     "endless cell": (put(TRIALS, '"' + 200_000 * "x"), "status x", (TRIALS, "cannot be read", "field limit")),
     "newer table": (changed(TRIALS, "\n2,", "\n3,"), "final x", ("line 2: schema '3'", "reads schema 2")),
     "row cut short": (changed(TRIALS, ",c0ffee,da7a", ""), "final x", ("line 2: 29 cells where 31 are needed",)),
@@ -145,6 +169,7 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "best.yaml is a directory": (lambda: Path("d.yaml").mkdir(), "final d.yaml", ("d.yaml cannot be read",)),
     "newer best": (best_with("", "schema", 3), RETRAIN, (BEST, "schema 3", "reads schema 2", "newer version: update")),
     "odd schema": (best_with("", "schema", "one"), RETRAIN, ("schema 'one'; this version reads schema 2",)),
+    "best, no day": (put(BEST, "a: 2026-13-45"), RETRAIN, (BEST, "cannot be read as YAML", "month")),
     "not YAML": (put(BEST, "a: [1"), RETRAIN, (BEST, "cannot be read as YAML")),
     "YAML with a tag": (put(BEST, TAG), RETRAIN, ("cannot be read as YAML", "could not determine a constructor")),
     "deep YAML": (put(BEST, 5000 * "["), RETRAIN, ("cannot be read as YAML", "recursion")),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweep.cli.commands import STAGES
-from sweep.stages.doctor import DISTRIBUTION
+from sweep.interpreter import DISTRIBUTION
 from tests.sweep.sweep_files import trial, write_sweep
 
 HEAVY = (
@@ -101,6 +101,12 @@ def test_the_version_is_that_of_the_installed_distribution(tmp_path: Path) -> No
     assert done.stdout == f"sweep {version(DISTRIBUTION)}\n"
 
 
+# All that a driver does between its first trial and its last; workers are pretended.
+SEARCH = (
+    "import tempfile; from pathlib import Path; from tests.sweep.pretended import begun, outcomes; "
+    "sweep = begun(Path(tempfile.mkdtemp()), 'search.sampler=tpe', 'search.scheduler=asha'); sweep.drive(); "
+    "assert all(one.ended for one in outcomes(sweep))"
+)
 LOADED = "; import json, sys; print(json.dumps([name for name in {} if name in sys.modules]))"
 
 
@@ -108,12 +114,13 @@ LOADED = "; import json, sys; print(json.dumps([name for name in {} if name in s
     ("statements", "without"),
     [
         ("import sweep.execution.run, sweep.execution.ray_adapter, sweep.worker.trainable", ["torch", "mlflow"]),
+        (SEARCH, ["torch", "mlflow"]),
         (
             "from odenet import *; next(Training(ExperimentConfig(training=TrainingConfig(epochs=1))))",
             ["torch._dynamo"],
         ),
     ],
-    ids=["the driver no torch, no MLflow", "eager training no compiler"],
+    ids=["the driver no torch, no MLflow", "nor while it searches", "eager training no compiler"],
 )
 def test_what_takes_seconds_to_load_is_left_out_where_it_is_not_needed(statements: str, without: list[str]) -> None:
     program = statements + LOADED.format(without)

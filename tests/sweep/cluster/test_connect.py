@@ -47,10 +47,14 @@ LOCAL, ADDRESS = ClusterKind.local, ClusterKind.address
         (lambda: ClusterConfig(cpus=0), "cluster.cpus=0: at least 1"),
         (lambda: ClusterConfig(gpus=-1), "cluster.gpus=-1: at least 0"),
         (lambda: Resources(cpus=0), "a trial needs at least 1"),
-        (lambda: Resources(gpus=1.5), "gpus=1.5: possible are 0, a share of one GPU such as 0.25, and whole numbers"),
+        (
+            lambda: Resources(gpus=1.5),
+            "gpus=1.5: possible are 0, a share of one GPU such as 0.25, whole numbers, and auto",
+        ),
         (lambda: Resources(gpus=-0.5), "possible are"),
         (lambda: Resources(gpus=1e-5), "possible are"),
         (lambda: Resources(gpus=float("inf")), "possible are"),
+        (lambda: Resources(gpus="all"), "gpus=all: possible are 0, a share .* and auto"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(build, message):
@@ -78,6 +82,19 @@ def test_a_trial_gets_what_was_asked_and_as_many_run_as_fit_node_by_node(monkeyp
     monkeypatch.setattr(offers, "_nodes", lambda: nodes)
     assert trial_resources(asked) == given
     assert slots(given) == fit
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, 1.0), (4, 0.25), (3, 0.3333), (7, 0.1428)])
+def test_where_the_share_is_measured_as_many_fit_on_a_gpu_as_was_found(monkeypatch, count, share):
+    monkeypatch.setattr(offers, "_nodes", lambda: [LARGE])
+    given = trial_resources(Resources(gpus="auto"), on_a_gpu=lambda: count)
+    assert given == {"CPU": 1.0, "GPU": share}
+    assert LARGE._replace(gpus=1, cpus=99).fits(1, share) == count
+
+
+def test_nothing_is_measured_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(offers, "_nodes", lambda: [CPU_ONLY])
+    assert trial_resources(Resources(gpus="auto"), on_a_gpu=lambda: 1 // 0) == {"CPU": 1.0}
 
 
 def test_more_than_any_node_has_is_refused_with_what_the_cluster_has_unless_nodes_may_come(monkeypatch):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sweep.__main__ import run
 from sweep.config.compose import load
-from sweep.config.credentials import PASSWORD, USER, authorization, take_credentials, take_from_words
+from sweep.config.credentials import PASSWORD, USER, authorization, hidden, take_credentials, take_from_words
 from sweep.config.schema import TrackingConfig, save
 from sweep.errors import InputError
 
@@ -36,7 +37,7 @@ def test_an_address_without_credentials_stays_as_it_is(address):
     assert authorization() == {}
 
 
-@pytest.mark.parametrize("word", ["tracking.uri={}", "+tracking.uri={}", "tracking.uri='{}'"])
+@pytest.mark.parametrize("word", ["tracking.uri={}", "+tracking.uri={}", "tracking.uri='{}'", "tracking={{uri: '{}'}}"])
 def test_they_are_taken_from_the_words_of_a_command_line(word):
     words = ["search", "x", word.format(ADDRESS)]
     assert take_from_words(words) == ["search", "x", word.format("http://mlflow.example:5000/base")]
@@ -65,6 +66,8 @@ def test_no_configuration_holds_them_wherever_they_come_from(tmp_path, monkeypat
         "http://h/#s3cr3t",
         "http://me:s3cr3t@h:notaport",
         "http://me:s3cr3t@[::1",
+        "me:s3cr3t@h:5000",
+        "http:/me:s3cr3t@h:5000",
     ],
 )
 def test_what_cannot_be_used_is_refused_without_being_shown(address):
@@ -84,3 +87,29 @@ def test_the_command_begins_anew_without_them_in_its_arguments(tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert "s3cr3t" not in done.stdout
     assert "tracking.uri=http://mlflow.example:5000/base" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "tracking.uri=http://h/?token=s3cr3t"],  # Hydra cannot read it
+        ["plan", "trackin.uri=http://me:s3cr3t@h"],
+        ["plan", "tracking.port=http://me:s3cr3t@h"],
+        ["plan", "runtime.runs_dir=s3://me:s3cr3t@h/bucket"],
+        ["plan", "data=folder", "data.path=https://me:s3cr3t@h/images"],
+        ["plan", "--config-dir", ".", "--config-name", "mine", "--cfg", "job"],
+    ],
+)
+def test_no_message_and_no_printed_configuration_shows_them(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(f"defaults: [config, _self_]\ntracking: {{uri: '{ADDRESS}'}}\n")
+    assert run(words) == (0 if "job" in words else 2)
+    said = "".join(capsys.readouterr())
+    assert "s3cr3t" not in said
+    assert "..." in said
+    assert not list(tmp_path.rglob("s3:*"))
+
+
+def test_what_is_no_credential_of_a_message_is_shown():
+    for text in ("sqlite:////home/me@corp/mlflow.db", "http://h:5000/base", "a@b: key=3", "https://[::1]:5000"):
+        assert hidden(text) == text

@@ -199,6 +199,8 @@ def test_a_study_compares_spaces_of_the_users_own_with_ours() -> None:
     [
         ("1 / 0", "own.networks cannot be imported: ZeroDivisionError: division by zero ("),
         ("exit()", "own.networks cannot be imported: SystemExit"),
+        ("class Own(BaseException): ...\nraise Own(1)", "own.networks cannot be imported: Own: 1 ("),
+        ("x = (\n", "own/networks.py:"),
         ("import nothing_there", "ModuleNotFoundError: No module named 'nothing_there'"),
         ("", "defines neither NETWORKS nor SPACES"),
         ("NETWORKS = 3", "defines neither NETWORKS nor SPACES"),

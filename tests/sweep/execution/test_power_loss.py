@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from sweep.config.search_config import Objective
+from sweep.errors import InputError
 from sweep.records import files
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, TrialRow
 from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import read_rows
 from sweep.tracking.outbox import OUTBOX
+from sweep.tuning.optuna_study import open_study
+from sweep.tuning.reconcile import check_known
 from sweep.worker.segment import Segment
 from tests.sweep.execution.test_trial_log import SWEEPS, names, optuna_of, taken_up, what_came_of_it
 from tests.sweep.pretended import Killed, Sweep, begun, configured, curves_of, opened, outcomes, reported
@@ -198,6 +202,25 @@ def test_a_study_that_is_ahead_of_the_ledger_is_opened_again_and_a_copy_is_kept(
     assert again.log.rows[0].trial_id == row.trial_id
     assert [outcome.value for outcome in outcomes(again)] == ["done", "done"]
     assert [state for state, *_ in optuna_of(again)] == ["COMPLETE", "COMPLETE"]
+
+
+def test_mlflow_is_told_the_epochs_of_a_trial_of_which_ledger_and_outbox_know_nothing(tmp_path):
+    _, directory = searched(tmp_path)
+    (directory / "ledger.csv").unlink()
+    (directory / OUTBOX).unlink()
+    again = begun(tmp_path, "search.trials=2")
+    again.drive()
+    told = [(line["key"], line["step"]) for line in again.lines() if line["op"] == "metrics"]
+    assert sorted(told) == [(f"x/search-{number}", epoch) for number in (0, 1) for epoch in (1, 2)]
+
+
+def test_epochs_of_a_trial_that_neither_study_nor_ledger_knows_are_refused(tmp_path):
+    sweep, _ = searched(tmp_path)
+    curves = read_rows(sweep.log.files.curves, CurveRow)
+    known = open_study(sweep.log.files.journal, "x", [Objective.accuracy])
+    check_known(known, curves)
+    with pytest.raises(InputError, match=r"curves\.csv has epochs of trial 0, which neither ledger\.csv nor other"):
+        check_known(open_study(tmp_path / "other", "x", [Objective.accuracy]), curves)
 
 
 def test_whole_lines_behind_zeros_are_kept_in_a_copy(tmp_path):

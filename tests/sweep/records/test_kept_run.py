@@ -16,13 +16,16 @@ from mlflow import MlflowClient, set_tracking_uri
 from odenet.data.sets import load_test
 from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import identity
+from odenet.training.export import load_classifier
+from sweep import read_best as best_of
+from sweep import read_trials
 from sweep.config.compose import load
 from sweep.records.best import read_best
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, Phase, TrialRow, ranked
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows
-from sweep.stages.evaluate import measure
+from sweep.stages.evaluate import conditions
 from sweep.stages.final import prepare_final
 from sweep.tracking.delivery import main
 from sweep.tracking.lines import experiment_of
@@ -30,6 +33,7 @@ from sweep.tracking.outbox import store_uri
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from sweep.tuning.problem import build_problem
+from sweep.worker.measurement import Bench, TestSet, measure
 from tests.sweep.sweep_command import Command, in_empty_directory
 
 ARCHIVE = Path(__file__).parents[2] / "fixtures" / "kept-runs.tar.xz"
@@ -105,6 +109,18 @@ def test_what_has_ended_is_neither_resumed_nor_retrained_nor_tested_again(sweep:
         assert answer.code == 2 and needle in answer.err, answer.err
 
 
+def test_a_lost_table_of_what_has_ended_is_written_again_from_the_ledger(sweep: Command, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree("runs/kept", tmp_path / "kept", ignore=shutil.ignore_patterns("ml*")))
+    tables = [directory / "trials.csv", directory / "final/trials.csv"]
+    expected = [read_rows(table, TrialRow) for table in tables]
+    tables[0].write_bytes(b"")
+    tables[1].unlink()
+    answer = sweep("resume", "kept", f"runtime.runs_dir={tmp_path}")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.count("could not be read: it was written again from ledger.csv.") == 2
+    assert [read_rows(table, TrialRow) for table in tables] == expected
+
+
 def test_a_search_that_was_cut_short_is_accepted_up_to_the_start_of_ray(sweep: Command) -> None:
     answer = sweep("resume", "cut", "search.accept_changes=true")  # its code is of another version
     assert (answer.code, answer.out) == (1, "Starting Ray (about 8 s)\n") and "Ray was started" in answer.err
@@ -113,6 +129,15 @@ def test_a_search_that_was_cut_short_is_accepted_up_to_the_start_of_ray(sweep: C
 def test_the_search_can_be_replayed(sweep: Command) -> None:
     answer = sweep("replay", "kept", "replay.repeats=1")
     assert answer.code == 0 and "trials begun" in answer.out, answer.err
+
+
+def test_its_network_is_exported_and_a_notebook_reads_it(sweep: Command, tmp_path: Path) -> None:
+    kept, runs = Path(shutil.copytree("runs/kept", tmp_path / "kept")), f"runtime.runs_dir={tmp_path}"
+    exported = sweep("export", "kept", runs)
+    assert exported.code == 0 and "logits differ by" in exported.out, exported.err
+    assert load_classifier(kept / "export/kept.safetensors").classes == 10
+    assert "kept was confirmed and retrained already" in sweep("extend", "kept", "search.more=2", runs).err
+    assert len(read_trials(kept)) == 5 and best_of(kept) == read_best(kept / "best.yaml")
 
 
 @pytest.mark.usefixtures("here")
@@ -156,10 +181,13 @@ def test_the_final_network_scores_on_the_test_set_as_it_did() -> None:
     config = load([], KEPT.config)
     (checkpoint,) = KEPT.final.directory.glob("model-*.ckpt")
     test, network = load_test(config.data, config.runtime.data_dir), load_checkpoint(checkpoint).classifier()
-    results = measure(network, test, config.evaluate, config.runtime.for_training())
+    runtime, (wanted, _) = config.runtime.for_training(), conditions(config)
+    bench = Bench(model=network, test=TestSet(test), config=config.evaluate, runtime=runtime)
+    results = [one for condition in wanted for one in measure(condition, bench).values]
+    results = [one for one in results if one.metric == "accuracy"]
     before = read_rows(KEPT.rows, EvaluationRow)
     clean = next(row for row in before if row.condition == CLEAN and row.metric == "accuracy")
-    assert results[0].score.accuracy == pytest.approx(clean.value, abs=2.5 / clean.n)
+    assert results[0].value == pytest.approx(clean.value, abs=2.5 / clean.n)
     assert [(one.condition, one.scheme.value, one.steps) for one in results] == [
         (row.condition, row.scheme, row.steps) for row in before if row.metric == "accuracy"
     ]

@@ -38,7 +38,7 @@ TEST = [measured(4, 0.9), measured(5, 0.8), measured(4, 0.2, MANIFESTATION), mea
 
 def test_the_figures_are_those_of_the_phase_they_are_named_after():
     metrics = SweepSummary(SEARCH, FINAL, TEST).metrics()
-    assert metrics["best/objective"] == 0.8, "of done trials only"
+    assert (metrics["best/objective"], metrics["best/seeds"]) == (0.8, 1), "of done trials only"
     assert {name: value for name, value in metrics.items() if name.startswith("trials/")} == {
         "trials/done": 2, "trials/diverged": 1, "trials/waiting": 1,
     }  # fmt: skip

@@ -11,13 +11,14 @@ import pytest
 
 from odenet.training.config import ExperimentConfig
 from search_spaces import SPACES
+from sweep.console import short_names
 from sweep.errors import InputError
 from sweep.records.best import Best, write_best
 from sweep.records.outcome import Outcome
 from sweep.records.predictions import Predictions, write_predictions
 from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import read_rows, write_rows
-from sweep.report.elements import log_axis, panel, short_names
+from sweep.report.elements import log_axis, panel
 from sweep.report.figures import COLOURS, colours
 from sweep.report.hyperparameters.parameters import explained
 from sweep.report.page import write_report
@@ -339,7 +340,7 @@ CASES = {
     "undecided": ([0.03, -0.03, 0.01, 0.02, -0.02], ["Inconclusive: the data do not decide between continuous and"]),
     "equivalent": (
         [0.001, -0.001, 0.002, 0.0, -0.002],
-        ["continuous is equivalent to resnet, within one point: test accuracy differs by 0.0 points"],
+        ["continuous is equivalent to resnet, within 1 point: test accuracy differs by 0.0 points"],
     ),
     "better": ([0.05, 0.06, 0.07, 0.04, 0.05], ["continuous is better than resnet: test accuracy differs by +5.4"]),
     "worse": ([-0.05, -0.06, -0.07, -0.05, -0.06], ["continuous is worse than resnet: "]),
@@ -416,6 +417,13 @@ def test_manifestations_are_compared_on_the_same_images(page):
         assert heat["text"] == [["0.0<br>±0.0, n=6", ""], ["", "−4.0<br>±0.0, n=6"]]
         assert (heat["zmin"], heat["zmax"]) == (pytest.approx(-4), pytest.approx(4)), "one scale for all"
         assert [shape["y0"] for shape in panel["layout"]["shapes"]] == [-0.5]  # the trained cell
+
+
+def test_every_final_network_has_a_verdict_on_its_validity_and_the_control_failed(page):
+    assert page.row("manifestations", "continuous")["ODE"] == "0 of 6"
+    assert page.row("manifestations", "continuous")["largest drop"] == "4.0"
+    assert len(page.tables["manifestations"][1]) == 1 + 12
+    assert "The control (resnet, batch norm as stored) failed in 6 of 6 networks" in page.text["manifestations"]
 
 
 def test_crowned_configurations_stand_first_with_a_column_per_parameter_and_the_others_are_folded(page):
@@ -621,8 +629,10 @@ def test_unequal_budgets_unfinished_trials_and_empty_sweeps_are_told(tmp_path):
 
 def test_names_are_text_and_never_markup(tmp_path):
     names = ("<b>", "</script><script>alert(1)</script>")
-    found = report(tmp_path, study(tmp_path, [0.01], draws=1, families=names), title="<i>& co")
+    found = report(tmp_path, study(tmp_path, [0.01], draws=1, families=names), title="<i>& co\x1b[2J\u202e")
     body = found.html.partition("<body>")[2]
+    assert not set("\x1b\u202e") & set(found.html)
+    assert "co\\x1b[2J\\u202e" in body
     assert "<b>" not in body
     assert "alert(1)</script>" not in body
     assert found.row("families", "<b>")["draws"] == "1"

@@ -375,16 +375,17 @@ def test_several_objectives_have_a_front_over_them_and_a_panel_each(tmp_path):
 def test_the_objective_is_drawn_against_each_parameter_that_varied_with_its_name_in_full(tmp_path):
     values = [(1e-4, "euler"), (1e-2, "rk4"), (1e-1, "rk4")]
     rows = [
-        proposed(n, parameters={"optim.lr": lr, "model.scheme": scheme, "model.width": 8})
+        proposed(n, parameters={"optim.lr": lr, "model.scheme": scheme, "model.width": 8 + n})
         for n, (lr, scheme) in enumerate(values)
     ]
     rows.append(proposed(3, outcome=Outcome.pruned, objective=0.2, parameters={"optim.lr": 1.0}))
     found = report(tmp_path, [sweep(tmp_path / "a", rows)])
     assert found.panels["slices-0"] == ["model.scheme", "model.width", "optim.lr"]  # width: absent is a value
-    scheme, _, lr = (found.figures[f"slices-0-{place}"] for place in range(3))
+    scheme, width, lr = (found.figures[f"slices-0-{place}"] for place in range(3))
     assert scheme["data"][0]["x"] == ["euler", "rk4", "rk4"]
     assert lr["data"][0]["x"] == [1e-4, 1e-2, 1e-1, 1.0]
     assert lr["layout"]["xaxis"]["type"] == "log"
+    assert width["layout"]["xaxis"]["tickvals"] == [8, 9, 10], "whole numbers have no ticks between them"
     assert lr["data"][0]["marker"]["symbol"] == ["circle"] * 3 + ["circle-open"]
     ranges = [chart["layout"]["yaxis"]["range"] for chart in (scheme, lr)]
     assert ranges[0] == ranges[1]

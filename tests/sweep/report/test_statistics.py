@@ -1,10 +1,15 @@
 """Intervals and p-values against values computed by hand, and coverage by simulation."""
 
+import ast
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from odenet.training.config import OBJECTIVE_EPOCHS
+from sweep.report.inference.comparison import ALPHA, DECIDES, EQUIVALENCE, MEANINGFUL, RESAMPLED
 from sweep.report.statistics import (
     bootstrap,
     grand_mean,
@@ -16,6 +21,8 @@ from sweep.report.statistics import (
     wilson,
     wins,
 )
+
+ROOT = Path(__file__).parents[3]
 
 
 def sample(*draws):
@@ -132,3 +139,31 @@ def test_students_and_wilsons_intervals_are_the_published_ones() -> None:
     found = wilson(0.9, 10)  # Agresti and Coull 1998, table 1: not 0.714 to 1.086, which would be Wald's
     assert (found.low, found.high) == (pytest.approx(0.5958, abs=1e-3), pytest.approx(0.9821, abs=1e-3))
     assert wilson(1.0, 10).high == pytest.approx(1.0) and wilson(0.0, 10).low == pytest.approx(0.0, abs=1e-12)
+
+
+def test_no_sentence_of_the_code_repeats_a_threshold_and_the_pages_say_the_present_ones() -> None:
+    """What is fixed in one place is read from there: else a report states rules that were not applied."""
+    repeated = re.compile(
+        r"\b95 ?%|0\.95\b|\b0\.75\b|10,000 resamples|last (5|five) epochs|(one|1) point\b|at least 5\b"
+    )
+    found = []
+    for path in [*(ROOT / "sweep").rglob("*.py"), *(ROOT / "sweep").rglob("*.j2")]:
+        text = path.read_text()
+        if path.suffix == ".py":
+            tree = ast.parse(text)
+            told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+            constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in told)
+            text = "\n".join(node.value for node in constants if isinstance(node.value, str))
+        found += [f"{path.name}: {match[0]}" for match in repeated.finditer(text)]
+    assert found == []
+    rules = (ROOT / "docs/statistics.md").read_text()
+    words = {1: "one", 5: "five", 10: "ten"}
+    assert f"Holm-adjusted p is at most {ALPHA}, the mean difference is above 0 and P(A > B) is at least" in rules
+    assert f"is at least {MEANINGFUL} |" in rules
+    assert f"lies within {words[round(100 * EQUIVALENCE)]} point of accuracy" in rules
+    assert f"| fewer than {words[DECIDES]} draws, or one training set |" in rules
+    assert f"from {words[RESAMPLED]} draws on" in rules
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = " ".join(page.read_text().split())
+        said = set(re.findall(r"last (\w+) epochs", text)) if page.name != "log.md" else set()
+        assert said <= {str(OBJECTIVE_EPOCHS), words[OBJECTIVE_EPOCHS]}, page

@@ -303,9 +303,11 @@ def test_final_training_done_again_is_a_run_of_its_own_and_the_former_one_is_kep
     work = ended_final(tmp_path)
     files = work.batch.session.files
     files.rows.write_text("what the test set said")
+    files.predictions.write_bytes(b"of which image")
     former = put_away(files)
     assert (former.name, files.final.directory.exists(), files.rows.exists()) == ("final~1", False, False)
     assert (former / "rows.csv").read_text() == "what the test set said"
+    assert (former / "predictions.npz").exists() and not files.predictions.exists()
     assert (former / "model-3.ckpt").exists()
 
     again = final_of(work.batch.session)

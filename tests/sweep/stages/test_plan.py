@@ -51,7 +51,9 @@ def test_hyperband_gives_its_brackets_about_equal_epochs() -> None:
 
 
 def test_a_course_costs_each_epoch_as_many_times_as_trials_are_trained_in_it() -> None:
-    estimate = Estimate(parameters=1, gflops=[1.0, 1.0, 2.0, 4.0], seconds_per_gflop=1.0, memory_mib=1.0)
+    estimate = Estimate(
+        parameters=1, gflops=[1.0, 1.0, 2.0, 4.0], seconds_per_gflop=1.0, memory_mib=1.0, gpu=None, graph_obstacle=""
+    )
     assert estimate.spent([(4, 5.0)]) == 5 * 8
     assert estimate.spent([(2, 9.0), (4, 3.0)]) == 9 * 2 + 3 * 6
 

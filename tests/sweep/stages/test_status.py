@@ -63,10 +63,14 @@ def test_all_sweeps_have_outcomes_best_cost_and_stages(sweep):
     (RUNS / "study/continuous-d0/rows.csv").touch()
     (RUNS / "no-sweep").mkdir()
     assert table(sweep) == [
-        ["a", "2 done, 1 pruned", "75.0%", "no", "no", "4", "8", "smoke"],
+        ["a", "2 done, 1 pruned", "75.0% search, n=1", "no", "no", "4", "8", "smoke"],
         ["study/continuous-d0", "1 diverged", "-", "yes", "yes", "2", "2", "smoke"],
     ]
     assert table(sweep, "study")[0][0] == "0"
+    seeds = [trial(number, phase=Phase.confirm, candidate=1, objective=0.5 + number / 10) for number in range(2)]
+    write_rows(RUNS / "a/final/trials.csv", TrialRow, [*seeds, trial(2, phase=Phase.final, candidate=1)])
+    assert table(sweep)[0][2] == "55.0% confirm, n=2"
+    assert "a: the crowned configuration has 55.0%, sd 7.1 (confirmed, mean of 2 seeds)" in sweep("status", "a").out
     assert [path.name for path in sweeps_below(RUNS)] == ["a", "continuous-d0"]
 
 
@@ -110,6 +114,7 @@ def test_other_programs_read_csv_and_json_with_every_parameter_in_full(sweep):
     assert [one["parameters"] for one in content["trials"][:2]] == [row.parameters for row in rows]
     (only,) = json.loads(sweep("status", "--json").out)
     assert (only["sweep"], only["best"], only["final"]) == ("a", 0.5, "yes")
+    assert (only["best_phase"], only["best_seeds"]) == ("search", 1)
     assert next(csv.DictReader(io.StringIO(sweep("status", "--csv").out)))["outcomes"] == "1 done, 1 code"
     assert json.loads(sweep("status", "runtime.runs_dir=none", "--json").out) == []
 
@@ -205,6 +210,16 @@ def test_what_mlflow_was_not_told_is_said_although_its_files_are_damaged(sweep, 
     answer = sweep("status", "x")
     assert (answer.code, answer.err) == (0, "")
     assert said in answer.out
+
+
+def test_a_damaged_sweep_among_others_is_refused_after_these_were_shown(sweep):
+    write_sweep(RUNS, [trial(0)])
+    write_sweep(RUNS, [trial(0)], "y")
+    (RUNS / "x/trials.csv").write_text("?")
+    answer = sweep("status", "--json")
+    assert answer.code == 2
+    assert [one["sweep"] for one in json.loads(answer.out)] == ["y"]
+    assert "x/trials.csv: the columns must be" in answer.err
 
 
 def test_a_sweep_that_has_just_begun_is_shown(sweep):

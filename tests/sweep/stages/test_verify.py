@@ -357,6 +357,17 @@ def test_a_sweep_of_the_same_name_in_the_same_store_is_another_one(tmp_path):
     assert found == []
 
 
+def test_an_outbox_that_was_lost_and_written_again_makes_no_difference(sweep):
+    (sweep / OUTBOX).unlink()
+    tracker, files = Tracker(sweep / OUTBOX), SweepFiles(sweep)
+    tracker.start(TrackedRun("x", "x"), tags={"kind": "sweep"}, params={})
+    for row in [*read_rows(files.trials, TrialRow), *read_rows(files.final.trials, TrialRow)]:
+        track(tracker, row)
+    tracker.end("x", "FINISHED")
+    deliver(sweep)
+    assert differences(sweep) == []
+
+
 def test_the_run_of_a_trial_that_was_trained_again_need_not_have_a_row(sweep):
     """The directory was removed, and the same number trained again, as another trial."""
     row = read_rows(SweepFiles(sweep).final.trials, TrialRow)[1]

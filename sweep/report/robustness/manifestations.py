@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from odenet.enums import Scheme
-from sweep.records.rows import MANIFESTATION, EvaluationRow
+from sweep.records.rows import MANIFESTATION, REESTIMATED, EvaluationRow
 from sweep.report import statistics
 from sweep.report.elements import INK, Figure, Key, Panel, label, listing, panel, points
 from sweep.report.inference import comparison
@@ -30,12 +30,12 @@ class Robustness:
     worst_cell: Cell
 
 
-def cells(family: Family) -> dict[Cell, list[float]]:
+def cells(family: Family, condition: str = MANIFESTATION) -> dict[Cell, list[float]]:
     """Collect, by scheme and relative steps, each network's accuracy minus its own at its trained manifestation, on
     the same test images."""
     found: dict[Cell, list[float]] = {}
     for sweep in family.sweeps:
-        for changes in _networks(sweep):
+        for changes in _networks(sweep, condition):
             for cell, change in changes.items():
                 found.setdefault(cell, []).append(change)
     return found
@@ -73,9 +73,9 @@ def _trained(sweep: Sweep) -> set[Cell]:
     return {(row.trained_scheme, 1.0) for row in sweep.evaluations}
 
 
-def _networks(sweep: Sweep) -> list[dict[Cell, float]]:
+def _networks(sweep: Sweep, condition: str = MANIFESTATION) -> list[dict[Cell, float]]:
     """List, by network, its changes of accuracy."""
-    rows = [row for row in sweep.evaluations if is_test_accuracy(row) and row.condition == MANIFESTATION]
+    rows = [row for row in sweep.evaluations if is_test_accuracy(row) and row.condition == condition]
     by_seed: dict[int, list[EvaluationRow]] = {}
     for row in rows:
         by_seed.setdefault(row.seed, []).append(row)
@@ -87,10 +87,10 @@ def _networks(sweep: Sweep) -> list[dict[Cell, float]]:
     return found
 
 
-def heat_maps(results: TaskResults, name: str) -> Figure | None:
+def heat_maps(results: TaskResults, name: str, condition: str = MANIFESTATION) -> Figure | None:
     """Draw a panel per family, all with one colour scale, the same rows and columns; None where nothing else than the
-    trained manifestation was measured."""
-    found = {family.name: table for family in results.families if len(table := cells(family)) > 1}
+    trained manifestation was measured under this condition."""
+    found = {family.name: table for family in results.families if len(table := cells(family, condition)) > 1}
     if not found:
         return None
     seen = {cell for table in found.values() for cell in table}
@@ -113,6 +113,8 @@ def heat_maps(results: TaskResults, name: str) -> Figure | None:
         "error over the n networks of the cell. A network that is an ODE loses nothing with more steps or a better "
         "integrator."
     )
+    if condition == REESTIMATED:
+        caption = "The same with batch-norm statistics estimated anew on training images under each manifestation."
     keys = [
         Key(f"−{largest:.0f} to +{largest:.0f} points, the same in every panel", "scale", INK),
         Key("as trained", "outline", INK),

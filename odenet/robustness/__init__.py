@@ -1,0 +1,1 @@
+"""Robustness of trained networks: against corruption and against attack."""

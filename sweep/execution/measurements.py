@@ -1,0 +1,108 @@
+"""Measure final networks on Ray's workers, each under each condition."""
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+
+from odenet.inference.classifier import Classifier
+from odenet.training.config import RuntimeConfig
+from sweep.config.evaluate_config import EvaluateConfig
+from sweep.config.modules import import_kept
+from sweep.execution.session import Session
+from sweep.records.rows import EvaluationRow, TrialRow
+from sweep.records.run_directory import kept_modules
+from sweep.worker.measurement import Bench, Condition, Measurement, TestSet, measure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FinalNetwork:
+    """A final trial that ended done, with its network as it is to be used, and by their names other networks whose
+    attacks are tried on it."""
+
+    row: TrialRow
+    network: Classifier
+    others: Mapping[str, Classifier]
+
+    def rows(self, found: Measurement) -> Iterator[EvaluationRow]:
+        """Yield the rows of what was measured of it."""
+        trial, course = self.row, self.network.network.depths()[-1].course
+        for one in found.values:
+            yield EvaluationRow(
+                family=trial.family,
+                dataset=trial.dataset,
+                per_class=trial.per_class,
+                draw=trial.draw,
+                seed=trial.seed,
+                scheme=one.scheme.value,
+                steps=one.steps,
+                condition=one.condition,
+                severity=one.severity,
+                split="test",
+                metric=one.metric,
+                value=one.value,
+                n=one.n,
+                trained_scheme=course.scheme.value,
+                trained_steps=course.steps,
+                config_hash=trial.config_hash,
+                data_hash=trial.data_hash,
+                source=one.source,
+            )
+
+
+MeasuringTask = tuple[FinalNetwork, Condition]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSetup:
+    """What a worker needs besides a network: its threads, where it finds the user's own modules, what is asked."""
+
+    threads: int
+    modules: tuple[str, ...]
+    kept_modules: Path
+    evaluate: EvaluateConfig
+    runtime: RuntimeConfig
+    attacked: Path
+
+
+def measure_all(
+    session: Session, tasks: Sequence[MeasuringTask], test: TestSet
+) -> Iterator[tuple[MeasuringTask, Measurement]]:
+    """Measure on workers, and yield what is measured as soon as it is.
+
+    Raises:
+        ray.exceptions.RayError: a worker failed.
+    """
+    config, cpus = session.config, session.per_trial["CPU"]
+    remote = ray.remote(num_cpus=cpus, num_gpus=session.gpus_per_trial)(_measure_on)
+    setup = WorkerSetup(
+        threads=int(cpus),
+        modules=tuple(config.modules),
+        kept_modules=kept_modules(config, session.name),
+        evaluate=config.evaluate,
+        runtime=config.runtime.for_training(),
+        attacked=session.files.attacked,
+    )
+    shared = ray.put((setup, test))
+    networks = {one.row.number: one for one, _ in tasks}
+    pickled = {number: ray.put(pickle.dumps(one)) for number, one in networks.items()}
+    waiting = {remote.remote(shared, condition, pickled[one.row.number]): (one, condition) for one, condition in tasks}
+    while waiting:
+        (ready,), _ = ray.wait(list(waiting), num_returns=1)
+        yield waiting.pop(ready), ray.get(ready)
+
+
+def _measure_on(shared: tuple[WorkerSetup, TestSet], condition: Condition, pickled: bytes) -> Measurement:
+    """Measure a network that is unpickled only when the modules are there that it may be of."""
+    setup, test = shared
+    torch.set_num_threads(setup.threads)
+    import_kept(setup.modules, setup.kept_modules)
+    one: FinalNetwork = pickle.loads(pickled)
+    bench = Bench(
+        model=one.network, test=test, config=setup.evaluate, runtime=setup.runtime, others=one.others,
+        attacked=setup.attacked / str(one.row.seed),
+    )  # fmt: skip
+    return measure(condition, bench)

@@ -1,0 +1,64 @@
+"""What was measured of final networks so far: rows.csv and predictions.npz.
+
+Shapes: `B` test images.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sweep.config.evaluate_config import ConditionKind
+from sweep.errors import InputError
+from sweep.records.predictions import Predictions, read_predictions, write_predictions
+from sweep.records.rows import EvaluationRow, TrialRow
+from sweep.records.run_directory import SweepFiles
+from sweep.records.tables import read_rows, write_rows
+
+KINDS = [kind.value for kind in ConditionKind]  # in the order of rows.csv
+
+
+class EvaluationFiles:
+    """The rows and predictions of a sweep's final networks; each file is replaced as a whole by what is added."""
+
+    def __init__(self, files: SweepFiles) -> None:
+        """Read what there is. InputError: a file is damaged."""
+        self._files = files
+        self.rows = read_rows(files.rows, EvaluationRow) if files.rows.exists() else []
+        self._predictions = read_predictions(files.predictions) if files.predictions.exists() and self.rows else None
+
+    def severities(self, row: TrialRow, condition: str) -> set[float]:
+        """Return the severities of a condition that are known of a network."""
+        mine = [one for one in self.rows if (one.seed, one.config_hash) == (row.seed, row.config_hash)]
+        return {one.severity for one in mine if f"{one.condition}/".startswith(f"{condition}/")}
+
+    def check_networks(self, final: Sequence[TrialRow]) -> None:
+        """Refuse rows of other networks than those of these trials: InputError."""
+        mine = {(one.seed, one.config_hash) for one in final}
+        foreign = next((row for row in self.rows if (row.seed, row.config_hash) not in mine), None)
+        if foreign is not None:
+            raise InputError(
+                f"{self._files.rows} has results of a network that is not in {self._files.final.trials}: seed "
+                f"{foreign.seed}, config_hash {foreign.config_hash}. They are of another final training. Move the file "
+                "away to measure the present networks, and say so where you report it."
+            )
+
+    def predicts(self, seed: int, classes_B: np.ndarray, labels_B: np.ndarray, indices_B: np.ndarray) -> None:
+        """Write down the class that a network gives every test image. StorageError: it could not be."""
+        row_B, known = classes_B.astype(np.int16), self._predictions
+        if known is None:
+            self._predictions = Predictions(labels_B, indices_B, row_B[None], np.array([seed]))
+        else:
+            others = known.seeds_R != seed
+            seeds_R = np.append(known.seeds_R[others], seed)
+            self._predictions = replace(known, classes_RN=np.vstack([known.classes_RN[others], row_B]), seeds_R=seeds_R)
+        write_predictions(self._files.predictions, self._predictions)
+
+    def add(self, rows: Iterable[EvaluationRow]) -> None:
+        """Write down what was measured, whichever was measured first. StorageError: it could not be."""
+        self.rows = sorted([*self.rows, *rows], key=_place)
+        write_rows(self._files.rows, EvaluationRow, self.rows)
+
+
+def _place(row: EvaluationRow) -> tuple[int, int, str]:
+    return row.seed, KINDS.index(row.condition.partition("/")[0]), row.condition

@@ -1,0 +1,1 @@
+"""What the report says of networks measured otherwise than as they were trained."""
