@@ -29,6 +29,10 @@ FILES = {
     "schedulers": "sweep/tuning/schedulers.py",
     "stopping": "sweep/tuning/stopping.py",
     "statistics": "sweep/report/statistics.py",
+    "comparison": "sweep/report/inference/comparison.py",
+    "power": "sweep/report/inference/power.py",
+    "bands": "sweep/report/inference/bands.py",
+    "results": "sweep/report/results.py",
     "trial_log": "sweep/execution/trial_log.py",
 }
 INTEGRATORS = ["integrators/test_schemes.py", "integrators/test_order.py", "integrators/test_integrate.py"]
@@ -43,7 +47,11 @@ TESTS = {
     ],
     "schedulers": ["tests/sweep/tuning/test_schedulers.py"],
     "stopping": ["tests/sweep/tuning/test_stopping.py"],
-    "statistics": ["tests/sweep/report/test_statistics.py"],
+    "statistics": ["tests/sweep/report/test_statistics.py", "tests/sweep/report/inference/test_comparison.py"],
+    "comparison": ["tests/sweep/report/inference/test_comparison.py", "tests/sweep/report/inference/test_power.py"],
+    "power": ["tests/sweep/report/inference/test_power.py"],
+    "bands": ["tests/sweep/report/inference/test_bands.py"],
+    "results": ["tests/sweep/report/test_report.py"],
     "trial_log": [f"tests/sweep/execution/test_{name}.py" for name in ("trial_log", "controller", "power_loss")],
 }
 TELLS = "        for observer in self._observers:\n            observer.stands(row, segment)\n"  # of the trial log
@@ -143,24 +151,83 @@ MUTANTS = [
     Mutant("statistics", "a 90 % interval", "LEVEL = 0.95", "LEVEL = 0.90"),
     Mutant("statistics", "Bonferroni for Holm", "(len(p_values) - rank) *", "len(p_values) *"),
     Mutant("statistics", "Holm may decrease", "max(largest, min(1.0,", "max(0.0, min(1.0,"),
-    Mutant("statistics", "0.75 is not enough", "improvement >= MEANINGFUL", "improvement > MEANINGFUL"),
     Mutant(
-        "statistics",
-        "an interval that touches 0.5",
-        "improvement_interval.low > EVEN",
-        "improvement_interval.low >= EVEN",
+        "comparison",
+        "0.75 is not enough",
+        "(np.asarray(improvement) >= MEANINGFUL)",
+        "(np.asarray(improvement) > MEANINGFUL)",
+    ),
+    Mutant("comparison", "0.25 is not enough", "improvement) <= 1 - MEANINGFUL", "improvement) < 1 - MEANINGFUL"),
+    Mutant("comparison", "no P is asked for", "MEANINGFUL = 0.75", "MEANINGFUL = 0.0"),
+    Mutant("comparison", "a p of 0.10", "ALPHA = 0.05", "ALPHA = 0.10"),
+    Mutant(
+        "comparison", "p without Holm", "holm([found.p for found in comparisons])", "[found.p for found in comparisons]"
+    ),
+    Mutant("comparison", "better although behind", "(np.asarray(delta) > 0) &", "(np.asarray(delta) > -9) &"),
+    Mutant("comparison", "worse although ahead", "(np.asarray(delta) < 0) &", "(np.asarray(delta) < 9) &"),
+    Mutant("comparison", "four draws decide", "DECIDES = 5", "DECIDES = 4"),
+    Mutant("comparison", "five draws decide nothing", "found.draws < DECIDES", "found.draws <= DECIDES"),
+    Mutant(
+        "comparison",
+        "one training set decides",
+        "found.draws < DECIDES or found.conditional or",
+        "found.draws < DECIDES or",
     ),
     Mutant(
-        "statistics", "worse by the wrong end", "improvement_interval.high < EVEN", "improvement_interval.low < EVEN"
+        "comparison", "equivalent from above only", "(np.asarray(low) >= -EQUIVALENCE) &", "(np.asarray(low) >= -9) &"
+    ),
+    Mutant("comparison", "equivalent from below only", "(np.asarray(high) <= EQUIVALENCE)", "(np.asarray(high) <= 9)"),
+    Mutant("comparison", "within two points", "EQUIVALENCE = 0.01", "EQUIVALENCE = 0.02"),
+    Mutant(
+        "comparison",
+        "equivalent before better",
+        "    if is_better(found.delta, p_holm, found.improvement):",
+        "    if within:\n        return Verdict.equivalent\n    if is_better(found.delta, p_holm, found.improvement):",
     ),
     Mutant(
-        "statistics", "equivalent from above only", "-bound <= self.low and self.high <= bound", "self.high <= bound"
+        "comparison",
+        "images have no error",
+        "within = float(np.var(images_N, ddof=1)) / images",
+        "within = 0.0 * images",
     ),
-    Mutant("statistics", "intervals that touch are apart", "self.low <= other.high and", "self.low < other.high and"),
     Mutant(
-        "statistics", "three draws decide nothing", "len(differences) >= EXPLORATION", "len(differences) > EXPLORATION"
+        "comparison",
+        "no error of draws",
+        "between = float(np.var(units, ddof=1)) *",
+        "between = 1e-12 * float(np.var(units, ddof=1)) *",
     ),
-    Mutant("statistics", "two draws decide", "EXPLORATION, CLAIM = 3, 5", "EXPLORATION, CLAIM = 2, 5"),
+    Mutant(
+        "comparison",
+        "overlap is ignored",
+        "(1 / len(units) + overlap / (1 - overlap))",
+        "(1 / len(units) + 0 * overlap)",
+    ),
+    Mutant("comparison", "the bootstrap from five draws on", "RESAMPLED = 10", "RESAMPLED = 5"),
+    Mutant(
+        "comparison", "a normal tail over few draws", "x, weights = _chi(units - 1)", "x, weights = _chi(10 * units)"
+    ),
+    Mutant("comparison", "Holm's bound of one family", "families * 2 / 2**draws", "2 / 2**draws"),
+    Mutant("power", "verdicts below five draws", "found.draws >= DECIDES", "found.draws > 0"),
+    Mutant(
+        "power", "Bonferroni in simulations", "np.arange(p_BF.shape[1], 0, -1)", "np.full(p_BF.shape[1], p_BF.shape[1])"
+    ),
+    Mutant(
+        "power",
+        "the baseline has no error",
+        "accuracies[:, 1:] - accuracies[:, :1]",
+        "accuracies[:, 1:] - 0 * accuracies[:, :1]",
+    ),
+    Mutant(
+        "power", "seeds are taken for draws", "float(np.var(means, ddof=1)) - share", "float(np.var(means, ddof=1))"
+    ),
+    Mutant("bands", "bands of the wrong ends", "(upper_R, found_R, lower_R)", "(lower_R, found_R, upper_R)"),
+    Mutant("bands", "the quantile of k^2", "MEDIAN ** (1 / k_K)", "MEDIAN ** (1 / k_K**2)"),
+    Mutant("bands", "to half of the trials", "k_K.max() <= n / 4", "k_K.max() <= n / 2"),
+    Mutant("results", "lost runs count as chance", "*UNFINISHED, *LOST))\nWITHOUT", "*UNFINISHED))\nWITHOUT"),
+    Mutant(
+        "results", "a hopeless draw is dropped", "return over and not ranked", "return False and over and not ranked"
+    ),
+    Mutant("results", "a search cut short is hopeless", "asked <= len(ended) == len(sweep.trials)", "True"),
     Mutant("statistics", "one-sided bound", "min(1.0, 2 / 2**draws)", "min(1.0, 1 / 2**draws)"),
     Mutant(
         "trial_log", "an epoch reported twice is two", "if result.epoch <= row.epochs:", "if result.epoch < row.epochs:"

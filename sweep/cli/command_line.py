@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 VERIFY, AGAIN, VERSION = "--verify", "--again", "--version"
+FIGURES = "--figures"  # with a directory
 # The user's own configuration file, called as Hydra does.
 CONFIG_FILE = {
     "--config-dir": "--config-dir", "-cd": "--config-dir", "--config-name": "--config-name", "-cn": "--config-name",
@@ -17,8 +18,9 @@ OWN_KEYS = {"export": "format"}  # a stage's key that is said without its sectio
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A parsed command line. `flags` are --help, --version, --cfg job, those of single stages such as --verify, or what
-    follows -sc. The configuration file, --config-dir=DIR and --config-name=NAME, stands among the overrides."""
+    """A parsed command line. `flags` are --help, --version, --cfg job, those of single stages such as --verify, with
+    the value of one that has any, or what follows -sc. The configuration file, --config-dir=DIR and --config-name=NAME,
+    stands among the overrides."""
 
     stage: str
     names: list[str]

@@ -121,9 +121,10 @@ STAGES: dict[str, StageCommand] = {
     "report": StageCommand(
         run_report,
         "one self-contained HTML report",
-        "sweep report NAME [NAME ...]",
+        "sweep report NAME [NAME ...] [--figures DIR]",
         (1, 1000),
-        "A study's name stands for all its sweeps. Opens offline.",
+        "A study's name stands for all its sweeps. Opens offline.\n"
+        "  --figures DIR   also writes the figures of a paper as PDF and SVG, and the tables as CSV and LaTeX",
     ),
     "study": StageCommand(
         run_study,

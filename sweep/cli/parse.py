@@ -6,6 +6,7 @@ from sweep.cli.command_line import (
     AGAIN,
     CONFIG_FILE,
     CSV,
+    FIGURES,
     JSON,
     OWN_KEYS,
     PRESET,
@@ -22,6 +23,7 @@ COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 OF_STAGE = {  # a flag that one stage has
     **dict.fromkeys((VERIFY, WIDE, CSV, JSON), "status"),
     AGAIN: "final",
+    FIGURES: "report",
 }
 # What can be set for stages that only read, and how it is shown: any other key would have no effect.
 EVERYWHERE = {"runtime.runs_dir=": "runtime.runs_dir=DIR", "modules=": "modules=[NAME]"}
@@ -70,7 +72,7 @@ def _is_of_a_study(stage: str, overrides: list[str]) -> bool:
 
 
 def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Sort words into names, overrides and flags; `--cfg job` is two words."""
+    """Sort words into names, overrides and flags; `--cfg job` and `--figures DIR` are two words."""
     names, overrides, flags = [], [], []
     words = with_config_file(words)
     while words:
@@ -84,6 +86,11 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
             flags += ["--cfg", "job"]
         elif word in {"-h", "--help"}:
             flags.append("--help")
+        elif word.partition("=")[0] == FIGURES:
+            value = word.partition("=")[2] or (words.pop(0) if words else "")
+            if not value or value.startswith("-"):
+                raise InputError(f"{FIGURES} needs a directory: sweep report NAME {FIGURES} DIR.")
+            flags += [FIGURES, value]
         elif word in OF_STAGE:
             flags.append(word)
         elif word in CONFIG_FILE:

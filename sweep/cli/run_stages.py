@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from sweep.cli import announce
-from sweep.cli.command_line import AGAIN, VERIFY, Command
+from sweep.cli.command_line import AGAIN, FIGURES, VERIFY, Command
 from sweep.cli.run_studies import extend
 from sweep.console import say
 from sweep.errors import InputError
@@ -220,6 +220,12 @@ def run_report(command: Command, console: Console) -> None:
 
     report = write_report(directories, output, " and ".join(command.names))
     console.print(f"Open the report: {shown(report)}", highlight=False)
+    if FIGURES in command.flags:
+        from sweep.report.paper import write_figures
+
+        figures = Path(command.flags[command.flags.index(FIGURES) + 1])
+        written = write_figures(directories, figures)
+        console.print(f"Figures and tables: {len(written)} files in {shown(figures)}", highlight=False)
     if not others:
         from sweep.stages.deliver import attach_report
 

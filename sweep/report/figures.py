@@ -22,8 +22,9 @@ from sweep.report.elements import (
     percent,
     points,
 )
+from sweep.report.inference.comparison import EQUIVALENCE, MARGIN
 from sweep.report.results import Difference, Family, Study, TaskResults, mean_or_none
-from sweep.report.statistics import EQUIVALENCE, INTERVAL, MARGIN, Interval
+from sweep.report.statistics import INTERVAL, Interval
 
 # The first seven are told apart with any common colour vision (after Okabe & Ito 2008, darkened where they were too
 # faint on white); variants of a network are shades of it.
@@ -140,7 +141,7 @@ def differences(study: Study, results: TaskResults, name: str) -> Figure:
             customdata=list(difference.by_draw), hovertemplate="draw %{customdata}: %{x:+.1f} points<extra></extra>",
         )  # fmt: skip
         chart.add_scatter(
-            x=[centre], y=[title], mode="markers", error_x=whiskers(centre, difference.delta_interval),
+            x=[centre], y=[title], mode="markers", error_x=whiskers(centre, difference.comparison.interval),
             marker={"color": tint, "symbol": "square", "size": 10},
             hovertemplate="mean %{x:+.1f} points<extra></extra>",
         )  # fmt: skip
@@ -150,7 +151,7 @@ def differences(study: Study, results: TaskResults, name: str) -> Figure:
     chart.update_yaxes(range=[len(names) - 0.5, -0.5], type="category")
     caption = f"Difference to {results.baseline.name} over matched runs (same draw, same seed)."
     keys = [
-        Key(f"mean, with its paired {INTERVAL} (none for one pair)", "square", INK),
+        Key(f"mean, with its {INTERVAL} over draws and test images (none for one pair)", "square", INK),
         Key("a draw", "open", INK),
         Key(f"±{MARGIN}: within it families count as equivalent", "band", GREY),
     ]
@@ -159,7 +160,7 @@ def differences(study: Study, results: TaskResults, name: str) -> Figure:
 
 
 def _told(difference: Difference) -> str:
-    interval = difference.delta_interval
+    interval = difference.comparison.interval
     spread = f" ({points(interval.low)} to {points(interval.high)})" if interval else ""
     return f"{difference.family.name}: {points(difference.comparison.delta)} points{spread}"
 

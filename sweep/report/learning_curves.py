@@ -10,7 +10,7 @@ from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
 from sweep.report.elements import GREY, INK, Figure, Key, label, padded, panel, plural
 from sweep.report.figures import colour, family_keys
-from sweep.report.results import FAILED, UNFINISHED, Family, Study, TaskResults
+from sweep.report.results import UNFINISHED, WITHOUT_RESULT, Family, Study, TaskResults
 
 Curves = list[list[CurveRow]]
 Quantity = Callable[[CurveRow], float | None]
@@ -20,7 +20,7 @@ GROUPS: tuple[
 ] = (  # of search trials: title, outcomes, style of a line, mark at its end
     ("done", (Outcome.done,), {}, None),
     ("pruned", (Outcome.pruned,), {"color": GREY}, "circle"),
-    ("failed", FAILED, {"color": INK, "dash": "dot"}, "x"),
+    ("failed", WITHOUT_RESULT, {"color": INK, "dash": "dot"}, "x"),
     ("not ended", UNFINISHED, {"color": GREY, "dash": "dash"}, None),
 )
 

@@ -14,7 +14,8 @@ from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import NO_YAML, InputError
 from sweep.records.best import Best, read_best
 from sweep.records.files import read_bytes
-from sweep.records.rows import CurveRow, EvaluationRow, ManifestationRow, RowT, TrialRow
+from sweep.records.predictions import Predictions, read_predictions
+from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, RowT, TrialRow
 from sweep.records.tables import read_rows
 
 # Each file of a run directory, and the stage that writes it.
@@ -27,7 +28,10 @@ FILES = {
     "final/crowned.yaml": "final",
     "rows.csv": "evaluate",
 }
-OPTIONAL = ("config.yaml", "manifestations.csv")  # nothing is said where these are absent
+# Nothing is said of these where they are absent, but for what intervals leave out without predictions.
+OPTIONAL = {"config.yaml": "search", "manifestations.csv": "search", "predictions.npz": "evaluate"}
+
+AGREEMENT = 0.002  # of an accuracy with its predictions, and two images: another device rounds some to the other side
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Sweep:
     final_curves: list[CurveRow]
     crowned: Best | None  # final/crowned.yaml
     evaluations: list[EvaluationRow]
+    predictions: Predictions | None  # what final networks say of every test image
     manifestations: list[ManifestationRow]  # of search trials that are done, on validation images
     search: SearchConfig | None  # of config.yaml
     missing: tuple[str, ...]  # names of FILES and OPTIONAL
@@ -130,6 +135,7 @@ def _load(directory: Path) -> Sweep | None:
         final_curves=_rows(directory / "final/curves.csv", CurveRow, growing=True),
         crowned=_best(directory / "final/crowned.yaml"),
         evaluations=evaluations,
+        predictions=_predictions(directory / "predictions.npz", evaluations),
         manifestations=_manifestations(directory / "manifestations.csv"),
         search=_search(directory / "config.yaml"),
         missing=missing,
@@ -151,6 +157,25 @@ def _check_one_cell(directory: Path, tables: Mapping[str, Sequence[TrialRow | Ev
     if dataset.partition(":")[0] not in DataSet.__members__:
         possible = ", ".join(DataSet.__members__)
         raise InputError(f"{directory}: dataset {dataset!r} is unknown here; this version knows {possible}.")
+
+
+def _predictions(path: Path, evaluations: Sequence[EvaluationRow]) -> Predictions | None:
+    """Read what networks said of the test images; None where it is absent.
+
+    Raises InputError: it is damaged, or of other networks than those whose accuracies rows.csv has.
+    """
+    if not path.is_file():
+        return None
+    found = read_predictions(path)
+    clean = (row for row in evaluations if (row.condition, row.metric, row.severity) == (CLEAN, "accuracy", 0.0))
+    told = {row.seed: row.value for row in clean if (row.scheme, row.steps) == (row.trained_scheme, row.trained_steps)}
+    for seed, hits_N in zip(found.seeds_R.tolist(), found.hits_RN, strict=True):
+        if seed in told and abs(told[seed] - float(hits_N.mean())) > AGREEMENT + 2 / hits_N.size:
+            raise InputError(
+                f"{path}: the network of seed {seed} has {hits_N.mean():.1%} of the images right, and rows.csv beside "
+                f"it says {told[seed]:.1%}: they are not of the same networks."
+            )
+    return found
 
 
 def _manifestations(path: Path) -> list[ManifestationRow]:

@@ -12,9 +12,9 @@ from sweep.records.files import write_text
 from sweep.records.rows import REESTIMATED
 from sweep.report import (
     answer,
+    differences,
     figures,
     learning_curves,
-    optimization_history,
     pareto,
     search_tables,
     sentences,
@@ -22,8 +22,8 @@ from sweep.report import (
 )
 from sweep.report.elements import Block, Commands, Details, Figure, Heading, Notice, Section, Text, plural
 from sweep.report.figures import colour
-from sweep.report.load import FILES, load_sweeps
-from sweep.report.parameters import (
+from sweep.report.hyperparameters import optimization_history, random_search, transfer, tuning_curves
+from sweep.report.hyperparameters.parameters import (
     FEW,
     IMPORTANCE_KEYS,
     MEASURE,
@@ -34,6 +34,7 @@ from sweep.report.parameters import (
     slices,
     varied_parameters,
 )
+from sweep.report.load import FILES, load_sweeps
 from sweep.report.results import Study, TaskResults, build_study, configuration_value
 from sweep.report.robustness import attacks, corruptions, manifestations, validity
 from sweep.report.terms import protocol, selected
@@ -82,7 +83,7 @@ def sections(study: Study) -> list[Section]:
         Section("slices", "Objective against each parameter", _slices(study)),
         Section("importances", "Parameter importances", _importances(study)),
         Section("parallel", "Trials through all parameters", _parallel(study)),
-        Section("best-so-far", "What more trials bring", _best_so_far(study)),
+        Section("best-so-far", "Robustness to hyperparameters", _best_so_far(study)),
         Section("curves", "Learning curves", _curves(study)),
         Section("pareto", "Accuracy against inference cost", _pareto(study)),
         Section("failures", "Failures", _failures(study)),
@@ -111,7 +112,8 @@ def _present(*blocks: Block | None) -> list[Block]:
 def _summary(study: Study) -> list[Block]:
     told: list[str | None] = [sentences.other_baseline(results) for results in study.tasks]
     told += [sentences.equal_terms(results) for results in study.tasks]
-    told += [sentences.failed_finals(results) for results in study.tasks]
+    for tell in (sentences.failed_finals, sentences.lost_finals, sentences.image_error, sentences.shared_draws):
+        told += [tell(results) for results in study.tasks]
     told += protocol.notices(study.sweeps)
     told += [sentences.unfinished(study), sentences.empty_sweeps(study)]
     told.append(sentences.missing_files(study.sweeps, list(FILES)))
@@ -139,8 +141,13 @@ def _families(study: Study) -> list[Block]:
 
 
 def _differences(study: Study) -> list[Block]:
-    found = _by_task(study, lambda results, _: tables.differences(results) if results.differences else None)
-    return [Text(sentences.RULES), *found] if found else []
+    def draw(results: TaskResults, _: int) -> list[Block]:
+        if not results.differences:
+            return []
+        return _present(differences.found(results), differences.prospects(results))
+
+    blocks = _by_task(study, draw)
+    return [Text(sentences.RULES), *blocks, *differences.across_sizes(study)] if blocks else []
 
 
 def _manifestations(study: Study) -> list[Block]:
@@ -158,23 +165,11 @@ def _manifestations(study: Study) -> list[Block]:
 
 
 def _corruptions(study: Study) -> list[Block]:
-    def draw(results: TaskResults, index: int) -> list[Block]:
-        return _present(
-            corruptions.against_clean(study, results, f"corruptions-{index}"),
-            corruptions.summary(results),
-            corruptions.by_corruption(results),
-        )
-
-    return _by_task(study, draw)
+    return _by_task(study, lambda results, index: corruptions.blocks(study, results, index))
 
 
 def _attacks(study: Study) -> list[Block]:
-    def draw(results: TaskResults, index: int) -> list[Block]:
-        return _present(
-            attacks.curves(study, results, f"attacks-{index}"), attacks.summary(results), attacks.checks(results)
-        )
-
-    return _by_task(study, draw)
+    return _by_task(study, lambda results, index: attacks.blocks(study, results, index))
 
 
 def _configurations(study: Study) -> list[Block]:
@@ -236,12 +231,13 @@ def _parallel(study: Study) -> list[Block]:
 
 def _best_so_far(study: Study) -> list[Block]:
     def draw(results: TaskResults, index: int) -> list[Block]:
-        told = optimization_history.without_expectation(results)
-        return _present(
-            Notice(told) if told else None,
-            optimization_history.tuning_curves(study, results, f"tuning-{index}"),
-            optimization_history.histories(study, results, f"best-{index}"),
-        )
+        told = random_search.without_curve(results)
+        return [
+            *_present(Notice(told) if told else None),
+            *tuning_curves.blocks(study, results, index),
+            *transfer.blocks(results),
+            *_present(optimization_history.histories(study, results, f"best-{index}")),
+        ]
 
     return _by_task(study, draw)
 

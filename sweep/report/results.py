@@ -10,28 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
-from odenet.data.config import DataSet
+from odenet.data.config import DataSet, Order
 from odenet.data.sets import SETS
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, EvaluationRow, Phase, TrialRow, ranked
 from sweep.report import statistics
+from sweep.report.inference import comparison
+from sweep.report.inference.comparison import Comparison, Estimate, Verdict
+from sweep.report.inference.overlap import overlap
+from sweep.report.inference.pairs import FinalRun, image_means, matched
 from sweep.report.load import Sweep, Task, task_of
-from sweep.report.statistics import Comparison, Interval
+from sweep.report.statistics import Interval
 
 BASELINE = "resnet"
 UNFINISHED = tuple(o for o in Outcome if not o.ended)
-# Ended without a result. They count as chance accuracy in statistics of configurations and are never dropped.
-FAILED = tuple(o for o in Outcome if o not in (Outcome.done, Outcome.pruned, *UNFINISHED))
-
-
-@dataclass(frozen=True, slots=True)
-class FinalRun:
-    """One final network on the test set, at the manifestation it was trained with."""
-
-    draw: int
-    seed: int
-    accuracy: float
-    failed: bool = False  # counted as chance
+# Ended without a result. Those that failed count as chance accuracy and are never dropped; those that were lost with
+# their worker or node say nothing about a network, and are in no statistic.
+LOST = tuple(o for o in Outcome if o.retried)
+FAILED = tuple(o for o in Outcome if o not in (Outcome.done, Outcome.pruned, *UNFINISHED, *LOST))
+WITHOUT_RESULT = (*FAILED, *LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +48,17 @@ class Family:
         return statistics.grand_mean(self.by_draw())
 
     @property
+    def estimate(self) -> Estimate | None:
+        """The mean with its variances; None below two runs or draws, which have no spread."""
+        draws = sorted({run.draw for run in self.runs})
+        per_image = image_means({draw: [(run, None) for run in self.runs if run.draw == draw] for draw in draws})
+        return comparison.estimate(self.by_draw(), per_image) if self.runs else None
+
+    @property
     def interval(self) -> Interval | None:
-        """The interval of the mean; None below two runs, which have no spread. With one draw it is over its seeds
-        only."""
-        if len(self.runs) < 2:
-            return None
-        return statistics.bootstrap(self.by_draw(), np.random.default_rng(0))
+        """The interval of the mean, cut to what an accuracy can be. With one draw it is over its seeds only."""
+        found = self.estimate
+        return None if found is None else Interval(max(0.0, found.interval.low), min(1.0, found.interval.high))
 
     @property
     def final_trials(self) -> list[TrialRow]:
@@ -79,19 +81,14 @@ class Difference:
 
     family: Family
     comparison: Comparison
-    by_draw: dict[int, float]
+    pairs: dict[int, np.ndarray]  # differences of matched runs, by draw
     unmatched: int  # runs of either side without a partner of the same draw and seed
     p_holm: float
+    verdict: Verdict
 
     @property
-    def delta_interval(self) -> Interval | None:
-        """The interval of the difference; None for a single pair, which has no spread."""
-        return self.comparison.delta_interval if self.comparison.pairs > 1 else None
-
-    @property
-    def improvement_interval(self) -> Interval | None:
-        """The interval of the probability of improvement; None for a single pair."""
-        return self.comparison.improvement_interval if self.comparison.pairs > 1 else None
+    def by_draw(self) -> dict[int, float]:
+        return {draw: float(np.mean(values)) for draw, values in self.pairs.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +158,12 @@ def best_objective(sweep: Sweep) -> float | None:
 
 
 def configuration_value(row: TrialRow) -> float | None:
-    """Return the objective as statistics of configurations use it: failures at chance, None for what has not ended.
+    """Return the objective as statistics of configurations use it: failures at chance, None for what has not ended or
+    was lost with its worker.
 
     A search trial that ran out of time counts by its last value, as a pruned one does and as its sampler was told.
     """
-    if row.outcome in UNFINISHED:
+    if row.outcome in (*UNFINISHED, *LOST):
         return None
     if row.outcome is Outcome.timeout and row.phase is Phase.search and row.objective is not None:
         return row.objective
@@ -194,13 +192,30 @@ def final_runs(sweep: Sweep) -> list[FinalRun]:
     clean = [row for row in sweep.evaluations if is_test_accuracy(row) and row.condition == CLEAN]
     measured = {row.seed: row.value for row in sorted(clean, key=lambda row: row.n) if is_trained(row)}
     failed = {
-        row.seed: chance(sweep.task)
+        row.seed
         for row in sweep.final_trials
         if row.phase is Phase.final and row.outcome in FAILED and row.seed not in measured
     }
-    runs = [FinalRun(sweep.draw, seed, value) for seed, value in measured.items()]
-    runs += [FinalRun(sweep.draw, seed, value, failed=True) for seed, value in failed.items()]
-    return sorted(runs, key=lambda run: run.seed)
+    said = sweep.predictions
+    hits = {} if said is None else dict(zip(said.seeds_R.tolist(), said.hits_RN, strict=True))
+    indices_N = None if said is None else said.indices_N
+    runs = [
+        FinalRun(sweep.draw, seed, value, indices_N=indices_N if seed in hits else None, hits_N=hits.get(seed))
+        for seed, value in measured.items()
+    ]
+    return sorted([*runs, *_at_chance(sweep, failed)], key=lambda run: run.seed)
+
+
+def _at_chance(sweep: Sweep, seeds: Iterable[int]) -> list[FinalRun]:
+    return [FinalRun(sweep.draw, seed, chance(sweep.task), failed=True) for seed in seeds]
+
+
+def found_nothing(sweep: Sweep) -> bool:
+    """Tell whether a search is over and its method failed in it: no trial may be chosen, and there is no network."""
+    asked = 1 if sweep.search is None else sweep.search.trials
+    ended = [row for row in sweep.trials if row.outcome not in (*UNFINISHED, *LOST)]
+    over = asked <= len(ended) == len(sweep.trials)
+    return over and not ranked(sweep.trials) and not sweep.final_trials
 
 
 def is_test_accuracy(row: EvaluationRow) -> bool:
@@ -215,28 +230,37 @@ def _results(task: Task, sweeps: Sequence[Sweep]) -> TaskResults:
     families = []
     for name in dict.fromkeys(sweep.family for sweep in sweeps):
         own = [sweep for sweep in sweeps if sweep.family == name]
-        families.append(Family(name, own, [run for sweep in own for run in final_runs(sweep)]))
-    compared = [(family, _matched(family, families[0])) for family in families[1:]]
-    matched = [(family, pairs, statistics.compare(list(pairs.values()))) for family, pairs in compared if pairs]
-    adjusted = statistics.holm([comparison.p for _, _, comparison in matched])
-    differences = [
-        Difference(
-            family,
-            comparison,
-            {draw: float(np.mean(values)) for draw, values in pairs.items()},
-            len(family.runs) + len(families[0].runs) - 2 * comparison.pairs,
-            p_holm,
-        )
-        for (family, pairs, comparison), p_holm in zip(matched, adjusted, strict=True)
+        families.append(Family(name, own, [run for sweep in own for run in _runs(sweep, sweeps)]))
+    return TaskResults(task, families, _differences(families[0], families[1:]))
+
+
+def _runs(sweep: Sweep, sweeps: Sequence[Sweep]) -> list[FinalRun]:
+    """List the final runs; of a search that found nothing as many at chance as other families have on the draw."""
+    if not found_nothing(sweep):
+        return final_runs(sweep)
+    beside = (run for other in sweeps if other.draw == sweep.draw for run in final_runs(other))
+    return _at_chance(sweep, sorted({run.seed for run in beside}))
+
+
+def _differences(baseline: Family, others: Sequence[Family]) -> list[Difference]:
+    compared = []
+    for family in others:
+        pairs = matched(family.runs, baseline.runs)
+        if not pairs:
+            continue
+        values = {draw: np.array([a.accuracy - b.accuracy for a, b in own if b]) for draw, own in pairs.items()}
+        shared = draw_overlap(family, list(pairs))
+        found = comparison.compare(list(values.values()), image_means(pairs), shared or 0.0)
+        compared.append((family, values, found))
+    decided = comparison.decide([found for _, _, found in compared])
+    return [
+        Difference(family, found, values, len(family.runs) + len(baseline.runs) - 2 * found.pairs, p_holm, verdict)
+        for (family, values, found), (p_holm, verdict) in zip(compared, decided, strict=True)
     ]
-    return TaskResults(task, families, differences)
 
 
-def _matched(family: Family, baseline: Family) -> dict[int, np.ndarray]:
-    """Pair runs of the same draw and seed, and return their differences by draw."""
-    partner = {(run.draw, run.seed): run.accuracy for run in baseline.runs}
-    pairs: dict[int, list[float]] = {}
-    for run in family.runs:
-        if (run.draw, run.seed) in partner:
-            pairs.setdefault(run.draw, []).append(run.accuracy - partner[run.draw, run.seed])
-    return {draw: np.array(values) for draw, values in pairs.items()}
+def draw_overlap(family: Family, draws: Sequence[int]) -> float | None:
+    """Return the share of images that two draws have in common; None where the size of the classes is not known."""
+    task, first = family.sweeps[0].task, next((sweep.best for sweep in family.sweeps if sweep.best), None)
+    order = first.experiment.data.order if first else Order.shuffled
+    return overlap(task.dataset, task.per_class, draws, order)

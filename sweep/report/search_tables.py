@@ -10,7 +10,7 @@ from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow, ranked
 from sweep.report.elements import NONE, Block, Heading, Table, Text, count, listing, percent, written_parameters
 from sweep.report.load import Sweep
-from sweep.report.results import FAILED, UNFINISHED, Study, best_objective
+from sweep.report.results import UNFINISHED, WITHOUT_RESULT, Study, best_objective
 
 RUNGS = 12  # rows per sweep; a scheduler that stops at any epoch has more, which are taken together
 BEYOND = 10  # rows per sweep of trials beyond a limit; trials.csv has them all
@@ -93,7 +93,7 @@ def _proposers(sweeps: Sequence[Sweep]) -> Table:
 
 
 def _proposer(sweep: Sweep, name: str, rows: list[TrialRow]) -> list[str]:
-    groups = ((Outcome.done,), (Outcome.pruned,), FAILED, UNFINISHED)
+    groups = ((Outcome.done,), (Outcome.pruned,), WITHOUT_RESULT, UNFINISHED)
     counts = [str(sum(row.outcome in group for row in rows)) for group in groups]
     best = ranked(rows)[:1]
     told = [percent(best[0].objective), str(best[0].number)] if best else [NONE, NONE]

@@ -5,20 +5,33 @@ from collections.abc import Iterable, Sequence
 
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase, TrialRow
-from sweep.report import figures, statistics
+from sweep.report import figures
 from sweep.report.elements import count, listing, percent, percent_interval, plural, points, points_interval
+from sweep.report.inference.comparison import ALPHA, DECIDES, MARGIN, MEANINGFUL, Verdict
 from sweep.report.load import FILES, Sweep
-from sweep.report.results import BASELINE, FAILED, UNFINISHED, Difference, Family, Study, TaskResults
+from sweep.report.results import (
+    BASELINE,
+    LOST,
+    UNFINISHED,
+    WITHOUT_RESULT,
+    Difference,
+    Family,
+    Study,
+    TaskResults,
+    draw_overlap,
+    found_nothing,
+)
 from sweep.report.robustness import manifestations
 from sweep.report.robustness.manifestations import Robustness
-from sweep.report.statistics import CLAIM, EQUIVALENCE, EVEN, EXPLORATION, INTERVAL, MARGIN, MEANINGFUL, Verdict
+from sweep.report.statistics import INTERVAL
 
 SINGLE = "n = 1: no interval"
 RULES = (
-    "Rules fixed before the final runs: a family is better than the baseline when P(family > baseline) over matched"
-    f" pairs is at least {MEANINGFUL} and the lower bound of its interval exceeds {EVEN}, worse in the mirror case;"
-    f" equivalent when the interval of the difference lies within ±{MARGIN}; otherwise inconclusive."
-    f" Fewer than {EXPLORATION} draws decide nothing, fewer than {CLAIM} only explore."
+    "Rules fixed before the final runs: a family is better than the baseline when p, over draws and test images "
+    f"and adjusted by Holm's rule over the families, is at most {ALPHA} and P(family > baseline) over "
+    f"matched pairs is at least {MEANINGFUL}; worse in the mirror case; equivalent when the {INTERVAL} of the "
+    f"difference lies within ±{MARGIN}; both at once reads “better, within {MARGIN}”; otherwise "
+    f"inconclusive. With fewer than {DECIDES} draws, or one training set only, a result is a pilot and has no verdict."
 )
 
 
@@ -75,7 +88,7 @@ def other_baseline(results: TaskResults) -> str | None:
 
 def conclusion(difference: Difference, results: TaskResults) -> str:
     """Say what the rules allow, with the difference, its interval and what they rest on."""
-    found, delta = difference.comparison, difference.delta_interval
+    found, delta = difference.comparison, difference.comparison.interval
     spread = f"{INTERVAL} {points_interval(delta)}" if delta else SINGLE
     return (
         f"{_decision(difference, results)}: test accuracy differs by {points(found.delta)} points ({spread}; "
@@ -91,10 +104,10 @@ def uncompared(family: Family, results: TaskResults) -> str:
 
 
 def accuracy(difference: Difference, results: TaskResults) -> str:
-    own, base, ahead = difference.family, results.baseline, difference.improvement_interval
+    own, base, ahead = difference.family, results.baseline, difference.comparison.improvement_interval
     spread = f"{ahead.low:.2f} to {ahead.high:.2f}" if ahead else SINGLE
     return (
-        f"{reached(own)}, {reached(base)}{_overlap(own, base)}; P({own.name} > {base.name}) = "
+        f"{reached(own)}, {reached(base)}; P({own.name} > {base.name}) = "
         f"{difference.comparison.improvement:.2f} ({spread}). {_caution(difference)}"
     ).strip()
 
@@ -152,10 +165,6 @@ def final_cost(family: Family) -> str:
     )
 
 
-def smallest_p(draws: int) -> str:
-    return f"The smallest two-sided p that {plural(draws, 'draw')} can give is {statistics.smallest_p(draws):.3g}."
-
-
 def missing_files(sweeps: Sequence[Sweep], names: Sequence[str]) -> str | None:
     """Say which sweeps lack any of these files, and the command that makes them; None when all are there."""
     lacking: dict[str, list[str]] = {}
@@ -190,11 +199,53 @@ def failed_finals(results: TaskResults) -> str | None:
     failed = [f"{n} of {f.name}" for f in results.families if (n := sum(run.failed for run in f.runs))]
     if not failed:
         return None
-    return f"Final runs that failed count as chance accuracy and are not dropped: {listing(failed)}."
+    empty = [sweep.name for f in results.families for sweep in f.sweeps if f.runs and found_nothing(sweep)]
+    none = f" No trial of {listing(empty)} ended done: every final run of that draw counts so." if empty else ""
+    return f"Final runs that failed count as chance accuracy and are not dropped: {listing(failed)}.{none}"
+
+
+def lost_finals(results: TaskResults) -> str | None:
+    """Say which final runs were lost with their worker or node: they are never scored."""
+    rows = {f.name: [row for sweep in f.sweeps for row in sweep.final_trials] for f in results.families}
+    counted = {name: sum(row.phase is Phase.final and row.outcome in LOST for row in own) for name, own in rows.items()}
+    lost = [f"{n} of {name}" for name, n in counted.items() if n]
+    if not lost:
+        return None
+    return (
+        f"Final runs that were lost with their worker or node say nothing about a network and are not scored: "
+        f"{listing(lost)}. `sweep final NAME --again` runs them again."
+    )
+
+
+def image_error(results: TaskResults) -> str | None:
+    """Say where intervals leave out the error of the test images; None where none does."""
+    estimates = {family.name: family.estimate for family in results.families if family.runs}
+    lacking = [name for name, found in estimates.items() if found and found.within is None]
+    if not lacking:
+        return None
+    sweeps = [sweep for family in results.families if family.name in lacking for sweep in family.sweeps]
+    bare = [sweep.name for sweep in sweeps if sweep.predictions is None]
+    where = "every sweep" if len(bare) == len(sweeps) else listing(bare)
+    why = f"predictions.npz is missing in {where}" if bare else "they were not tested on the same images"
+    return f"Intervals of {listing(lacking)} leave out the error of the test images and are too narrow by it: {why}."
+
+
+def shared_draws(results: TaskResults) -> str | None:
+    """Say how far draws share training images; None where they are known to be disjoint."""
+    draws = sorted({sweep.draw for family in results.families for sweep in family.sweeps})
+    shared = draw_overlap(results.baseline, draws)
+    if shared is None:
+        return "Whether draws share images cannot be known of a user's own images; intervals take them to be disjoint."
+    if not 0 < shared < 1:
+        return None
+    return (
+        f"Draws are not disjoint: two of them share {percent(shared)} % of their images on average. Intervals of "
+        "differences are by the corrected resampled t (Nadeau and Bengio 2003; its rule is from memory, unverified)."
+    )
 
 
 def failures(study: Study) -> list[tuple[Sweep, TrialRow]]:
-    return [(s, row) for s in study.sweeps for row in [*s.trials, *s.final_trials] if row.outcome in FAILED]
+    return [(s, row) for s in study.sweeps for row in [*s.trials, *s.final_trials] if row.outcome in WITHOUT_RESULT]
 
 
 def reached(family: Family) -> str:
@@ -206,34 +257,33 @@ def reached(family: Family) -> str:
     return f"{family.name} reaches {percent(family.mean)} % ({told}{n})"
 
 
-def _overlap(own: Family, base: Family) -> str:
-    """Say how intervals overlap; nothing where one is missing or says nothing about other draws."""
-    one, other = own.interval, base.interval
-    if one is None or other is None or min(len(own.by_draw()), len(base.by_draw())) < 2:
-        return ""
-    return f"; the two intervals {'overlap' if one.overlaps(other) else 'do not overlap'}"
-
-
 def _decision(difference: Difference, results: TaskResults) -> str:
-    name, base, found = difference.family.name, results.baseline.name, difference.comparison
-    if found.verdict is Verdict.inconclusive:
+    name, base, found = difference.family.name, results.baseline.name, difference.verdict
+    if found is Verdict.pilot:
+        scope = " (seeds, conditional on this training set)" if difference.comparison.conditional else ""
+        return f"Pilot, no verdict on {name} against {base}{scope}"
+    if found is Verdict.inconclusive:
         return f"Inconclusive: the data do not decide between {name} and {base}"
-    if found.verdict is Verdict.equivalent:
+    if found is Verdict.equivalent:
         return f"{name} is equivalent to {base}, within {MARGIN}"
-    small = f" by less than {MARGIN}" if found.delta_interval.within(EQUIVALENCE) else ""
-    scope = " in this exploration" if found.draws < CLAIM else ""
-    return f"{name} is {found.verdict.value} than {base}{small}{scope}"
+    direction, _, within = found.value.partition(", ")
+    return f"{name} is {direction} than {base}{', ' if within else ''}{within}"
 
 
 def _caution(difference: Difference) -> str:
-    draws = difference.comparison.draws
-    if draws >= CLAIM:
-        return ""
-    if difference.delta_interval is None:
+    found = difference.comparison
+    if found.estimate is None:
         return "One pair of runs: it says nothing about other seeds or other draws of the data."
-    if draws == 1:
-        return "One draw: the interval is over seeds only and says nothing about other draws of the data."
-    return (
-        f"With {draws} draws intervals over draws are nearly vacuous: read this as exploration, not as a claim; "
-        f"a claim needs at least {CLAIM}."
-    )
+    if found.draws == 1:
+        return (
+            "One training set: the estimand is the mean over seeds, conditional on this training set; nothing is said "
+            "about other draws of the data."
+        )
+    if found.conditional:
+        return "All draws have the same training images: nothing is said about other training sets."
+    if found.draws < DECIDES:
+        return (
+            f"A pilot: Student's t over {found.draws} draws has {found.estimate.df:.1f} degrees of freedom, so that "
+            f"its interval covers but is wide; a verdict needs at least {DECIDES} draws."
+        )
+    return ""

@@ -23,11 +23,9 @@ from sweep.report.elements import (
     parameter_value,
     percent,
     percent_interval,
-    points,
-    points_interval,
 )
+from sweep.report.hyperparameters.parameters import varied_parameters
 from sweep.report.load import FILES, OPTIONAL, Sweep
-from sweep.report.parameters import varied_parameters
 from sweep.report.results import (
     Family,
     Study,
@@ -61,8 +59,8 @@ def trials_by_outcome(study: Study) -> Table:
 def families(results: TaskResults) -> Table:
     caption = (
         "Final networks on the test set at the manifestation they were trained with, in percent. Mean over draws of "
-        f"the mean over seeds; interval: two-level bootstrap (draws, then seeds; {statistics.RESAMPLES:,} resamples; "
-        "none for n = 1); sd: over all n runs, and between the means of draws. Validation accuracies are means over "
+        "the mean over seeds; interval: Student's t over draws (over seeds where there is one draw) and test images, "
+        "none for n = 1; sd: over all n runs, and between the means of draws. Validation accuracies are means over "
         "draws: of the crowned configuration over its confirm seeds, and of the best search trial, of one seed. "
         "Parameters and cost are means per final training."
     )
@@ -92,36 +90,6 @@ def _family(family: Family) -> list[str]:
     ]
 
 
-def differences(results: TaskResults) -> Table:
-    base = results.baseline.name
-    rows = []
-    for difference in results.differences:
-        found = difference.comparison
-        improvement = difference.improvement_interval
-        rows.append([
-            difference.family.name,
-            str(found.draws),
-            str(found.pairs),
-            points(found.delta),
-            points_interval(difference.delta_interval),
-            f"{found.improvement:.2f}",
-            NONE if improvement is None else f"{improvement.low:.2f} to {improvement.high:.2f}",
-            f"{found.p:.3g}",
-            f"{difference.p_holm:.3g}",
-            found.verdict.value,
-        ])  # fmt: skip
-    unmatched = sum(difference.unmatched for difference in results.differences)
-    draws = sorted({difference.comparison.draws for difference in results.differences})
-    caption = (
-        f"Against {base}, over runs of the same draw and seed ({unmatched} runs without a partner left "
-        f"out). Δ in points; Δ and P with their {statistics.INTERVAL}, by the paired two-level bootstrap (none for one "
-        f"pair). p: exact sign-flip test on the draws' mean differences, two-sided; Holm: adjusted over the families "
-        f"of this table. {' '.join(map(sentences.smallest_p, draws))}"
-    )
-    columns = ["family", "draws", "pairs", "Δ", "Δ interval", f"P(> {base})", "P interval", "p", "p Holm", "verdict"]
-    return Table(caption, columns, rows, ("family", "verdict"))
-
-
 def failures(study: Study) -> Table:
     rows = [
         [
@@ -138,7 +106,7 @@ def failures(study: Study) -> Table:
     columns = ["sweep", "family", "phase", "trial", "epochs", "outcome", "reason"]
     caption = (
         f"Trials that ended without a result (n = {len(rows)}); statistics of configurations count them as chance, "
-        "a search trial that ran out of time by its last value."
+        "a search trial that ran out of time by its last value, and those lost with their worker or node not at all."
     )
     return Table(caption, columns, rows, ("sweep", "family", "phase", "outcome", "reason"))
 
@@ -158,7 +126,7 @@ def files(study: Study) -> Table:
 
 
 def _links(sweep: Sweep, stage: str, home: str) -> str | list[Link]:
-    names = [name for name in [*FILES, *OPTIONAL] if FILES.get(name, "search") == stage and name not in sweep.missing]
+    names = [name for name, its in {**FILES, **OPTIONAL}.items() if its == stage and name not in sweep.missing]
     return [Link(name, quote(f"{home}/{name}")) for name in names] or NONE
 
 

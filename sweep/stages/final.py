@@ -155,10 +155,13 @@ def _is_network(row: TrialRow) -> bool:
 
 
 def confirmations(jobs: list[Job], told: Ended, chance: float) -> dict[int, list[float]]:
-    """Return the objectives of the confirming seeds by candidate; a failed one counts as chance."""
+    """Return the objectives of the confirming seeds by candidate; a failed one counts as chance, and one that was lost
+    with its worker or node says nothing."""
     values: dict[int, list[float]] = {}
     for job in jobs:
         row = told[job.number]
+        if row.outcome.retried:
+            continue
         counts = row.outcome is Outcome.done and row.objective is not None
         values.setdefault(job.candidate, []).append((row.objective or 0.0) if counts else chance)
     return values
@@ -170,7 +173,7 @@ def crown(candidates: list[Candidate], jobs: list[Job], told: Ended, chance: flo
     if not jobs:
         return candidates[0]
     values = confirmations(jobs, told, chance)
-    return max(candidates, key=lambda candidate: fmean(values[candidate.number]))
+    return max(candidates, key=lambda candidate: fmean(values.get(candidate.number) or [0.0]))
 
 
 def prepare_final(config: AppConfig, name: str, again: bool = False) -> PreparedFinal:

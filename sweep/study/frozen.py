@@ -54,13 +54,15 @@ def selection(config: AppConfig) -> str:
 
 def decision_rules() -> dict[str, float]:
     """Return the constants by which the report decides, by name."""
-    from sweep.report import statistics  # loads SciPy
+    from sweep.report.inference import comparison  # loads SciPy
+    from sweep.report.statistics import LEVEL
 
     return {
-        "level": statistics.LEVEL,
-        "equivalence": statistics.EQUIVALENCE,
-        "meaningful": statistics.MEANINGFUL,
-        "draws_for_a_claim": statistics.CLAIM,
+        "level": LEVEL,
+        "alpha": comparison.ALPHA,
+        "equivalence": comparison.EQUIVALENCE,
+        "meaningful": comparison.MEANINGFUL,
+        "draws_for_a_claim": comparison.DECIDES,
     }
 
 

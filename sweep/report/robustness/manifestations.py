@@ -10,6 +10,7 @@ from odenet.enums import Scheme
 from sweep.records.rows import MANIFESTATION, REESTIMATED, EvaluationRow
 from sweep.report import statistics
 from sweep.report.elements import INK, Figure, Key, Panel, label, listing, panel, points
+from sweep.report.inference import comparison
 from sweep.report.load import Sweep
 from sweep.report.results import Family, TaskResults, is_test_accuracy, is_trained
 from sweep.report.statistics import Interval
@@ -23,7 +24,7 @@ class Robustness:
     """The loss of a family's networks under manifestations at least as fine as their own. Accuracies are fractions."""
 
     change: float  # mean over draws of the mean over networks of the mean over manifestations
-    interval: Interval | None  # over draws and networks; None for one network
+    interval: Interval | None  # over draws, or the networks of the only draw; None for one
     networks: int
     worst: float  # the lowest mean of a cell
     worst_cell: Cell
@@ -54,11 +55,11 @@ def robustness(family: Family) -> Robustness | None:
         cell: float(np.mean(changes)) for cell, changes in cells(family).items() if cell[1] >= 1 and any(changes)
     }
     worst = min(means_of, key=means_of.__getitem__, default=("", 1.0))
-    networks = sum(map(len, sample))
+    found = comparison.estimate(sample)
     return Robustness(
         change=statistics.grand_mean(sample),
-        interval=statistics.bootstrap(sample, np.random.default_rng(0)) if networks > 1 else None,
-        networks=networks,
+        interval=found.interval if found else None,
+        networks=sum(map(len, sample)),
         worst=means_of.get(worst, 0.0),
         worst_cell=worst,
     )

@@ -12,7 +12,10 @@ from sweep.cli.commands import STAGES
 from sweep.interpreter import DISTRIBUTION
 from tests.sweep.sweep_files import trial, write_sweep
 
-HEAVY = ("mlflow", "optuna", "pandas", "plotly", "ray", "scipy", "sklearn", "torch", "torchvision")
+HEAVY = (
+    "matplotlib", "mlflow", "opda", "optuna", "pandas", "plotly", "ray", "scipy", "sklearn", "statsmodels", "torch",
+    "torchvision",
+)  # fmt: skip
 
 # Ends the process at the first text that it prints, on either stream, and prints instead what is loaded then.
 AT_THE_FIRST_LINE = f"""

@@ -1,4 +1,4 @@
-"""Intervals, p-values and verdicts against values computed by hand, and coverage by simulation."""
+"""Intervals and p-values against values computed by hand, and coverage by simulation."""
 
 import ast
 import itertools
@@ -9,23 +9,15 @@ import numpy as np
 import pytest
 
 from odenet.training.config import OBJECTIVE_EPOCHS
+from sweep.report.inference.comparison import ALPHA, DECIDES, EQUIVALENCE, MEANINGFUL, RESAMPLED
 from sweep.report.statistics import (
-    EQUIVALENCE,
-    EVEN,
-    EXPLORATION,
-    MEANINGFUL,
-    RESAMPLES,
-    Interval,
-    Verdict,
     bootstrap,
-    compare,
     grand_mean,
     holm,
     sign_flip_p,
     smallest_p,
     spread,
     student,
-    verdict,
     wilson,
     wins,
 )
@@ -93,7 +85,7 @@ def test_intervals_over_twelve_draws_cover_the_truth_about_as_often_as_they_say(
 
 
 def test_intervals_over_three_draws_cover_far_less_than_they_say():
-    """Why the rules call D = 3 exploration."""
+    """Why it is not the interval that is reported."""
     generator, covered, repetitions = np.random.default_rng(4), 0, 200
     for _ in range(repetitions):
         draws = [generator.normal(generator.normal(0.0, 0.03), 0.002, size=3) for _ in range(3)]
@@ -141,58 +133,6 @@ def test_ties_count_as_half_a_win():
     assert grand_mean(wins(sample([0.1, 0.0], [-0.1, 0.2]))) == pytest.approx((0.75 + 0.5) / 2)
 
 
-WIDE, SMALL = Interval(-0.04, 0.05), Interval(-0.004, 0.009)
-
-
-@pytest.mark.parametrize(
-    ("delta", "improvement", "interval", "expected"),
-    [
-        (WIDE, 0.75, Interval(0.51, 1.0), Verdict.better),
-        (WIDE, 0.75, Interval(0.50, 1.0), Verdict.inconclusive),  # the bound must exceed 0.5
-        (WIDE, 0.74, Interval(0.60, 0.9), Verdict.inconclusive),
-        (WIDE, 0.25, Interval(0.0, 0.49), Verdict.worse),
-        (WIDE, 0.25, Interval(0.0, 0.50), Verdict.inconclusive),
-        (SMALL, 0.6, Interval(0.3, 0.9), Verdict.equivalent),
-        (SMALL, 0.9, Interval(0.6, 1.0), Verdict.better),  # meaningful stands before equivalent
-        (Interval(-0.01, 0.01), 0.5, Interval(0.2, 0.8), Verdict.equivalent),
-        (Interval(-0.01, 0.011), 0.5, Interval(0.2, 0.8), Verdict.inconclusive),
-        (Interval(-0.011, 0.01), 0.5, Interval(0.2, 0.8), Verdict.inconclusive),
-    ],
-)
-def test_the_verdict_follows_the_fixed_rules(delta, improvement, interval, expected):
-    assert verdict(delta, improvement, interval) is expected
-
-
-@pytest.mark.parametrize(
-    ("differences", "expected"),
-    [
-        (sample([0.05, 0.06], [0.04, 0.05], [0.07, 0.05]), Verdict.better),
-        (sample([-0.05, -0.06], [-0.04, -0.05], [-0.07, -0.05]), Verdict.worse),
-        (sample([0.001, -0.002], [0.0, 0.002], [-0.001, 0.001]), Verdict.equivalent),
-        (sample([0.05, -0.06], [0.04, -0.05], [-0.07, 0.05]), Verdict.inconclusive),
-        (sample([0.05, 0.06], [0.04, 0.05]), Verdict.inconclusive),  # two draws decide nothing
-    ],
-)
-def test_a_comparison_decides_only_from_three_draws(differences, expected):
-    found = compare(differences)
-    assert found.verdict is expected
-    assert (found.draws, found.pairs) == (len(differences), 2 * len(differences))
-    assert found.delta_interval.low <= found.delta <= found.delta_interval.high
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [
-        (Interval(0, 2), Interval(1, 3), True),
-        (Interval(0, 1), Interval(1, 2), True),
-        (Interval(0, 1), Interval(1.1, 2), False),
-        (Interval(0, 9), Interval(2, 3), True),
-    ],
-)
-def test_intervals_overlap_when_they_share_a_point(one, other, expected):
-    assert one.overlaps(other) is other.overlaps(one) is expected
-
-
 def test_students_and_wilsons_intervals_are_the_published_ones() -> None:
     found = student(0.8, 0.1, 4)  # t(0.975, 3) = 3.1824
     assert (found.low, found.high) == (pytest.approx(0.8 - 0.15912, abs=1e-4), pytest.approx(0.8 + 0.15912, abs=1e-4))
@@ -217,11 +157,12 @@ def test_no_sentence_of_the_code_repeats_a_threshold_and_the_pages_say_the_prese
         found += [f"{path.name}: {match[0]}" for match in repeated.finditer(text)]
     assert found == []
     rules = (ROOT / "docs/statistics.md").read_text()
-    words = {1: "one", 3: "three", 5: "five"}
-    assert f"P(A > B) is at least {MEANINGFUL} and the lower end of its interval is above {EVEN}" in rules
+    words = {1: "one", 5: "five", 10: "ten"}
+    assert f"Holm-adjusted p is at most {ALPHA}, the mean difference is above 0 and P(A > B) is at least" in rules
+    assert f"is at least {MEANINGFUL} |" in rules
     assert f"lies within {words[round(100 * EQUIVALENCE)]} point of accuracy" in rules
-    assert f"always with fewer than {words[EXPLORATION]} draws" in rules
-    assert f"bootstrap with {RESAMPLES:,} resamples" in rules
+    assert f"| fewer than {words[DECIDES]} draws, or one training set |" in rules
+    assert f"from {words[RESAMPLED]} draws on" in rules
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         text = " ".join(page.read_text().split())
         said = set(re.findall(r"last (\w+) epochs", text)) if page.name != "log.md" else set()

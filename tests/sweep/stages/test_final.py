@@ -81,7 +81,7 @@ TWICE = [
     for n, one in enumerate(CANDIDATES)
     for k in range(2)
 ]
-OK, BAD = Outcome.done, Outcome.diverged
+OK, BAD, LOST = Outcome.done, Outcome.diverged, Outcome.node_lost
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,7 @@ OK, BAD = Outcome.done, Outcome.diverged
         ([(OK, 0.5), (OK, 0.5), (OK, 0.5), (OK, 0.5), (OK, 0.5), (OK, 0.5)], 5),  # a tie: the better search rank
         ([(OK, 0.9), (BAD, None), (OK, 0.55), (OK, 0.55), (OK, 0.1), (OK, 0.1)], 3),  # failed counts as chance
         ([(OK, 0.9), (Outcome.pruned, 0.9), (OK, 0.6), (OK, 0.6), (OK, 0.1), (OK, 0.1)], 3),  # and so does cut short
+        ([(OK, 0.6), (LOST, None), (OK, 0.55), (OK, 0.55), (LOST, 0.9), (LOST, 0.9)], 5),  # a lost worker says nothing
         ([(BAD, None)] * 6, 5),
         ([(OK, 0.05), (OK, 0.05), (BAD, None), (BAD, None), (OK, 0.1), (OK, 0.0)], 3),  # worse than chance
     ],
