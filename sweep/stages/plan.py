@@ -23,7 +23,7 @@ from sweep.study.frozen import selection
 from sweep.study.members import check_draws, members
 from sweep.tuning.arms import Shape, epoch_gflops
 from sweep.tuning.ask_and_tell import random_parameters
-from sweep.tuning.estimates import ITERATIONS, Estimate, Expected, estimate, expected, threads
+from sweep.tuning.estimates import ITERATIONS, Expected, TrialCost, estimate, expected, threads
 from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
 
 FEW = 16  # configurations of a family whose operations are counted
@@ -54,7 +54,7 @@ def plan(config: AppConfig, console: Console) -> None:
         say(line, console)
 
 
-def _estimates(corners: list[ExperimentConfig], config: AppConfig, splits: Splits) -> dict[str, Estimate]:
+def _estimates(corners: list[ExperimentConfig], config: AppConfig, splits: Splits) -> dict[str, TrialCost]:
     costs = _counted(corners, splits)
     totals = [sum(cost) for cost in costs]
     chosen = {"cheapest": totals.index(min(totals)), "middle": 0, "dearest": totals.index(max(totals))}
@@ -206,7 +206,7 @@ def _at_once(config: AppConfig) -> int:
     return max(1, (config.cluster.cpus or os.cpu_count() or 1) // config.runtime.resources.cpus)
 
 
-def _table(estimates: dict[str, Estimate], course: Expected, config: AppConfig) -> Table:
+def _table(estimates: dict[str, TrialCost], course: Expected, config: AppConfig) -> Table:
     at_once = _at_once(config)
     retrained = config.final.top * config.final.confirm_seeds * (config.final.top > 1) + config.final.seeds
     table = Table(title=f"A trial, and the sweep if all were like it, {at_once} at a time on this machine")
@@ -227,7 +227,7 @@ def _table(estimates: dict[str, Estimate], course: Expected, config: AppConfig) 
     return table
 
 
-def _budget(estimates: dict[str, Estimate], course: Expected, config: AppConfig) -> Iterator[str]:
+def _budget(estimates: dict[str, TrialCost], course: Expected, config: AppConfig) -> Iterator[str]:
     """Say when a budget would end the search before its trials do."""
     limit = config.search.budget.gflops
     for name, one in estimates.items():
@@ -236,7 +236,7 @@ def _budget(estimates: dict[str, Estimate], course: Expected, config: AppConfig)
             yield f"search.budget.gflops={limit:g} is spent after about {trials:.0f} trials if all are like the {name}."
 
 
-def _on_gpus(estimates: dict[str, Estimate], config: AppConfig) -> Iterator[str]:
+def _on_gpus(estimates: dict[str, TrialCost], config: AppConfig) -> Iterator[str]:
     """Say whether iterations are CUDA graphs, and how many trials to put on a GPU; of the CPU only what was asked."""
     for name, one in estimates.items():
         if one.gpu is None:

@@ -24,7 +24,7 @@ ITERATIONS = 2  # of the dry run, after one that warms up
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class TrialCost:
     """The cost of one trial of a configuration: measured for two iterations, scaled by counted operations."""
 
     parameters: int
@@ -83,7 +83,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def estimate(experiment: ExperimentConfig, gflops: list[float], config: AppConfig, splits: Splits) -> Estimate:
+def estimate(experiment: ExperimentConfig, gflops: list[float], config: AppConfig, splits: Splits) -> TrialCost:
     """Run the network at its final depth for a few iterations."""
     training = Training(experiment, config.runtime.for_training(), data=splits)
     for _ in range(experiment.refinement.times):
@@ -91,7 +91,7 @@ def estimate(experiment: ExperimentConfig, gflops: list[float], config: AppConfi
     _, channels, *space = splits.train.pixels_BCHW.shape
     shape = (channels, *space)
     seconds_per_gflop = _dry_run(training, train_gflops(training.model, shape))
-    return Estimate(
+    return TrialCost(
         parameters=training.model.parameter_count,
         gflops=gflops,
         seconds_per_gflop=seconds_per_gflop,

@@ -12,7 +12,7 @@ from sweep.config.compose import load
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
 from sweep.stages.plan import plan, plan_study
-from sweep.tuning.estimates import Estimate, expected
+from sweep.tuning.estimates import TrialCost, expected
 from tests.sweep.terminal import Terminal
 
 TINY = ["space=continuous", "data.per_class=5", "model.width=2", "training.epochs=9", "search.trials=27"]
@@ -52,7 +52,7 @@ def test_hyperband_gives_its_brackets_about_equal_epochs() -> None:
 
 
 def test_a_course_costs_each_epoch_as_many_times_as_trials_are_trained_in_it() -> None:
-    estimate = Estimate(
+    estimate = TrialCost(
         parameters=1, gflops=[1.0, 1.0, 2.0, 4.0], seconds_per_gflop=1.0, memory_mib=1.0, gpu=None, graph_obstacle=""
     )
     assert estimate.spent([(4, 5.0)]) == 5 * 8
