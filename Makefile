@@ -1,17 +1,18 @@
 # Two commands do everything: `make sweep` runs the main job, `make test` the tests. Both build .venv when it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-NAME ?= digits-$(shell date +%m%d-%H%M%S)
+STUDY ?= quick
+NAME ?= $(STUDY)-$(shell date +%m%d-%H%M%S)
 ARGS ?=
 # A module's tests run in one worker, because they may share something expensive; tests/conftest.py puts slow ones first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: sweep install test test-fast lint docs bench gpu faults clean lock
 
-# The main job: both families on scikit-learn's digits, three draws, equal budgets, ending in a report.
-# On CIFAR-10: make sweep NAME=cifar ARGS="data=cifar10 data.per_class=50 runtime.data_dir=/path/to/data"
+# The main job: a pilot study of both families on scikit-learn's digits, three draws, ending in a report.
+# On CIFAR-10: make sweep STUDY=cifar10_lowdata ARGS="runtime.data_dir=/path/to/data"
 sweep: .venv/ready
-	$(BIN)/sweep study $(NAME) $(ARGS)
+	$(BIN)/sweep study $(NAME) study=$(STUDY) $(ARGS)
 
 # The set-up alone, which all others begin with when .venv is missing.
 install: .venv/ready

@@ -23,15 +23,15 @@ def read(page: str) -> str:
 
 
 def test_the_readme_says_what_make_sweep_does() -> None:
-    config, text = load([]), read("README.md")
+    config, text = load(["study=quick"]), read("README.md")
     data, final, trials = config.data, config.final, config.search.trials
     assert data.per_class is not None
     validated = round(data.val_fraction * data.per_class)
     assert f"{NUMBERS[len(config.study.families)]} families" in text
     size = f"{data.per_class} images per class ({data.per_class - validated} train, {validated} val)"
-    assert f"on {NUMBERS[len(config.study.draws)]} draws of {size}" in text
+    assert f"on {NUMBERS[len(config.study.draws)]} disjoint draws of {size}" in text
     confirmed = f"the best {NUMBERS[final.top]} retrained over {final.confirm_seeds} seeds to confirm them"
-    assert f"{trials} trials each, {confirmed}" in text
+    assert f"{trials} random configurations each, {confirmed}" in text
     assert f"(the best mean) retrained on train+val over {final.seeds} fresh seeds" in text
 
 

@@ -76,7 +76,8 @@ def judge(trained: Scheme, changes: Sequence[AccuracyChange]) -> Validity:
         trained: the scheme the network was trained with.
         changes: under other manifestations; what the rule does not ask for serves h* alone.
 
-    >>> judge(Scheme.euler, [AccuracyChange(Scheme.euler, 2.0, 0.002, 0.002), AccuracyChange(Scheme.rk4, 1.0, 0.03, 0.005)]).valid
+    >>> finer, better = AccuracyChange(Scheme.euler, 2.0, 0.002, 0.002), AccuracyChange(Scheme.rk4, 1.0, 0.03, 0.005)
+    >>> judge(Scheme.euler, [finer, better]).valid
     False
     """
     reason = _no_ode(trained)

@@ -29,10 +29,11 @@ def described(stage: str, config: "AppConfig") -> str:
     search, draws = config.search, ", ".join(map(str, config.study.draws))
     spaces = f"space {config.space.name}"
     if stage == "study":
-        spaces = f"spaces {', '.join(config.study.families)} on draws {draws} of the data, each"
+        sizes = f"{', '.join(map(str, config.study.sizes))} per class of " if config.study.sizes else ""
+        spaces = f"spaces {', '.join(config.study.families)} on draws {draws} of {sizes}the data, each"
     return (
-        f"{spaces}, {search.trials} trials of {config.training.epochs} epochs on {config.data.name}, sampler "
-        f"{search.sampler.value}, scheduler {search.scheduler.value}"
+        f"{spaces}, {search.trials} trials of {config.study.lasting(config.training.epochs)} on {config.data.name}, "
+        f"sampler {search.sampler.value}, scheduler {search.scheduler.value}"
     )
 
 

@@ -8,24 +8,24 @@ from sweep.cli.run_stages import (
     run_export,
     run_extend,
     run_final,
-    run_plan,
     run_replay,
     run_report,
     run_resume,
     run_search,
     run_status,
-    run_study,
     run_ui,
 )
+from sweep.cli.run_studies import run_plan, run_study
 
 STAGES: dict[str, StageCommand] = {
     "plan": StageCommand(
         run_plan,
         "checks a configuration before anything is spent",
-        "sweep plan [KEY=VALUE ...]",
-        (0, 0),
+        "sweep plan [NAME] [KEY=VALUE ...]",
+        (0, 1),
         "Checks space, data and storage, trains two iterations of the cheapest and the dearest configuration, and "
-        "prints trials x epochs x cost. Writes nothing.",
+        "prints trials x epochs x cost; of a whole study with study=quick, say. Writes nothing.\n"
+        "  study.cpu_hour_price=0.05 search.budget.gpu_hour_price=2   what it costs in money",
     ),
     "doctor": StageCommand(
         run_doctor,
@@ -63,7 +63,8 @@ STAGES: dict[str, StageCommand] = {
         "adds trials to a finished search",
         "sweep extend NAME search.more=N [KEY=VALUE ...]",
         (1, 1),
-        "The sampler goes on with what it knows, schedulers with the rungs that are filled.",
+        "The sampler goes on with what it knows, schedulers with the rungs that are filled. A study is extended as a "
+        "whole, all its searches alike.",
     ),
     "deliver": StageCommand(
         run_deliver,
@@ -97,11 +98,15 @@ STAGES: dict[str, StageCommand] = {
     ),
     "evaluate": StageCommand(
         run_evaluate,
-        "tests the final networks: clean, and under other schemes and steps",
+        "tests the final networks: clean, other schemes and steps, corrupted and attacked images",
         "sweep evaluate NAME [KEY=VALUE ...]",
         (1, 1),
-        "Reads the test set, once, and writes rows.csv.\n"
-        "  evaluate.schemes=[euler,rk4] evaluate.step_factors=[0.5,1,2,4]",
+        "Measures each final network once under each condition, and writes rows.csv. What was cut short goes on; "
+        "conditions can be added later.\n"
+        "  evaluate.conditions=[clean,manifestation,manifestation_reestimated,corruption,attack,diagnostics]\n"
+        "  evaluate.schemes=[euler,rk4] evaluate.step_factors=[0.5,1,2,4]\n"
+        "  evaluate.corruptions=[fog,snow] evaluate.severities=[1,3,5] evaluate.corruption_images=1000\n"
+        "  evaluate.attack.images=1000 evaluate.attack.linf_255=[0.5,2] evaluate.transfer=[OTHER_SWEEP]",
     ),
     "export": StageCommand(
         run_export,
@@ -123,10 +128,12 @@ STAGES: dict[str, StageCommand] = {
     ),
     "study": StageCommand(
         run_study,
-        "all of the above over families and draws on equal budgets",
-        "sweep study NAME [KEY=VALUE ...]",
+        "all of the above over families, sizes and draws on equal terms",
+        "sweep study NAME [study=quick|cifar10_lowdata|cifar10_full|stl10|folder] [KEY=VALUE ...]",
         (1, 1),
-        "  study.families=[resnet,continuous] study.draws=[0,1,2] search.trials=12",
+        "Freezes its protocol before the first trial (protocol.yaml); what departs from it later is refused.\n"
+        "  study.families=[resnet,continuous] study.sizes=[50,100] study.draws=[0,1,2,3,4] search.trials=12\n"
+        "  study.arm=equal_compute study.median_epochs=30   as much computation for every training",
     ),
     "replay": StageCommand(
         run_replay,

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sweep.cli import announce
 from sweep.cli.command_line import AGAIN, FIGURES, VERIFY, Command
+from sweep.cli.run_studies import extend
 from sweep.console import say
 from sweep.errors import InputError
 
@@ -24,17 +25,6 @@ def print_config(command: Command, console: Console) -> None:
     from sweep.config.compose import composed_text
 
     console.print(composed_text(command.overrides), highlight=False)
-
-
-def run_plan(command: Command, console: Console) -> None:
-    from sweep.config.compose import load
-
-    config = load(command.overrides)
-    say(f"plan: {announce.described('plan', config)}", console)
-    announce.loads_torch("plan", console)
-    from sweep.stages.plan import plan
-
-    plan(config, console)
 
 
 def run_doctor(command: Command, console: Console) -> None:
@@ -65,14 +55,14 @@ def run_resume(command: Command, console: Console) -> None:
 
     config, name = existing(command, GOES_ON)
     files = SweepFiles(run_directory(config, name))
-    from sweep.stages.resume import prepare_resume, stage_cut_short
+    from sweep.stages.resume import stage_cut_short
 
     stage = stage_cut_short(files)
     if stage is BegunStage.study:
         from sweep.execution.session import open_session
-        from sweep.stages.study import members, study
+        from sweep.stages.study import resume_study, study
 
-        prepared = {part: prepare_resume(member, f"{name}/{part}") for part, member in members(config).items()}
+        prepared = resume_study(config, name)
         with open_session(config, name, console) as session:
             announce.say_report(study(session, prepared), name, console)
     elif stage is BegunStage.search:
@@ -136,13 +126,16 @@ def _confirm(config: "AppConfig", name: str, console: Console, again: bool = Fal
     from sweep.records.run_directory import SweepFiles, run_directory
     from sweep.stages.final import final, prepare_final, put_away
     from sweep.stages.resume import check_records
+    from sweep.study.frozen import record_again
 
     prepared, files = prepare_final(config, name, again), SweepFiles(run_directory(config, name))
     if not again:
         check_records(files.final)
     with open_session(config, name, console) as session:
         if again:
-            console.print(f"The former final training is kept in {put_away(files)}", highlight=False)
+            former = put_away(files)
+            record_again(config, name, former)
+            console.print(f"The former final training is kept in {former}", highlight=False)
         final(session, prepared)
     console.print(f"Next: sweep evaluate {name}; sweep export {name}", highlight=False)
 
@@ -155,30 +148,13 @@ def run_extend(command: Command, console: Console) -> None:
     config, name = existing(command, GOES_ON)
     files = SweepFiles(run_directory(config, name))
     if files.study.exists():
-        raise InputError(f"{name} is a study: extend one of its sweeps, {name}/FAMILY-dDRAW.")
+        extend(config, name, console)
+        return
     from sweep.stages.search import extended
+    from sweep.study.frozen import check_alone
 
+    check_alone(config, name)
     _go_on(extended(config, files), name, console)
-
-
-def run_study(command: Command, console: Console) -> None:
-    from sweep.config.compose import load
-    from sweep.config.schema import save
-    from sweep.records.run_directory import STAGE, STUDY, check_study_name
-    from sweep.records.stage_record import BegunStage
-
-    config, name = load(command.overrides), command.names[0]
-    announce.begin("study", check_study_name(name), config, console)
-    announce.loads_torch(f"study {name}", console)
-    from sweep.execution.session import new_session
-    from sweep.stages.study import prepare_study, study
-    from sweep.tuning.problem import copies_of_enqueued
-
-    prepared = prepare_study(config, name)
-    begun = {STUDY: save(config), STAGE: BegunStage.study.text, **copies_of_enqueued(config)}
-    with new_session(config, name, console, begun) as session:
-        report = study(session, prepared)
-    announce.say_report(report, name, console)
 
 
 def run_final(command: Command, console: Console) -> None:
@@ -211,9 +187,12 @@ def run_evaluate(command: Command, console: Console) -> None:
     announce.loads_torch(f"evaluate {name}", console)
     from sweep.execution.session import open_session
     from sweep.stages.evaluate import evaluate, prepare_evaluate
+    from sweep.study.frozen import check_frozen, record_allowed
 
+    check_frozen(config, name)
     prepared = prepare_evaluate(config, name)
     with open_session(config, name, console) as session:
+        record_allowed(config, name)
         evaluate(session, prepared)
     console.print(f"Next: sweep report {name}", highlight=False)
 

@@ -19,6 +19,7 @@ from sweep.config.credentials import PASSWORD, USER, without_secrets
 from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.overrides import flat
 from sweep.config.search_config import SearchConfig, check_path
+from sweep.config.study_config import StudyConfig
 
 MOST = 100_000  # CPUs or GPUs of anything
 SHARE_UNITS = 10_000  # Ray counts a GPU in ten-thousandths
@@ -164,24 +165,6 @@ class ExportConfig:
     """The file in which a network leaves; on the command line of `sweep export` the key is `format`."""
 
     format: ExportFormat = ExportFormat.safetensors
-
-
-@dataclass(kw_only=True, slots=True)
-class StudyConfig:
-    """The sweeps of a study, compared on equal terms: every family on every draw of the data."""
-
-    families: list[str] = field(default_factory=lambda: ["resnet", "continuous"])
-    draws: list[int] = field(default_factory=lambda: [0, 1, 2])
-
-    def __post_init__(self) -> None:
-        for name, values in (("families", self.families), ("draws", self.draws)):
-            if not values or len(set(values)) != len(values):
-                raise ValueError(f"study.{name}={list(values)}: at least one, each once.")
-        if not all(0 <= draw < 2**31 for draw in self.draws):
-            raise ValueError(f"study.draws={list(self.draws)}: each must be from 0 to {2**31 - 1}.")
-        unknown = [family for family in self.families if family not in SPACES]
-        if unknown:
-            raise ValueError(f"study.families has {unknown[0]}; possible are {', '.join(SPACES)}.")
 
 
 @dataclass(kw_only=True, slots=True)

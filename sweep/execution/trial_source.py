@@ -16,6 +16,7 @@ from sweep.config.overrides import override
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
+from sweep.tuning.arms import EqualTerms
 from sweep.tuning.ask_and_tell import Proposal, Proposals
 from sweep.tuning.schedulers import Scheduler, refinement_epochs
 from sweep.worker.segment import Segment
@@ -75,6 +76,7 @@ class Trials:
     epochs: dict[int, int] = field(default_factory=dict)  # completed
     running: set[int] = field(default_factory=set)
     due: list[int] = field(default_factory=list)  # under way before, to be taken up
+    terms: EqualTerms | None = None  # of a study's arm, under which nothing is stopped early
 
     def restore(self, rows: Sequence[TrialRow], curves: Sequence[CurveRow]) -> None:
         standing = {row.number: row for row in rows}
@@ -103,6 +105,9 @@ class Trials:
     def segment(self, proposal: Proposal, parameters: dict[str, Any], until: int) -> Segment:
         number = proposal.number
         experiment = override(self.experiment, {**parameters, "training.seed": trial_seed(self.config.seed, number)})
+        if self.terms is not None:
+            experiment = self.terms.apply(experiment)
+            until = experiment.training.epochs
         self.running.add(number)
         self.proposals.tell(number, Outcome.running)
         return Segment(

@@ -8,16 +8,17 @@ and is true up to there. Which file is believed where two of them differ is writ
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from sweep.errors import StorageError
+from sweep.errors import InputError, StorageError
 
 SYNC_SECONDS = 1.0  # a sync costs milliseconds, and an epoch may take less
 
@@ -120,6 +121,34 @@ def append_line(path: Path, line: str, header: str = "") -> None:
         except OSError:
             file.truncate(length)
             raise
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a record to a file of JSON lines, and return when it is on the disk. StorageError as `append_line`."""
+    append_line(path, json.dumps(record, sort_keys=True) + "\n")
+    sync(path)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Read the records of a file of JSON lines; none where there is no file, and an unfinished last line is left out.
+
+    Raises:
+        InputError: the file cannot be read, or a line is no JSON object.
+    """
+    records = []
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    for number, line in enumerate(content[: whole_lines(content)].splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("a JSON object is needed")
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}, is damaged: {error}.") from error
+        records.append(record)
+    return records
 
 
 def sync(*paths: Path) -> None:

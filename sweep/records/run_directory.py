@@ -10,6 +10,7 @@ from sweep.errors import InputError
 from sweep.records.files import sync_entry
 
 CONFIG, STUDY, BEST, REPORT = "config.yaml", "study.yaml", "best.yaml", "report.html"
+PROTOCOL, DEVIATIONS = "protocol.yaml", "deviations.jsonl"
 STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", "modules"
 FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.

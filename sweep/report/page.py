@@ -10,16 +10,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from sweep.records.files import write_text
 from sweep.records.rows import REESTIMATED
-from sweep.report import (
-    answer,
-    differences,
-    figures,
-    learning_curves,
-    pareto,
-    search_tables,
-    sentences,
-    tables,
-)
+from sweep.report import answer, differences, figures, learning_curves, pareto, search_tables, sentences, tables
 from sweep.report.elements import Block, Commands, Details, Figure, Heading, Notice, Section, Text, plural
 from sweep.report.figures import colour
 from sweep.report.hyperparameters import optimization_history, random_search, transfer, tuning_curves
@@ -37,6 +28,7 @@ from sweep.report.hyperparameters.parameters import (
 from sweep.report.load import FILES, load_sweeps
 from sweep.report.results import Study, TaskResults, build_study, configuration_value
 from sweep.report.robustness import attacks, corruptions, manifestations, validity
+from sweep.report.terms import protocol, selected
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 COMMANDS = (
@@ -71,6 +63,7 @@ def sections(study: Study) -> list[Section]:
     compared = any(len(results.families) > 1 for results in study.tasks)
     made = [
         Section("summary", "The answer" if compared else "The result", _summary(study)),
+        Section("terms", "On what terms", _terms(study)),
         Section("families", "Test accuracy", _families(study)),
         Section("differences", "Difference to the baseline", _differences(study)),
         Section("manifestations", "Other integrators and steps", _manifestations(study)),
@@ -112,10 +105,20 @@ def _summary(study: Study) -> list[Block]:
     told += [sentences.equal_terms(results) for results in study.tasks]
     for tell in (sentences.failed_finals, sentences.lost_finals, sentences.image_error, sentences.shared_draws):
         told += [tell(results) for results in study.tasks]
+    told += protocol.notices(study.sweeps)
     told += [sentences.unfinished(study), sentences.empty_sweeps(study)]
     told.append(sentences.missing_files(study.sweeps, list(FILES)))
     answers = _by_task(study, lambda results, index: answer.blocks(study, results, f"differences-{index}"))
     return [*answers, *(Notice(one) for one in told if one)]
+
+
+def _terms(study: Study) -> list[Block]:
+    def draw(results: TaskResults, _: int) -> list[Block]:
+        unequal = selected.unequal_parameters(results) if len(results.families) > 1 else []
+        told = Notice(f"Parameters more than 5 % off the baseline's: {'; '.join(unequal)}.") if unequal else None
+        return _present(told, selected.table(results))
+
+    return [*protocol.blocks(study.sweeps), *_by_task(study, draw)]
 
 
 def _families(study: Study) -> list[Block]:

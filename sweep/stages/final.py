@@ -34,7 +34,9 @@ from sweep.records.run_directory import FORMER, SweepFiles, run_directory, store
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
 from sweep.stages.model_card import model_card
+from sweep.study.frozen import check_frozen, record_allowed
 from sweep.tracking.state import lag
+from sweep.tuning.arms import equal_terms
 from sweep.tuning.problem import build_problem
 
 
@@ -81,6 +83,7 @@ class Final(Work):
         files, seeds = session.files.final, session.config.final
         files.directory.mkdir(parents=True, exist_ok=True)
         record_stage(session.files.stage, BegunStage.final)
+        record_allowed(session.config, session.name)
         write_text(files.config, save(session.config))
         self._run.retrains(splits[Portion.trainval])
         pairs = [(candidate, index) for candidate in self._candidates for index in range(seeds.confirm_seeds)]
@@ -187,8 +190,10 @@ def prepare_final(config: AppConfig, name: str, again: bool = False) -> Prepared
             f"{name} has final trials already; `sweep final {name} --again` puts {files.final.directory} away, with "
             "its results, and trains again."
         )
+    splits = load_splits(config)
+    check_frozen(config, name, splits[Portion.train].hash)
     try:
-        found = _best_few(config, files)
+        found = _best_few(config, files, splits[Portion.train])
         candidates = [Candidate(best.provenance.get("trial", 0), best) for best in found]
         for one in candidates:
             one.experiments({})
@@ -196,7 +201,7 @@ def prepare_final(config: AppConfig, name: str, again: bool = False) -> Prepared
         raise InputError(f"{files.directory}: {error}") from error
     if not candidates:
         raise InputError(f"{name} has no trial that ended done: there is nothing to retrain.")
-    return PreparedFinal(candidates, load_splits(config))
+    return PreparedFinal(candidates, splits)
 
 
 def _check_again(files: SweepFiles, name: str, undelivered: int) -> None:
@@ -230,7 +235,7 @@ def prepare_retraining(config: AppConfig, best: Best) -> PreparedFinal:
     return PreparedFinal([Candidate(best.provenance.get("trial", 0), best)], load_splits(config))
 
 
-def _best_few(config: AppConfig, files: SweepFiles) -> list[Best]:
+def _best_few(config: AppConfig, files: SweepFiles, train: Splits) -> list[Best]:
     """Read the complete experiments that the search wrote when it ended, or a retrained best.yaml.
 
     They are made from the trials where a search has not ended, or is of a version that wrote none, and where more are
@@ -245,7 +250,7 @@ def _best_few(config: AppConfig, files: SweepFiles) -> list[Best]:
     rows = ranked(read_rows(files.trials, TrialRow))[: config.final.top]
     if len(written) == len(rows):
         return written
-    problem = build_problem(config)
+    problem = replace(build_problem(config), terms=equal_terms(config.study, train))
     return [problem.best(row) for row in rows]
 
 

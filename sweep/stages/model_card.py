@@ -192,8 +192,8 @@ def _choice(config: AppConfig, crowned: Best, final: Sequence[TrialRow]) -> str:
     origin, asked = crowned.provenance, config.search
     search, trial = origin.get("search") or {}, origin.get("trial")
     lines = [
-        f"- Search: {asked.trials} trials of {config.training.epochs} epochs, sampler {asked.sampler.value}, scheduler "
-        f"{asked.scheduler.value}. Objective: mean validation accuracy of the last "
+        f"- Search: {asked.trials} trials of {config.study.lasting(config.training.epochs)}, sampler "
+        f"{asked.sampler.value}, scheduler {asked.scheduler.value}. Objective: mean validation accuracy of the last "
         f"{OBJECTIVE_EPOCHS} epochs.",
     ]
     if search.get("objective") is not None:

@@ -1,55 +1,32 @@
-"""`sweep plan`: check a configuration and what it costs, before anything is spent; write nothing, start no Ray."""
+"""`sweep plan`: check a search, or a whole study, and what it costs, before anything is spent; write nothing, start no
+Ray."""
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import assert_never
+from statistics import fmean
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from odenet.data.subsets import Splits
-from odenet.networks.model import build_model
-from odenet.networks.refinement import coarsen, refine
 from odenet.training.config import ExperimentConfig
-from odenet.training.cost import train_gflops
-from odenet.training.footprint import training_mib
-from odenet.training.gpu_load import MIB, GpuLoad, gpu_load
-from odenet.training.loop import Training
+from odenet.training.gpu_load import MIB
 from sweep.config.schema import AUTO, AppConfig
-from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.console import say
 from sweep.errors import InputError
-from sweep.stages.search import prepare_new_search
-from sweep.tuning.schedulers import bracket_shares, rungs
+from sweep.stages.search import prepare_new_search, prepare_search
+from sweep.study.frozen import selection
+from sweep.study.members import check_draws, members
+from sweep.tuning.arms import Shape, epoch_gflops
+from sweep.tuning.ask_and_tell import random_parameters
+from sweep.tuning.estimates import ITERATIONS, Estimate, Expected, estimate, expected, threads
+from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
 
-Expected = list[tuple[int, float]]  # up to an epoch, so many trials
-ITERATIONS = 2  # of the dry run, after one that warms up
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """The cost of one trial of a configuration: measured for two iterations, scaled by counted operations."""
-
-    parameters: int
-    gflops: list[float]  # of each epoch
-    seconds_per_gflop: float
-    memory_mib: float  # weights, gradients, momentum and what a batch saves, at the final depth
-    gpu: GpuLoad | None  # where the dry run is on one
-    graph_obstacle: str  # what keeps an iteration from being one CUDA graph; empty if nothing does
-
-    def spent(self, course: Expected) -> float:
-        """Sum up the GFLOP of all trials of a search that take this course."""
-        begins, total = 0, 0.0
-        for epoch, trials in course:
-            total += trials * sum(self.gflops[begins:epoch])
-            begins = epoch
-        return total
+FEW = 16  # configurations of a family whose operations are counted
 
 
 def plan(config: AppConfig, console: Console) -> None:
@@ -70,30 +47,18 @@ def plan(config: AppConfig, console: Console) -> None:
     course = expected(config.search, config.training.epochs)
     say("Trials expected: " + "; ".join(f"{trials:.3g} to epoch {epoch}" for epoch, trials in course), console)
     console.print(f"Dry run: counts all corners' operations, times {ITERATIONS} iterations of three corners")
-    with _threads(config.runtime.resources.cpus):
+    with threads(config.runtime.resources.cpus):
         estimates = _estimates(corners, config, splits)
     console.print(_table(estimates, course, config))
     for line in [*_budget(estimates, course, config), *_on_gpus(estimates, config)]:
         say(line, console)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Give torch as many threads as a trial has. One image keeps no more of them busy, and on a busy machine threads
-    that wait for each other take three times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _estimates(corners: list[ExperimentConfig], config: AppConfig, splits: Splits) -> dict[str, Estimate]:
     costs = _counted(corners, splits)
     totals = [sum(cost) for cost in costs]
     chosen = {"cheapest": totals.index(min(totals)), "middle": 0, "dearest": totals.index(max(totals))}
-    return {name: _estimate(corners[index], costs[index], config, splits) for name, index in chosen.items()}
+    return {name: estimate(corners[index], costs[index], config, splits) for name, index in chosen.items()}
 
 
 def _counted(corners: list[ExperimentConfig], splits: Splits) -> list[list[float]]:
@@ -101,7 +66,7 @@ def _counted(corners: list[ExperimentConfig], splits: Splits) -> list[list[float
     known: dict[str, list[float]] = {}
     for corner in corners:
         key = _network(corner)
-        known[key] = known[key] if key in known else _epoch_gflops(corner, splits)
+        known[key] = known[key] if key in known else epoch_gflops(corner, Shape.of(splits))
     return [known[_network(corner)] for corner in corners]
 
 
@@ -119,34 +84,6 @@ def _described(config: AppConfig) -> str:
     )
 
 
-def expected(search: SearchConfig, epochs: int) -> Expected:
-    """Estimate how many trials are trained up to each rung and to the end, if results come in random order.
-
-    Of asha and depth_asha one in `reduction` passes a rung, of hyperband in each of its brackets; the median rule is
-    counted as if it stopped half of the trials after the grace. Populations train all their members.
-    """
-    unstopped = sum(search.is_random(number) for number in range(search.trials))
-    ruled = search.trials - unstopped
-    match search.scheduler:
-        case SchedulerKind.none | SchedulerKind.pbt:
-            return [(epochs, float(search.trials))]
-        case SchedulerKind.median:
-            ends, passing = [rungs(search, epochs)[0], epochs], [1, 1 / 2]
-        case SchedulerKind.asha | SchedulerKind.depth_asha:
-            ends = [*rungs(search, epochs), epochs]
-            passing = [search.reduction**-rung for rung in range(len(ends))]
-        case SchedulerKind.hyperband:
-            ends = [*rungs(search, epochs), epochs]
-            shares = list(enumerate(bracket_shares(len(ends) - 1, search.reduction)))
-            passing = [
-                sum(share / search.reduction ** max(0, rung - bracket) for bracket, share in shares)
-                for rung in range(len(ends))
-            ]
-        case other:
-            assert_never(other)
-    return [(epoch, unstopped + ruled * share) for epoch, share in zip(ends, passing, strict=True)]
-
-
 def check_dry_run(config: AppConfig) -> None:
     """Raise InputError where runtime.device is not on this machine, wherever trials would run."""
     try:
@@ -162,56 +99,115 @@ def check_writable(directory: Path) -> None:
         raise InputError(f"runtime.runs_dir={directory}: {existing} cannot be written to; choose another directory.")
 
 
-def _epoch_gflops(experiment: ExperimentConfig, splits: Splits) -> list[float]:
-    """Count the GFLOP of each epoch, with every refinement and the coarsening on its epoch."""
-    _, channels, *space = splits.train.pixels_BCHW.shape
-    model = build_model(experiment.model, channels=channels, classes=splits.classes)
-    found, per_image = [], train_gflops(model, (channels, *space))
-    due = experiment.refinement.due(experiment.training.epochs)
-    coarsens = experiment.refinement.coarsens(experiment.training.epochs)
-    for epoch in range(experiment.training.epochs):
-        if epoch in due:
-            refine(model)
-        if epoch == coarsens:
-            coarsen(model)
-        if epoch in due or epoch == coarsens:
-            per_image = train_gflops(model, (channels, *space))
-        found.append(per_image * len(splits.train))
-    return found
+@dataclass(frozen=True, slots=True)
+class FamilyCost:
+    """What a family costs on one draw of one size. The configurations are the first ones that a random search tries."""
+
+    epochs: list[int]  # of each configuration
+    gflops: list[float]  # of each one's training
+    seconds_per_gflop: float
+    trials: float  # whole trainings that the search is worth, stopped ones in part
+    retrained: float  # whole trainings that confirming and final training are worth
+
+    @property
+    def seconds(self) -> float:
+        """Of search and final training, one after another."""
+        return fmean(self.gflops) * (self.trials + self.retrained) * self.seconds_per_gflop
 
 
-def _estimate(experiment: ExperimentConfig, gflops: list[float], config: AppConfig, splits: Splits) -> Estimate:
-    """Run the network at its final depth for a few iterations."""
-    training = Training(experiment, config.runtime.for_training(), data=splits)
-    for _ in range(experiment.refinement.times):
-        training.change_depth(refine)
-    _, channels, *space = splits.train.pixels_BCHW.shape
-    shape = (channels, *space)
-    seconds_per_gflop = _dry_run(training, train_gflops(training.model, shape))
-    return Estimate(
-        parameters=training.model.parameter_count,
-        gflops=gflops,
-        seconds_per_gflop=seconds_per_gflop,
-        memory_mib=training_mib(training.model, shape, experiment.optim.batch_size),
-        gpu=gpu_load(training) if next(training.model.parameters()).is_cuda else None,
-        graph_obstacle=training.graph_obstacle,
+def plan_study(config: AppConfig, console: Console) -> None:
+    """Print what each family of a study costs on each size, and the whole study: trainings, epochs, hours and money.
+
+    Raises:
+        InputError: as `plan`, or draws share images.
+    """
+    check_decided(config, {**DECIDED, **OF_A_STUDY})
+    check_dry_run(config)
+    check_writable(Path(config.runtime.runs_dir))
+    overlap = ", which share images" if check_draws(config) else ", disjoint" if len(config.study.draws) > 1 else ""
+    console.print(
+        f"Data: {config.data.name}, {len(config.study.draws)} draw{'s' * (len(config.study.draws) > 1)}{overlap}",
+        highlight=False,
+    )
+    console.print(f"Arm: {config.study.arm.value}; search: {selection(config)}", highlight=False)
+    console.print(f"Dry run: {ITERATIONS} iterations of each family on each size", highlight=False)
+    parts = {part: one for part, one in members(config).items() if one.data.draw == config.study.draws[0]}
+    with threads(config.runtime.resources.cpus):
+        costs = {part.rpartition("-d")[0]: _family_cost(member) for part, member in parts.items()}
+    console.print(_family_table(costs))
+    for line in _whole(costs, config):
+        say(line, console)
+
+
+def _family_cost(member: AppConfig) -> FamilyCost:
+    prepared, search = prepare_search(member), member.search
+    problem, shape = prepared.problem, Shape.of(prepared.splits)
+    tried = [problem.experiment_of(random_parameters(problem.space, search, n)) for n in range(min(search.trials, FEW))]
+    gflops = [epoch_gflops(one, shape) for one in tried]
+    middle = problem.experiment_of(problem.space.corners()[0])
+    measured = estimate(middle, epoch_gflops(middle, shape), member, prepared.splits)
+    course, epochs = expected(search, member.training.epochs), member.training.epochs
+    ends = [0, *(epoch for epoch, _ in course)]
+    trained = sum(trials * (epoch - begin) for begin, (epoch, trials) in zip(ends[:-1], course, strict=True))
+    confirmed = member.final.top * member.final.confirm_seeds * (member.final.top > 1)
+    final = member.final.seeds / (1 - member.data.val_fraction)  # on train and val, at as many epochs
+    return FamilyCost(
+        [one.training.epochs for one in tried],
+        [sum(one) for one in gflops],
+        measured.seconds_per_gflop,
+        trained / epochs,
+        confirmed + final,
     )
 
 
-def _dry_run(training: Training, gflops_per_image: float) -> float:
-    """Measure the seconds per GFLOP over `ITERATIONS` iterations."""
-    images, started = 0, 0.0
-    for iteration, (x_BCHW, labels_B) in enumerate(training.iterations(ITERATIONS + 1)):
-        if iteration == 1:
-            started = time.perf_counter()
-        float(training.update(x_BCHW, labels_B, iteration))
-        images += len(labels_B) if iteration else 0
-    return (time.perf_counter() - started) / (images * gflops_per_image)
+def _family_table(costs: Mapping[str, FamilyCost]) -> Table:
+    table = Table(title="A draw of each family: the search, and final training (on train and val)")
+    for column in ("", "epochs", "GFLOP a training", "seconds a training", "search hours", "final hours"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, one in costs.items():
+        mean = fmean(one.gflops)
+        low, high = min(one.epochs), max(one.epochs)
+        hours = [mean * count * one.seconds_per_gflop / 3600 for count in (one.trials, one.retrained)]
+        table.add_row(
+            name,
+            f"{low}" if low == high else f"{low} to {high}",
+            f"{mean:,.1f}",
+            f"{mean * one.seconds_per_gflop:.1f}",
+            *(f"{one:,.3g}" for one in hours),
+        )
+    return table
+
+
+def _whole(costs: Mapping[str, FamilyCost], config: AppConfig) -> Iterator[str]:
+    """Say what the whole study takes, and for how much money where prices are given."""
+    draws, final, resources = len(config.study.draws), config.final, config.runtime.resources
+    retrained = final.top * final.confirm_seeds * (final.top > 1) + final.seeds
+    sweeps = draws * len(costs)
+    trained = [draws * (config.search.trials + retrained) * fmean(one.epochs) for one in costs.values()]
+    hours = draws * sum(one.seconds for one in costs.values()) / 3600
+    at_once = _at_once(config)
+    yield (
+        f"The study: {sweeps} sweeps, {sweeps * config.search.trials:,} search trials and {sweeps * retrained:,} "
+        f"confirming and final trainings, {sum(trained):,.0f} epochs in all; {hours:.3g} hours one after another, "
+        f"{hours / at_once:.3g} at {at_once} at a time on this machine. Evaluation is not counted."
+    )
+    gpus = 0.0 if resources.gpus in (None, AUTO) else float(resources.gpus or 0.0)
+    gpu_price, cpu_price = config.search.budget.gpu_hour_price, config.study.cpu_hour_price
+    if gpus and gpu_price is not None:
+        yield f"Money: {hours * gpus * gpu_price:,.2f} at {gpu_price:g} a GPU hour (search.budget.gpu_hour_price)."
+    if cpu_price is not None:
+        yield f"Money: {hours * resources.cpus * cpu_price:,.2f} at {cpu_price:g} a CPU hour (study.cpu_hour_price)."
+
+
+def _at_once(config: AppConfig) -> int:
+    """Tell how many trials run at once on this machine."""
+    if config.search.concurrency is not None:
+        return config.search.concurrency
+    return max(1, (config.cluster.cpus or os.cpu_count() or 1) // config.runtime.resources.cpus)
 
 
 def _table(estimates: dict[str, Estimate], course: Expected, config: AppConfig) -> Table:
-    at_once = config.search.concurrency or config.cluster.cpus or os.cpu_count() or 1
-    at_once = max(1, at_once // config.runtime.resources.cpus) if config.search.concurrency is None else at_once
+    at_once = _at_once(config)
     retrained = config.final.top * config.final.confirm_seeds * (config.final.top > 1) + config.final.seeds
     table = Table(title=f"A trial, and the sweep if all were like it, {at_once} at a time on this machine")
     table.add_column("")

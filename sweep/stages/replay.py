@@ -13,6 +13,7 @@ from sweep.config.compose import load
 from sweep.config.own import named
 from sweep.config.schema import AppConfig
 from sweep.config.search_config import SchedulerKind, SearchConfig
+from sweep.config.study_config import Arm
 from sweep.errors import InputError
 from sweep.execution.simulator import CLOSE, Recording, Tally, as_it_was, replayed
 from sweep.records.outcome import Outcome
@@ -69,6 +70,11 @@ def read_recording(files: SweepFiles, modules: Sequence[str] = ()) -> Recording:
         raise InputError(
             f"{name} was searched with search.scheduler=pbt: its members changed while they were trained, so that no "
             "curve is of one configuration; replay another sweep."
+        )
+    if config.study.arm is Arm.equal_compute:
+        raise InputError(
+            f"{name} is of a study with study.arm=equal_compute: its trials have epochs of their own, and schedulers "
+            "compare trials at equal ones; replay another sweep."
         )
     try:
         problem = build_problem(config)

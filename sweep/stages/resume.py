@@ -14,6 +14,7 @@ from sweep.records.run_directory import SweepFiles, run_directory, store_directo
 from sweep.records.stage_record import BegunStage, read_stage
 from sweep.records.tables import read_rows, write_rows
 from sweep.stages.search import PreparedSearch, prepare_search
+from sweep.study.frozen import check_frozen
 from sweep.tracking.state import lag
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import UNREADABLE, damaged, open_study
@@ -54,6 +55,7 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
     files, store = SweepFiles(run_directory(config, name)), store_directory(config, name)
     prepared = prepare_search(config, store)
     space = prepared.problem.space
+    check_frozen(config, name, prepared.splits.hash)
     rows = check_records(files)
     check_records(files.final)
     lag(store)

@@ -14,6 +14,7 @@ from odenet.networks.model_config import ModelConfig
 from odenet.training.config import ExperimentConfig
 from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SchedulerKind
+from sweep.config.study_config import Arm
 from sweep.console import PlainConsole
 from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import SweepRun
@@ -28,6 +29,8 @@ from sweep.records.provenance import check_origin, origin
 from sweep.records.rows import ranked
 from sweep.records.run_directory import CONFIG, FORMER, STAGE, SweepFiles
 from sweep.records.stage_record import BegunStage, record_stage
+from sweep.study.frozen import record_allowed
+from sweep.tuning.arms import equal_terms
 from sweep.tuning.ask_and_tell import Proposals
 from sweep.tuning.optuna_study import open_study
 from sweep.tuning.problem import (
@@ -58,6 +61,10 @@ class PreparedSearch:
 def prepare_new_search(config: AppConfig) -> PreparedSearch:
     """Prepare a search that is begun. InputError: as `prepare_search`, or a key is set that a search decides itself."""
     check_decided(config, DECIDED)
+    if config.study.arm is not Arm.equal_epochs:
+        raise InputError(
+            f"study.arm={config.study.arm.value} is for `sweep study`: a search alone is compared to none."
+        )
     return prepare_search(config)
 
 
@@ -79,6 +86,7 @@ def prepare_search(config: AppConfig, store: Path | None = None) -> PreparedSear
         splits = load_data(problem.experiment.data, config.runtime.data_dir)
         if config.modules:
             _check_runs(corners[0].model, splits)
+        problem = replace(problem, terms=equal_terms(config.study, splits))
         return PreparedSearch(problem, corners, first, splits)
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -109,6 +117,7 @@ class Search(Work):
         session.directory.mkdir(parents=True, exist_ok=True)
         now = origin(self._problem.space, splits, config.modules)
         check_origin(files.origin, now, config.search.accept_changes, session.run_key)
+        record_allowed(config, session.name)
         record_stage(files.stage, BegunStage.search)
         write_text(files.config, save(config))
         self._run.searches(self._problem.space, splits)
@@ -123,7 +132,7 @@ class Search(Work):
         study = reconciled(opened, log.in_order(), problem.space)
         log.notices += study.notices
         proposals = Proposals(problem.space, config.search, study, chance, prepared.enqueued)
-        trials = Trials(proposals, problem.experiment, config.search, files.checkpoints)
+        trials = Trials(proposals, problem.experiment, config.search, files.checkpoints, terms=problem.terms)
         if config.search.scheduler is SchedulerKind.pbt:
             return PopulationSource(trials, problem.space)
         return SearchSource(trials, build_scheduler(config.search, config.training.epochs))

@@ -12,7 +12,7 @@ from sweep.console import say
 from sweep.errors import InputError
 from sweep.records.locks import is_alive
 from sweep.records.progress import SweepProgress
-from sweep.records.rows import Phase, TrialRow
+from sweep.records.rows import EvaluationRow, Phase, TrialRow, stale
 from sweep.records.run_directory import CONFIG, SweepFiles, is_former
 from sweep.records.summary import SweepSummary
 from sweep.records.tables import read_rows
@@ -91,6 +91,8 @@ def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
         )
         if not progress.finished and not is_alive(files.directory):
             yield f"Nothing is at work on it, and it is not finished: `sweep resume {name}` goes on."
+    if _tested(files) == "stale":
+        yield f"{files.rows} is of other networks than those in {files.final.directory}: they were not tested."
     yield from _delivery(runs / Path(name).parts[0])
 
 
@@ -207,7 +209,17 @@ def _columns(records: list[dict[str, Any]]) -> list[Column]:
 
 def _tested(files: SweepFiles) -> str:
     uses = sum(one.rows.exists() for one in (files, *files.former_finals))
+    if files.rows.exists() and files.final.trials.exists() and _stale(files):
+        return "stale"
     return "no" if not uses else "yes" if uses == 1 else f"{uses} times"
+
+
+def _stale(files: SweepFiles) -> bool:
+    """Tell whether rows.csv has values of other networks than the final ones beside it."""
+    try:
+        return bool(stale(read_rows(files.rows, EvaluationRow), read_rows(files.final.trials, TrialRow)))
+    except InputError:
+        return False  # a list of all sweeps is no place to refuse one: its report says what is damaged
 
 
 def _yes(path: Path) -> str:

@@ -3,74 +3,72 @@ report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from odenet.seeding import derive
-from search_spaces import SPACES
-from sweep.config.overrides import flat
-from sweep.config.own import whole
-from sweep.config.schema import AppConfig, SpaceConfig, save
+import yaml
+
+from sweep.config.schema import AppConfig, save
 from sweep.errors import InputError, StorageError, WorkError
 from sweep.execution.mlflow_runs import study_run
 from sweep.execution.run import run_works
 from sweep.execution.session import Session
 from sweep.records.files import write_text
 from sweep.records.progress import SweepProgress
-from sweep.records.run_directory import check_study_name
+from sweep.records.protocol import read_protocol, record_deviation
+from sweep.records.rows import Phase, TrialRow
+from sweep.records.run_directory import SweepFiles, check_study_name, run_directory
 from sweep.records.stage_record import BegunStage, record_stage
+from sweep.records.tables import read_rows
 from sweep.stages.evaluate import evaluate, is_measured, prepare_evaluate
 from sweep.stages.final import Final, prepare_final
-from sweep.stages.search import PreparedSearch, Search, prepare_search
+from sweep.stages.resume import prepare_resume
+from sweep.stages.search import PreparedSearch, Search, extended, prepare_search
+from sweep.study.frozen import check_frozen, check_study, freeze, record_allowed
+from sweep.study.members import check_draws, members
 from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
 
 
-def members(config: AppConfig) -> dict[str, AppConfig]:
-    """Derive the sweeps of a study by name. Draws are outermost: after the first all families can be compared.
+@dataclass(frozen=True, slots=True)
+class PreparedStudy:
+    """The searches of a study by the names of its sweeps, and the text of its protocol; "" for one that goes on."""
 
-    A parameter fixed or narrowed holds in the families that have it.
-
-    Raises:
-        InputError: no family has it.
-    """
-    return {
-        f"{family}-d{draw}": replace(
-            config,
-            space=_space_of(family, config),
-            data=replace(config.data, draw=draw),
-            # Each draw proposes other configurations and trains from other seeds; families share both on a draw.
-            search=replace(config.search, seed=derive(config.search.seed, "draw", draw) % 2**31),
-        )
-        for draw in config.study.draws
-        for family in config.study.families
-    }
-
-
-def _space_of(family: str, config: AppConfig) -> SpaceConfig:
-    searched = {name: set(SPACES[name].parameters) for name in config.study.families}
-    fix, narrowed = flat(config.space.fix), flat(config.space.range)
-    for key in {**fix, **narrowed}:
-        if not any(key in keys for keys in searched.values()):
-            choices = ", ".join(sorted(set().union(*searched.values())))
-            raise InputError(f"{key} is searched in no family of the study; searched are {choices}.")
-    mine = searched[family]
-    chosen = SpaceConfig(
-        name=family,
-        fix={key: value for key, value in fix.items() if key in mine},
-        range={key: value for key, value in narrowed.items() if key in mine},
-    )
-    return whole(chosen)
-
-
-PreparedStudy = dict[str, PreparedSearch]  # by the names of its sweeps
+    searches: dict[str, PreparedSearch]
+    protocol: str = ""
 
 
 def prepare_study(config: AppConfig, name: str) -> PreparedStudy:
-    """Prepare the search of every member, and refuse a name that cannot have members, and keys that a study decides
-    itself. InputError as `prepare_search`."""
+    """Prepare the search of every member and freeze what is planned; write nothing.
+
+    Raises:
+        InputError: a name that cannot have members, keys that a study decides itself, draws that share images, or as
+            `prepare_search`.
+    """
     check_study_name(name)
     check_decided(config, {**DECIDED, **OF_A_STUDY})
-    return {part: prepare_search(member) for part, member in members(config).items()}
+    overlapping, parts = check_draws(config), members(config)
+    searches = {part: prepare_search(member) for part, member in parts.items()}
+    data = {part: one.splits.hash for part, one in searches.items()}
+    return PreparedStudy(searches, freeze(config, parts, data, overlapping))
+
+
+def resume_study(config: AppConfig, name: str) -> PreparedStudy:
+    """Prepare a study that goes on, and check it against its protocol. InputError as `prepare_resume`."""
+    parts = members(config)
+    check_study(config, name, parts)
+    return PreparedStudy({part: prepare_resume(member, f"{name}/{part}") for part, member in parts.items()})
+
+
+def extended_study(config: AppConfig, name: str) -> AppConfig:
+    """Return the configuration of a study whose searches all have `search.more` trials more.
+
+    Raises:
+        InputError: as `extended`; or it has no protocol, and so no record of what was planned.
+    """
+    if read_protocol(run_directory(config, name)) is None:
+        raise InputError(f"{name} is a study without a protocol: extend one of its sweeps, {name}/FAMILY-dDRAW.")
+    (longer, *_) = [extended(config, SweepFiles(run_directory(config, f"{name}/{part}"))) for part in members(config)]
+    return longer
 
 
 def study(session: Session, prepared: PreparedStudy) -> Path:
@@ -83,16 +81,24 @@ def study(session: Session, prepared: PreparedStudy) -> Path:
     write_text(session.files.study, save(session.config))
     record_stage(session.files.stage, BegunStage.study)
     with study_run(session):
-        return _run_members(session, prepared)
+        return _run_members(session, prepared.searches)
 
 
-def _run_members(session: Session, prepared: PreparedStudy) -> Path:
+def extend_study(session: Session) -> Path:
+    """Record that all searches of a study get more trials, run these and all that follows. Raises as `study`."""
+    trials, protocol = session.config.search.trials, read_protocol(session.directory)
+    assert protocol is not None, "`extended_study` refuses a study without one"
+    record_deviation(protocol, session.name, f"all searches extended to {trials} trials", trials=trials)
+    return study(session, resume_study(session.config, session.name))
+
+
+def _run_members(session: Session, prepared: dict[str, PreparedSearch]) -> Path:
     sweeps = {part: session.member(config, part) for part, config in members(session.config).items()}
     failures: list[str] = []
     searches = [
         Search(sweep, prepared[part])
         for part, sweep in sweeps.items()
-        if not SweepProgress.read(sweep.files.progress).finished
+        if not SweepProgress.read(sweep.files.progress).finished or _asked(sweep) < sweep.config.search.trials
     ]
     with _collecting(failures):
         run_works(searches, f"search {session.name}", session.directory / "ray-search")
@@ -107,11 +113,33 @@ def _run_members(session: Session, prepared: PreparedStudy) -> Path:
     for sweep in found:
         if not is_measured(sweep.config, sweep.name):
             with _collecting(failures):
+                check_frozen(sweep.config, sweep.name)
+                record_allowed(sweep.config, sweep.name)
                 evaluate(sweep, prepare_evaluate(sweep.config, sweep.name))
+    for sweep in sweeps.values():
+        _record_retries(sweep)
     report = _report(session, list(sweeps.values()))
     if failures:
         raise WorkError(f"{' '.join(failures)} The report {report} has what there is.")
     return report
+
+
+def _asked(sweep: Session) -> int:
+    """Read how many trials a member's search was asked for when it last began; as many as now where none is saved."""
+    content = yaml.safe_load(sweep.files.config.read_text(encoding="utf-8")) if sweep.files.config.exists() else {}
+    return int(content.get("search", {}).get("trials", sweep.config.search.trials))
+
+
+def _record_retries(sweep: Session) -> None:
+    """Record how many trainings were begun again: after a lost worker or node, a kill or Ctrl-C."""
+    protocol = read_protocol(sweep.directory.parent)
+    for files in (sweep.files, sweep.files.final):
+        rows = read_rows(files.trials, TrialRow) if files.trials.exists() else []
+        again = {phase: sum(row.legs > 1 for row in rows if row.phase is phase) for phase in Phase}
+        for phase, count in again.items():
+            if protocol is not None and count:
+                what = f"{phase.value}: {count} of {len(rows)} trainings went on after a loss or an interruption"
+                record_deviation(protocol, sweep.name, what)
 
 
 @contextmanager

@@ -60,7 +60,8 @@ def description(config: AppConfig, summary: SweepSummary) -> str:
     size = "all images" if data.per_class is None else f"{data.per_class} images per class"
     text = (
         f"Space `{config.space.name}` on {data.dataset.value}, {size}, draw {data.draw}: {search.trials} trials of "
-        f"{config.training.epochs} epochs, sampler {search.sampler.value}, scheduler {search.scheduler.value}. The "
-        f"objective is the mean validation accuracy of the last {OBJECTIVE_EPOCHS} epochs."
+        f"{config.study.lasting(config.training.epochs)}, sampler {search.sampler.value}, scheduler "
+        f"{search.scheduler.value}. The objective is the mean validation accuracy of the last "
+        f"{OBJECTIVE_EPOCHS} epochs."
     )
     return "\n\n".join(filter(None, [summary.table(), text]))  # MLflow shows the first lines, and more when asked

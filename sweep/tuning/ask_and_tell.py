@@ -147,8 +147,7 @@ class Proposals:
             return self._enqueued.popleft(), ENQUEUED
         used_up = self._config.sampler is SamplerKind.grid and not self._grid
         if self._config.sampler is SamplerKind.random or self._config.is_random(number) or used_up:
-            sampler = sampler_for(self._config, number, SamplerKind.random)
-            return self._space.suggest(optuna.create_study(sampler=sampler).ask()), SamplerKind.random.value
+            return random_parameters(self._space, self._config, number), SamplerKind.random.value
         if self._config.sampler is SamplerKind.grid:
             return self._grid.popleft(), SamplerKind.grid.value
         return None, self._config.sampler.value
@@ -197,6 +196,13 @@ class Proposals:
             return
         for objective, value in zip(self._config.objectives, trial.values, strict=True):
             self._worst[objective] = max(value, self._worst.get(objective, value))
+
+
+def random_parameters(space: Space, config: SearchConfig, number: int) -> dict[str, Any]:
+    """Return the random configuration of a trial, which depends on (sweep seed, number) only."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = sampler_for(config, number, SamplerKind.random)
+    return space.suggest(optuna.create_study(sampler=sampler).ask())
 
 
 def _proposals(study: OptunaStudy) -> list[Proposal]:

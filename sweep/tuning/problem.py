@@ -15,6 +15,7 @@ from sweep.errors import InputError
 from sweep.records.best import Best, changed, provenance, read_best
 from sweep.records.rows import TrialRow, ranked
 from sweep.records.tables import read_rows
+from sweep.tuning.arms import EqualTerms, check_arm
 from sweep.tuning.population import check_population, generations
 from sweep.tuning.samplers import check_sampler
 from sweep.tuning.schedulers import build_scheduler, refinement_epochs
@@ -36,21 +37,28 @@ OF_A_STUDY = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A space to search, and the experiment around which it is searched; `modules` are the user's own."""
+    """A space to search, and the experiment around which it is searched; `modules` are the user's own. `terms`: what a
+    study's arm makes of each configuration."""
 
     space: Space
     experiment: ExperimentConfig
     modules: tuple[str, ...] = ()
+    terms: EqualTerms | None = None
 
     def corners(self) -> list[ExperimentConfig]:
         """List the extreme experiments of the space. ValueError: one of them is not possible."""
         return [override(self.experiment, corner) for corner in self.space.corners()]
 
+    def experiment_of(self, parameters: dict[str, Any]) -> ExperimentConfig:
+        """Return the experiment of a configuration, on the terms of the study's arm."""
+        experiment = override(self.experiment, parameters)
+        return experiment if self.terms is None else self.terms.apply(experiment)
+
     def best(self, row: TrialRow) -> Best:
         """Turn a trial into a complete experiment with its provenance."""
         schedule = changed(row)
         parameters = schedule[0]["parameters"] if schedule else row.parameters
-        experiment = override(self.experiment, {**parameters, "training.seed": row.seed})
+        experiment = self.experiment_of({**parameters, "training.seed": row.seed})
         return Best(experiment, provenance(row, self.space, self.modules), schedule)
 
 
@@ -78,6 +86,7 @@ def build_problem(config: AppConfig) -> Problem:
     else:
         build_scheduler(search, config.training.epochs)
     check_sampler(search, space)
+    check_arm(config.study.arm, search, experiment, list(space.entries))
     return Problem(space, experiment, tuple(config.modules))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 import pytest
+import yaml
 from mlflow import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -28,6 +29,7 @@ from sweep.__main__ import run as sweep_here
 from sweep.execution import ray_adapter
 from sweep.records.best import read_best
 from sweep.records.outcome import STATES, Outcome
+from sweep.records.protocol import departures, deviations, read_protocol
 from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow, ranked
 from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
@@ -163,6 +165,19 @@ def test_a_study_has_a_run_with_its_report(study: Path) -> None:
     (run,) = mlflow_runs(store, "tags.kind = 'study'")
     assert (run.info.run_name, run.info.status) == ("tiny", "FINISHED")
     assert {file.path for file in client_of(store).list_artifacts(run.info.run_id)} == {"report.html", "study.yaml"}
+
+
+def test_a_study_has_done_what_its_protocol_says_it_would(study: Path) -> None:
+    protocol = read_protocol(study / "runs/tiny")
+    assert protocol is not None
+    assert list(protocol.members) == ["resnet-d0", "continuous-d0"]
+    for member in protocol.members:
+        files = SweepFiles(study / "runs/tiny" / member)
+        rows, asked = read_rows(files.trials, TrialRow), protocol.asked_of(member)
+        assert [row.proposed_by for row in rows] == asked["search.trials"] * ["random"]
+        assert ({row.data_hash for row in rows}, {row.epochs for row in rows}) == ({asked["data"]}, {3})
+        assert list(departures(protocol, member, yaml.safe_load(files.config.read_text()))) == []
+    assert deviations(study / "runs/tiny") == []
 
 
 def test_best_yaml_is_the_best_trial_as_a_complete_experiment_with_its_provenance(member: SweepFiles) -> None:

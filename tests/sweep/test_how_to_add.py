@@ -16,7 +16,7 @@ from odenet.data.sets import SETS
 from odenet.training.footprint import Footprint
 from search_spaces import SPACES
 from sweep import stages
-from sweep.cli import run_stages
+from sweep.cli import run_stages, run_studies
 from sweep.cli.commands import STAGES
 from sweep.config.compose import groups
 from sweep.config.search_config import Objective, SamplerKind, SchedulerKind, SearchConfig
@@ -121,10 +121,11 @@ def test_every_data_set_has_a_reader_and_a_file() -> None:
 
 
 def test_every_stage_has_its_module_its_function_and_its_row() -> None:
-    functions = {name for name, _ in inspect.getmembers(run_stages, inspect.isfunction) if name.startswith("run_")}
-    assert functions == {f"run_{name}" for name in STAGES}
+    found = [*inspect.getmembers(run_stages, inspect.isfunction), *inspect.getmembers(run_studies, inspect.isfunction)]
+    functions = {name: function for name, function in found if name.startswith("run_")}
+    assert set(functions) == {f"run_{name}" for name in STAGES}
     for name, stage in STAGES.items():
-        assert stage.run is getattr(run_stages, f"run_{name}")
+        assert stage.run is functions[f"run_{name}"]
         assert stage.usage.startswith(f"sweep {name}")
     modules = {one.__name__.split(".")[-1]: one for one in modules_of(stages)}  # type: ignore[attr-defined]
     # `sweep extend` goes on with a search, `sweep report` is a package, verify is a flag of status; `sweep final`

@@ -121,7 +121,7 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search x search.grace=0": ("search.grace=0.0: a fraction of the epochs",),
     "search x final.seeds=0": ("final.seeds=0: must be from 1 to 1000",),
     "search x evaluate.step_factors=[]": ("evaluate needs schemes, and step_factors above 0",),
-    "search x evaluate.batch_size=0": ("evaluate.batch_size and evaluate.manifestation_images must be at least 1",),
+    "search x evaluate.batch_size=0": ("evaluate.batch_size=0: must be at least 1, at most 1e6",),
     "search x tracking.port=65535": ("tracking.port=65535: must be from 1 to 65534",),
     "search x tracking.uri=ftp://h": ("tracking.uri=ftp://h: must be the address of an MLflow server",),
     "search x cluster.cpus=0": ("cluster.cpus=0: at least 1, or null",),

@@ -14,7 +14,7 @@ from sweep.config.compose import load
 from sweep.config.modules import changed_since, import_kept, kept_texts, module_hash
 from sweep.config.schema import save
 from sweep.errors import InputError
-from sweep.stages.study import members
+from sweep.study.members import members
 from tests.own_names import NETWORK, taken_away
 
 SPACE = """

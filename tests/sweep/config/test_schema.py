@@ -16,7 +16,7 @@ from sweep.config.overrides import override
 from sweep.config.schema import AppConfig, SpaceConfig, save
 from sweep.config.search_config import Budget
 from sweep.errors import InputError
-from sweep.stages.study import members
+from sweep.study.members import members
 
 NEEDED = {"data=folder": ["data.path=images"]}  # besides a choice
 

@@ -77,7 +77,17 @@ def write_final(directory, family, draw, failed_seed=None):
         for j in range(2)
     ]
     final = [
-        trial(family, draw, 4 + i, phase=Phase.final, candidate=3, seed=seed, outcome=Outcome.done, objective=None)
+        trial(
+            family,
+            draw,
+            4 + i,
+            phase=Phase.final,
+            candidate=3,
+            seed=seed,
+            outcome=Outcome.done,
+            objective=None,
+            config_hash="f1na1",
+        )
         for i, seed in enumerate(SEEDS)
     ]
     final = [replace(r, outcome=Outcome.diverged, reason="nan") if r.seed == failed_seed else r for r in final]

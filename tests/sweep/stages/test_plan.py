@@ -11,7 +11,8 @@ from rich.console import Console
 from sweep.config.compose import load
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
-from sweep.stages.plan import Estimate, expected, plan
+from sweep.stages.plan import plan, plan_study
+from sweep.tuning.estimates import Estimate, expected
 from tests.sweep.terminal import Terminal
 
 TINY = ["space=continuous", "data.per_class=5", "model.width=2", "training.epochs=9", "search.trials=27"]
@@ -88,3 +89,31 @@ def test_depth_asha_takes_the_timing_of_refinements_over(tmp_path: Path) -> None
     assert "27 to epoch 1; 9 to epoch 3; 3 to epoch 9" in text
     with pytest.raises(InputError, match="decides when networks are refined"):
         planned("search.scheduler=depth_asha", "space.fix.refinement.count=1", runs=tmp_path)
+
+
+def test_a_whole_study_is_planned_with_its_trainings_epochs_hours_and_money(tmp_path: Path) -> None:
+    words = [
+        "study=quick", "study.sizes=[5,10]", "model.width=2", "search.trials=4", "cluster.cpus=2",
+        "study.arm=equal_compute", "study.median_epochs=5", "study.cpu_hour_price=1000",
+        "search.budget.gpu_hour_price=50", "runtime.resources.gpus=0.5", f"runtime.runs_dir={tmp_path}",
+    ]  # fmt: skip
+    console = Console(file=StringIO(), width=250, markup=False)
+    plan_study(load(words), console)
+    assert isinstance(console.file, StringIO)
+    text = console.file.getvalue()
+    for said in (
+        "digits, 3 draws, disjoint", "Arm: equal_compute; search: i.i.d. random search", "resnet-n5", "continuous-n10",
+        # two families, two sizes, three draws; 2 x 2 confirming and 3 final trainings each
+        "The study: 12 sweeps, 48 search trials and 84 confirming and final trainings",
+    ):  # fmt: skip
+        assert said in text
+    hours = float(text.split(" hours one after another")[0].split()[-1])
+    cpu, gpu = (float(line.split()[1].replace(",", "")) for line in text.splitlines() if line.startswith("Money"))
+    assert (gpu, cpu) == (pytest.approx(1000 * hours, rel=0.02), pytest.approx(25 * hours, rel=0.02, abs=0.006))
+    assert list(tmp_path.iterdir()) == []
+    console = Console(file=StringIO(), width=250, markup=False)
+    plan_study(load([*words, "study.cpu_hour_price=null", "search.budget.gpu_hour_price=null"]), console)
+    assert isinstance(console.file, StringIO)
+    assert "Money" not in console.file.getvalue()
+    with pytest.raises(InputError, match="share"):
+        plan_study(load([*words, "study.sizes=[50]"]), console)

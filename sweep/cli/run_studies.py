@@ -1,0 +1,74 @@
+"""What `sweep plan` and `sweep study` run, and `sweep extend` of a study; libraries are loaded as in `run_stages`."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from sweep.cli import announce
+from sweep.cli.command_line import PRESET, Command
+from sweep.console import say
+from sweep.errors import InputError
+
+if TYPE_CHECKING:
+    from sweep.config.schema import AppConfig
+
+
+def run_plan(command: Command, console: Console) -> None:
+    from sweep.config.compose import load
+
+    config = load(command.overrides)
+    is_study = any(text.startswith(PRESET) for text in command.overrides)
+    if command.names:
+        from sweep.records.run_directory import free_directory
+
+        free_directory(config, command.names[0])
+    if is_study:
+        _check_sizes(command, config)
+    say(f"plan: {announce.described('study' if is_study else 'plan', config)}", console)
+    announce.loads_torch("plan", console)
+    from sweep.stages.plan import plan, plan_study
+
+    (plan_study if is_study else plan)(config, console)
+
+
+def _check_sizes(command: Command, config: "AppConfig") -> None:
+    """Refuse a number of images per class beside those of the study."""
+    given = [text for text in command.overrides if text.startswith("data.per_class=")]
+    if given and config.study.sizes:
+        raise InputError(
+            f"{given[0]} would have no effect: the study has study.sizes={list(config.study.sizes)}; set that, or "
+            "study.sizes=[] for data.per_class alone."
+        )
+
+
+def run_study(command: Command, console: Console) -> None:
+    from sweep.config.compose import load
+    from sweep.config.schema import save
+    from sweep.records.run_directory import PROTOCOL, STAGE, STUDY, check_study_name
+    from sweep.records.stage_record import BegunStage
+
+    config, name = load(command.overrides), command.names[0]
+    _check_sizes(command, config)
+    announce.begin("study", check_study_name(name), config, console)
+    announce.loads_torch(f"study {name}", console)
+    from sweep.execution.session import new_session
+    from sweep.stages.study import prepare_study, study
+    from sweep.tuning.problem import copies_of_enqueued
+
+    prepared = prepare_study(config, name)
+    begun = {STUDY: save(config), PROTOCOL: prepared.protocol, STAGE: BegunStage.study.text}
+    begun |= copies_of_enqueued(config)
+    with new_session(config, name, console, begun) as session:
+        report = study(session, prepared)
+    announce.say_report(report, name, console)
+
+
+def extend(config: "AppConfig", name: str, console: Console) -> None:
+    """Add trials to the searches of all sweeps of a study alike, and run them."""
+    from sweep.execution.session import open_session
+    from sweep.stages.study import extend_study, extended_study, resume_study
+
+    longer = extended_study(config, name)
+    resume_study(config, name)  # refuses before anything is started
+    with open_session(longer, name, console) as session:
+        announce.say_report(extend_study(session), name, console)

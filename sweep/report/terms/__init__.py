@@ -1,0 +1,1 @@
+"""On what terms the families of a report were compared."""
