@@ -156,23 +156,11 @@ def _manifestations(study: Study) -> list[Block]:
 
 
 def _corruptions(study: Study) -> list[Block]:
-    def draw(results: TaskResults, index: int) -> list[Block]:
-        return _present(
-            corruptions.against_clean(study, results, f"corruptions-{index}"),
-            corruptions.summary(results),
-            corruptions.by_corruption(results),
-        )
-
-    return _by_task(study, draw)
+    return _by_task(study, lambda results, index: corruptions.blocks(study, results, index))
 
 
 def _attacks(study: Study) -> list[Block]:
-    def draw(results: TaskResults, index: int) -> list[Block]:
-        return _present(
-            attacks.curves(study, results, f"attacks-{index}"), attacks.summary(results), attacks.checks(results)
-        )
-
-    return _by_task(study, draw)
+    return _by_task(study, lambda results, index: attacks.blocks(study, results, index))
 
 
 def _configurations(study: Study) -> list[Block]:

@@ -27,13 +27,12 @@ from sweep.errors import InputError, WorkError
 from sweep.execution.measurements import FinalNetwork, MeasuringTask, measure_all
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.session import Session
-from sweep.records.evaluation import EvaluationFiles
+from sweep.records.evaluation import EvaluationFiles, TestUse, read_test_use, record_test_use
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, CORRUPTION, Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory
 from sweep.records.summary import SweepSummary
 from sweep.records.tables import read_rows
-from sweep.records.test_use import TestUse, read_test_use, record_test_use
 from sweep.stages.model_card import model_card
 from sweep.worker.measurement import Condition, Measurement, TestSet
 

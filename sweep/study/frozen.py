@@ -55,13 +55,14 @@ def selection(config: AppConfig) -> str:
 def decision_rules() -> dict[str, float]:
     """Return the constants by which the report decides, by name."""
     from sweep.report.inference import comparison  # loads SciPy
+    from sweep.report.statistics import LEVEL
 
     return {
-        "level": comparison.LEVEL,
+        "level": LEVEL,
         "alpha": comparison.ALPHA,
         "equivalence": comparison.EQUIVALENCE,
         "meaningful": comparison.MEANINGFUL,
-        "draws_for_a_verdict": comparison.DECIDES,
+        "draws_for_a_claim": comparison.DECIDES,
     }
 
 

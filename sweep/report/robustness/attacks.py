@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from sweep.records.rows import ATTACK, EvaluationRow
-from sweep.report.elements import NONE, Figure, Panel, Table, label, listing, panel, percent
+from sweep.report.elements import NONE, Block, Figure, Panel, Table, label, listing, panel, percent
 from sweep.report.figures import colour, family_keys
 from sweep.report.load import Sweep
 from sweep.report.results import Family, Study, TaskResults
@@ -154,3 +154,9 @@ def _curves(study: Study, found: Sequence[tuple[Family, Sequence[AttackedNetwork
     chart.update_xaxes(title=NORMS[norm], type="log")
     chart.update_yaxes(title="robust accuracy, %", rangemode="tozero")
     return panel(chart, f"Robust accuracy against epsilon; networks: {listing(told)}.", NORMS[norm].partition(",")[0])
+
+
+def blocks(study: Study, results: TaskResults, index: int) -> list[Block]:
+    """Return all there is of one task; nothing where no network was attacked."""
+    made = [curves(study, results, f"attacks-{index}"), summary(results), checks(results)]
+    return [block for block in made if block is not None]

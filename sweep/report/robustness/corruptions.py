@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from sweep.records.rows import CORRUPTION
-from sweep.report.elements import NONE, Figure, Table, label, listing, padded, panel, percent, plural
+from sweep.report.elements import NONE, Block, Figure, Table, label, listing, padded, panel, percent, plural
 from sweep.report.figures import colour, family_keys
 from sweep.report.load import Sweep
 from sweep.report.results import BASELINE, Family, Study, TaskResults, mean_or_none
@@ -168,3 +168,9 @@ def against_clean(study: Study, results: TaskResults, name: str) -> Figure | Non
         name, caption, [panel(chart, f"Mean error on clean and corrupted images: {told}.")],
         family_keys(study, [family for family, _ in found]),
     )  # fmt: skip
+
+
+def blocks(study: Study, results: TaskResults, index: int) -> list[Block]:
+    """Return all there is of one task; nothing where no network was measured on corrupted images."""
+    made = [against_clean(study, results, f"corruptions-{index}"), summary(results), by_corruption(results)]
+    return [block for block in made if block is not None]

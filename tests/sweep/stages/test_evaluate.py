@@ -28,11 +28,11 @@ from sweep.config.overrides import override
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution import measurements
+from sweep.records.evaluation import read_test_use
 from sweep.records.outcome import Outcome
 from sweep.records.predictions import read_predictions
 from sweep.records.rows import CLEAN, MANIFESTATION, REESTIMATED, EvaluationRow, Phase, TrialRow
 from sweep.records.tables import read_rows, write_rows
-from sweep.records.test_use import read_test_use
 from sweep.report.statistics import wilson
 from sweep.stages.evaluate import PreparedEvaluation, conditions, evaluate, prepare_evaluate
 from sweep.tracking.lines import OUTBOX
