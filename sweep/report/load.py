@@ -62,7 +62,7 @@ class Sweep:
     final_curves: list[CurveRow]
     crowned: Best | None  # final/crowned.yaml
     evaluations: list[EvaluationRow]
-    predictions: Predictions | None  # what final networks say of every test image
+    predictions: Predictions | None = None  # what final networks say of every test image
     manifestations: list[ManifestationRow]  # of search trials that are done, on validation images
     search: SearchConfig | None  # of config.yaml
     missing: tuple[str, ...]  # names of FILES and OPTIONAL

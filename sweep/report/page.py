@@ -10,16 +10,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from sweep.records.files import write_text
 from sweep.records.rows import REESTIMATED
-from sweep.report import (
-    answer,
-    differences,
-    figures,
-    learning_curves,
-    pareto,
-    search_tables,
-    sentences,
-    tables,
-)
+from sweep.report import answer, differences, figures, learning_curves, pareto, search_tables, sentences, tables
 from sweep.report.elements import Block, Commands, Details, Figure, Heading, Notice, Section, Text, plural
 from sweep.report.figures import colour
 from sweep.report.hyperparameters import optimization_history, random_search, transfer, tuning_curves

@@ -102,10 +102,9 @@ def _dot(axes: Axes, x: float, y: float, tint: str, *, failed: bool = False) -> 
     axes.plot(x, y, "x" if failed else "o", color=tint, markersize=3, alpha=0.7, markeredgewidth=0.5)
 
 
-AxesPoint = tuple[float, float]
-
-
-def _whisker(axes: Axes, place: AxesPoint, interval: Interval | None, tint: str, across: bool = False) -> None:
+def _whisker(
+    axes: Axes, place: tuple[float, float], interval: Interval | None, tint: str, across: bool = False
+) -> None:
     """Draw a mean as a square with its interval, upright or across."""
     mean = place[0] if across else place[1]
     ends = None if interval is None else [[mean - 100 * interval.low], [100 * interval.high - mean]]

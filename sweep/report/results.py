@@ -16,7 +16,7 @@ from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, EvaluationRow, Phase, TrialRow, ranked
 from sweep.report import statistics
 from sweep.report.inference import comparison
-from sweep.report.inference.comparison import Comparison, Estimate, Verdict
+from sweep.report.inference.comparison import Comparison, MeanEstimate, Verdict
 from sweep.report.inference.overlap import overlap
 from sweep.report.inference.pairs import FinalRun, image_means, matched
 from sweep.report.load import Sweep, Task, task_of
@@ -48,7 +48,7 @@ class Family:
         return statistics.grand_mean(self.by_draw())
 
     @property
-    def estimate(self) -> Estimate | None:
+    def estimate(self) -> MeanEstimate | None:
         """The mean with its variances; None below two runs or draws, which have no spread."""
         draws = sorted({run.draw for run in self.runs})
         per_image = image_means({draw: [(run, None) for run in self.runs if run.draw == draw] for draw in draws})

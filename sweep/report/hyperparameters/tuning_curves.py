@@ -93,10 +93,10 @@ def _keys(study: Study, results: TaskResults, drawn: DrawnOf) -> list[Key]:
     return [*shown, Key("mean over draws", "line", INK), Key("a draw", "faint", INK)] if several else shown
 
 
-LineOf = Callable[[Drawn], tuple[np.ndarray, np.ndarray]]
+CurveOf = Callable[[Drawn], tuple[np.ndarray, np.ndarray]]
 
 
-def _lines(study: Study, drawn: DrawnOf, titles: tuple[str, str], line: LineOf) -> tuple[go.Figure, str]:
+def _lines(study: Study, drawn: DrawnOf, titles: tuple[str, str], line: CurveOf) -> tuple[go.Figure, str]:
     chart, told, every = go.Figure(), [], []
     for name, own in drawn.items():
         tint, found = colour(study, name), [line(one) for one in own]

@@ -46,7 +46,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class MeanEstimate:
     """A mean over draws, or over the seeds of the only draw, with the two variances that it has."""
 
     mean: float
@@ -110,7 +110,9 @@ def half_width(variance: Any, df: Any, level: float = LEVEL) -> Any:
     return stats.t.ppf((1 + level) / 2, df) * np.sqrt(variance)
 
 
-def estimate(sample: Sequence[np.ndarray], images_N: np.ndarray | None = None, overlap: float = 0.0) -> Estimate | None:
+def estimate(
+    sample: Sequence[np.ndarray], images_N: np.ndarray | None = None, overlap: float = 0.0
+) -> MeanEstimate | None:
     """Estimate `grand_mean`: s^2 over draws / D, plus the variance over test images / N; None for a single run.
 
     Draws share the test images, so that their spread cannot tell how lucky the images are: `images_N` is what each
@@ -129,7 +131,7 @@ def estimate(sample: Sequence[np.ndarray], images_N: np.ndarray | None = None, o
     images = 0 if images_N is None else len(images_N)
     within = float(np.var(images_N, ddof=1)) / images if images_N is not None and images > 1 else None
     df = float(satterthwaite(between, len(units), within or 0.0, images))
-    return Estimate(mean=grand_mean(sample), units=len(units), between=between, within=within, df=df)
+    return MeanEstimate(mean=grand_mean(sample), units=len(units), between=between, within=within, df=df)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,7 @@ class Comparison:
     """A family against the baseline, over matched (draw, seed) pairs. Accuracies are fractions."""
 
     delta: float  # mean over draws of the mean over seeds of the differences
-    estimate: Estimate | None  # of delta; None for a single pair, which has no spread
+    estimate: MeanEstimate | None  # of delta; None for a single pair, which has no spread
     improvement: float  # P(family > baseline)
     improvement_interval: Interval | None
     sign_flip: float  # two-sided, exact, on draw-level differences

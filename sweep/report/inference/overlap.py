@@ -37,8 +37,7 @@ def overlap(dataset: str, per_class: int | None, draws: Sequence[int], order: Or
 
 
 def _shared(pair: tuple[int, int], n: int, size: int) -> float:
-    """Return the share of images that two draws have in common: those of one round take turns in one permutation, those
-    of two rounds share what chance gives them."""
+    """Compute it for two draws: those of one round take turns in one permutation, those of two meet by chance."""
     (round_a, a), (round_b, b) = (divmod(draw, DRAWS_PER_ROUND) for draw in pair)
     if round_a != round_b:
         return n / size

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from odenet.diagnostics.validity import AccuracyChange, Validity, judge, paired_error
+from odenet.diagnostics.validity import MOST_DROP, MOST_ERRORS, AccuracyChange, Validity, judge, paired_error
 from odenet.enums import Scheme
 from sweep.records.rows import MANIFESTATION, REESTIMATED, EvaluationRow
-from sweep.report.elements import NONE, Block, Notice, Table, Text, listing, plural
+from sweep.report.elements import NONE, Block, Notice, Table, Text, listing, plural, points
 from sweep.report.load import Sweep
 from sweep.report.results import BASELINE, TaskResults, is_trained
 
 WORDS = {True: "yes", False: "no", None: "not applicable"}
 RULE = (
     "A network is called an ODE if its largest drop of test accuracy among {2, 4 times the steps of its own scheme; "
-    "RK4 at as many steps and twice} is at most one point and at most two of its standard errors, paired by image. h* "
+    f"RK4 at as many steps and twice}} is at most {points(MOST_DROP).lstrip('+')} points and at most "
+    f"{MOST_ERRORS:g} of its standard errors, paired by image. h* "
     "is the longest step of its own scheme, relative to the trained one, that passes as all shorter ones do."
 )
 

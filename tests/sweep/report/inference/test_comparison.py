@@ -6,7 +6,7 @@ from scipy import stats
 
 from sweep.report.inference.comparison import (
     Comparison,
-    Estimate,
+    MeanEstimate,
     Verdict,
     compare,
     decide,
@@ -110,7 +110,7 @@ def test_the_smallest_sign_flip_p_grows_with_the_families(draws, families, p):
 def compared(delta=0.03, half=0.02, ahead=0.8, draws=5, overlap=0.0):
     """A comparison whose interval is delta ± half (by Student's t with 4 degrees of freedom)."""
     between = (half / stats.t.ppf(0.975, 4)) ** 2
-    found = Estimate(mean=delta, units=5, between=between, within=None, df=4.0)
+    found = MeanEstimate(mean=delta, units=5, between=between, within=None, df=4.0)
     return Comparison(
         delta=delta, estimate=found, improvement=ahead, improvement_interval=None, sign_flip=1.0, resampled=None,
         draws=draws, pairs=2 * draws, overlap=overlap,
