@@ -13,7 +13,7 @@ from sweep.config.search_config import SamplerKind
 from sweep.errors import InputError
 from sweep.records.protocol import deviations, read_protocol
 from sweep.records.run_directory import PROTOCOL, STUDY
-from sweep.report import statistics
+from sweep.report.inference import comparison
 from sweep.stages import study as stage
 from sweep.stages.study import extended_study, prepare_study, resume_study
 from sweep.study.frozen import check_frozen, decision_rules, record_again, record_allowed
@@ -155,7 +155,7 @@ def test_a_study_of_a_version_without_protocols_goes_on_as_before(place: Path) -
 def test_other_rules_of_decision_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     member = members(study_config(place / "runs"))["resnet-d0"]
     assert check_frozen(member, "tiny/resnet-d0") is not None
-    monkeypatch.setattr(statistics, "MEANINGFUL", 0.6)
+    monkeypatch.setattr(comparison, "MEANINGFUL", 0.6)
     with pytest.raises(InputError, match=r"rules of decision are not those .* meaningful was 0\.75, is 0\.6"):
         check_frozen(member, "tiny/resnet-d0")
     with pytest.raises(InputError, match="rules of decision are not those"):
