@@ -102,7 +102,7 @@ STAGES: dict[str, StageCommand] = {
         "sweep evaluate NAME [KEY=VALUE ...]",
         (1, 1),
         "Measures each final network once under each condition, and writes rows.csv. What was cut short goes on; "
-        "conditions can be added later.\n"
+        "conditions can be added later. NAME may be a study: then all its sweeps.\n"
         "  evaluate.conditions=[clean,manifestation,manifestation_reestimated,corruption,attack,diagnostics]\n"
         "  evaluate.schemes=[euler,rk4] evaluate.step_factors=[0.5,1,2,4]\n"
         "  evaluate.corruptions=[fog,snow] evaluate.severities=[1,3,5] evaluate.corruption_images=1000\n"

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sweep.cli import announce
 from sweep.cli.command_line import AGAIN, FIGURES, VERIFY, Command
-from sweep.cli.run_studies import extend
+from sweep.cli.run_studies import evaluate_all, extend
 from sweep.console import say
 from sweep.errors import InputError
 
@@ -182,9 +182,13 @@ def run_final(command: Command, console: Console) -> None:
 
 def run_evaluate(command: Command, console: Console) -> None:
     from sweep.cli.existing import existing
+    from sweep.records.run_directory import SweepFiles, run_directory
 
     config, name = existing(command)
     announce.loads_torch(f"evaluate {name}", console)
+    if SweepFiles(run_directory(config, name)).study.exists():
+        evaluate_all(config, name, console)
+        return
     from sweep.execution.session import open_session
     from sweep.stages.evaluate import evaluate, prepare_evaluate
     from sweep.study.frozen import check_frozen, record_allowed

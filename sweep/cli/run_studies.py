@@ -72,3 +72,14 @@ def extend(config: "AppConfig", name: str, console: Console) -> None:
     resume_study(config, name)  # refuses before anything is started
     with open_session(longer, name, console) as session:
         announce.say_report(extend_study(session), name, console)
+
+
+def evaluate_all(config: "AppConfig", name: str, console: Console) -> None:
+    """Measure the final networks of all sweeps of a study under the conditions that are asked for."""
+    from sweep.execution.session import open_session
+    from sweep.stages.study import evaluate_study, prepare_evaluation
+
+    left = prepare_evaluation(config, name)
+    with open_session(config, name, console) as session:
+        evaluate_study(session, left)
+    console.print(f"Next: sweep report {name}", highlight=False)

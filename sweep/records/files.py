@@ -178,9 +178,13 @@ def _sync(descriptor: int, path: Path, is_new: bool = False) -> None:
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading. OSError: it cannot be opened, or is none: a named pipe would be waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        number, reason = (
+            (errno.EISDIR, "it is a directory") if stat.S_ISDIR(kind) else (errno.EINVAL, "no regular file")
+        )
+        raise OSError(number, reason, str(path))
     return os.fdopen(descriptor, "rb")
 
 

@@ -3,11 +3,12 @@ report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from sweep.config.evaluate_config import ConditionKind
 from sweep.config.schema import AppConfig, save
 from sweep.errors import InputError, StorageError, WorkError
 from sweep.execution.mlflow_runs import study_run
@@ -20,7 +21,7 @@ from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, check_study_name, run_directory
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
-from sweep.stages.evaluate import evaluate, is_measured, prepare_evaluate
+from sweep.stages.evaluate import evaluate, final_networks, is_measured, prepare_evaluate
 from sweep.stages.final import Final, prepare_final
 from sweep.stages.resume import prepare_resume
 from sweep.stages.search import PreparedSearch, Search, extended, prepare_search
@@ -110,12 +111,7 @@ def _run_members(session: Session, prepared: dict[str, PreparedSearch]) -> Path:
     ]
     with _collecting(failures):
         run_works(finals, f"final {session.name}", session.directory / "ray-final")
-    for sweep in found:
-        if not is_measured(sweep.config, sweep.name):
-            with _collecting(failures):
-                check_frozen(sweep.config, sweep.name)
-                record_allowed(sweep.config, sweep.name)
-                evaluate(sweep, prepare_evaluate(sweep.config, sweep.name))
+    failures += _evaluate(session, unmeasured(session.config, session.name))
     for sweep in sweeps.values():
         _record_retries(sweep)
     report = _report(session, list(sweeps.values()))
@@ -140,6 +136,61 @@ def _record_retries(sweep: Session) -> None:
             if protocol is not None and count:
                 what = f"{phase.value}: {count} of {len(rows)} trainings went on after a loss or an interruption"
                 record_deviation(protocol, sweep.name, what)
+
+
+def unmeasured(config: AppConfig, name: str) -> list[str]:
+    """List the sweeps of a study with final networks of which something that is asked for is not measured.
+    InputError: a file is damaged."""
+    found = {part: SweepFiles(run_directory(config, f"{name}/{part}")) for part in members(config)}
+    parts = [(part, member) for part, member in members(config).items() if final_networks(found[part])]
+    return [part for part, member in parts if not is_measured(member, f"{name}/{part}")]
+
+
+def prepare_evaluation(config: AppConfig, name: str) -> list[str]:
+    """Prepare to measure the final networks of a study, and return the sweeps with something left.
+
+    Raises:
+        InputError: it is another study than its protocol says, or nothing is left to measure.
+    """
+    check_study(config, name, members(config))
+    left = unmeasured(config, name)
+    if not left:
+        asked = ", ".join(kind.value for kind in config.evaluate.conditions)
+        possible = ", ".join(kind.value for kind in ConditionKind)
+        raise InputError(
+            f"No final network of {name} is left to be measured ({asked}), and test data is used once. Other "
+            f"conditions can be added by evaluate.conditions=[...] of {possible}."
+        )
+    return left
+
+
+def evaluate_study(session: Session, left: list[str]) -> None:
+    """Measure the final networks of these sweeps of a study. WorkError: a worker failed; the others went on."""
+    if failures := _evaluate(session, left):
+        raise WorkError(" ".join(failures))
+
+
+def _evaluate(session: Session, left: list[str]) -> list[str]:
+    failures: list[str] = []
+    for part in left:
+        config = members(session.config)[part]
+        with _collecting(failures):
+            check_frozen(config, f"{session.name}/{part}")
+            record_allowed(config, f"{session.name}/{part}")
+            sweep = session.member(_attacked_as_baseline(config, session.name, part), part)
+            evaluate(sweep, prepare_evaluate(sweep.config, sweep.name))
+    return failures
+
+
+def _attacked_as_baseline(config: AppConfig, name: str, part: str) -> AppConfig:
+    """Have attacks on the baseline's network of the same data tried on this one, too, where it is attacked at all."""
+    family, baseline, asked = config.space.name, config.study.baseline, config.evaluate
+    other = f"{name}/{baseline}{part.removeprefix(family)}"
+    if ConditionKind.attack not in asked.conditions or family == baseline or other in asked.transfer:
+        return config
+    if not final_networks(SweepFiles(run_directory(config, other))):
+        return config
+    return replace(config, evaluate=replace(asked, transfer=[*asked.transfer, other]))
 
 
 @contextmanager

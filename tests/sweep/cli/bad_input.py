@@ -231,7 +231,7 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
                 *("search final", "search x/final", "search x/export", "study Default", "search best.yaml"),
                 *("search z/Model.YML", "study ray"),
             ),
-            ("is not possible", "means a file or directory that sweeps have of their own, as attacked, checkpoints, default,"),
+            ("is not possible", "means a file or directory that sweeps have of their own, as attacked, checkpoints,"),
         ),
         (no_change, ("resume x search.trials=9", f"{EXTEND} search.sampler=gp"), ("what is learned is fixed",)),
         (sub(CONFIG, "scheduler: none", "scheduler: pbt"), (EXTEND,), ("a population cannot be extended",)),

@@ -10,10 +10,12 @@ import pytest
 import yaml
 from torchvision.datasets import CIFAR10
 
-from sweep.records.rows import Phase
+from sweep.records.rows import EvaluationRow, Phase
 from sweep.records.tables import write_rows
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory
 from tests.sweep.sweep_files import trial, write_sweep
+
+OF_THE_NETWORK = ("family", "dataset", "per_class", "draw", "seed", "config_hash", "data_hash")
 
 
 @pytest.fixture
@@ -45,7 +47,15 @@ def with_final(*phases: Phase, checkpoint: bytes | None = None) -> Callable[[], 
 
 def evaluated() -> None:
     with_final(Phase.final)()
-    Path("runs/x/rows.csv").write_text("a result")
+    network = trial(0, phase=Phase.final)
+    rows = [
+        EvaluationRow(
+            **{name: getattr(network, name) for name in OF_THE_NETWORK}, scheme="euler", steps=2, condition=condition,
+            severity=0.0, split="test", metric="accuracy", value=0.5, n=596, trained_scheme="euler", trained_steps=2,
+        )
+        for condition in ("clean", "manifestation")
+    ]  # fmt: skip
+    write_rows(Path("runs/x/rows.csv"), EvaluationRow, rows)
 
 
 def finished() -> None:
@@ -122,6 +132,11 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "not final yet": (searched, "evaluate x", ("x has no final network: run `sweep final x` first",)),
     "only confirmed": (with_final(Phase.confirm), "evaluate x", ("x has no final network",)),
     "tested twice": (evaluated, "evaluate x", ("test data is used once", "remove that file")),
+    "tested by another version": (
+        lambda: [with_final(Phase.final)(), Path("runs/x/rows.csv").write_text("a result")],
+        "evaluate x",
+        ("rows.csv: the columns must be",),
+    ),
     "no checkpoint": (with_final(Phase.final), "evaluate x", ("model-0.ckpt", "No such file")),
     "damaged checkpoint": (with_final(Phase.final, checkpoint=b"?"), "evaluate x", ("model-0.ckpt is no odenet",)),
     "no CUDA to retrain on": (searched, "final x runtime.device=cuda", ("torch sees no CUDA device here",)),

@@ -39,7 +39,7 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "-sc install=tcsh": ("-sc install=tcsh", "bash, zsh, fish"),
     "search": ("`sweep search` needs a name", "sweep search NAME [KEY=VALUE ...]"),
     "search a b": ("'b' is one name too many, or lacks its `=`",),
-    "plan x": ("'x' is one name too many",),
+    "plan x y": ("'y' is one name too many",),
     "search x --force": ("no option --force", "--help, --cfg job, --config-dir DIR and --config-name NAME are"),
     "search x --config-dir": ("--config-dir needs a value: --config-dir DIR --config-name NAME",),
     "search x -cn": ("--config-name needs a value",),
@@ -232,7 +232,8 @@ COMPLETIONS: dict[str, list[str]] = {
         *("--help", "--cfg", "--config-dir", "--config-name", "--verify", "--wide", "--csv", "--json")
     ],
     "sweep search ": sorted(
-        {f"{key.split('.')[0]}." for key in known_keys() if "." in key} | {"cluster=", "data=", "modules=", "space="}
+        {f"{key.split('.')[0]}." for key in known_keys() if "." in key}
+        | {"cluster=", "data=", "modules=", "space=", "study="}
     ),
 }
 
@@ -244,7 +245,7 @@ def test_stages_complete_at_the_first_word_and_keys_and_values_after_it(line, ex
 
 SWEEPS = {
     "sweep status ": ["second", "study", "study/continuous-d0", "x"],
-    "sweep status s": ["second", "study", "study/continuous-d0", "search.", "space.", "space=", "study."],
+    "sweep status s": ["second", "study", "study/continuous-d0", "search.", "space.", "space=", "study.", "study="],
     "sweep resume study/": ["study/continuous-d0"],
     "sweep report x ": ["second", "study", "study/continuous-d0"],
     "sweep report x se": ["second", "search."],

@@ -18,7 +18,7 @@ from sweep.config.search_config import Budget
 from sweep.errors import InputError
 from sweep.study.members import members
 
-NEEDED = {"data=folder": ["data.path=images"]}  # besides a choice
+NEEDED = {"data=folder": ["data.path=images"], "study=folder": ["data.path=images"]}  # besides a choice
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group, names in groups().items() for name in names])

@@ -201,8 +201,8 @@ def page(tmp_path_factory):
 
 def test_every_section_is_there_in_order_and_in_the_table_of_contents(page):
     titles = [
-        "summary", "families", "differences", "manifestations", "configurations", "search", "slices", "importances",
-        "parallel", "best-so-far", "curves", "pareto", "failures", "files",
+        "summary", "terms", "families", "differences", "manifestations", "configurations", "search", "slices",
+        "importances", "parallel", "best-so-far", "curves", "pareto", "failures", "files",
     ]  # fmt: skip
     assert re.findall(r'<section id="([^"]+)"', page.html) == titles
     assert [link for link in page.links if link.startswith("#")] == [f"#{title}" for title in titles[1:]]
