@@ -60,14 +60,15 @@ class EvaluationFiles:
             self._predictions = replace(known, classes_RN=np.vstack([known.classes_RN[others], row_B]), seeds_R=seeds_R)
         write_predictions(self._files.predictions, self._predictions)
 
-    def add(self, rows: Iterable[EvaluationRow]) -> None:
-        """Write down what was measured, whichever was measured first. StorageError: it could not be."""
-        self.rows = sorted([*self.rows, *rows], key=_place)
+    def add(self, rows: Iterable[EvaluationRow], seeds: Sequence[int]) -> None:
+        """Write down what was measured, in the order of `seeds`, whichever was measured first. StorageError: it could
+        not be."""
+
+        def place(row: EvaluationRow) -> tuple[int, int, str]:
+            return seeds.index(row.seed), KINDS.index(row.condition.partition("/")[0]), row.condition
+
+        self.rows = sorted([*self.rows, *rows], key=place)
         write_rows(self._files.rows, EvaluationRow, self.rows)
-
-
-def _place(row: EvaluationRow) -> tuple[int, int, str]:
-    return row.seed, KINDS.index(row.condition.partition("/")[0]), row.condition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

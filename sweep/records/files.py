@@ -181,10 +181,9 @@ def open_regular(path: Path) -> BinaryIO:
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
-        number, reason = (
-            (errno.EISDIR, "it is a directory") if stat.S_ISDIR(kind) else (errno.EINVAL, "no regular file")
-        )
-        raise OSError(number, reason, str(path))
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, "it is a directory", str(path))
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return os.fdopen(descriptor, "rb")
 
 

@@ -219,7 +219,7 @@ def _write_down(session: Session, prepared: PreparedEvaluation, task: MeasuringT
     record_test_use(session.files.test_use, [_use(*task)])
     if found.classes_B is not None:
         prepared.known.predicts(network.row.seed, found.classes_B, images.labels_B, images.indices_B)
-    prepared.known.add(rows)
+    prepared.known.add(rows, [one.row.seed for one in prepared.networks])
     accuracies = [row.value for row in rows if row.metric == "accuracy"]
     mean = f", mean accuracy {fmean(accuracies):.1%}" if accuracies else ""
     say(
