@@ -37,6 +37,7 @@ from sweep.records.tables import read_rows
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine takes minutes to start Ray
 
 ROOT = Path(__file__).parents[2]
+MEMBERS = ("resnet-d0", "continuous-d0")
 QUICK = ["training.epochs=3", "model.width=4", "cluster.cpus=2"]
 STUDY = [
     *QUICK,
@@ -295,6 +296,7 @@ def test_a_best_yaml_alone_is_retrained_elsewhere(study: Path, tmp_path: Path) -
         (["search", "tiny"], "exists already"),
         (["final", "tiny/resnet-d0"], "has final trials already"),
         (["evaluate", "tiny/resnet-d0"], "test data is used once"),
+        (["evaluate", "tiny"], "No final network of tiny is left to be measured (clean, manifestation)"),
         (["search", "greedy", "cluster.gpus=2", "cluster.cpus=2", "runtime.resources.gpus=3"], "3"),
     ],
 )
@@ -307,6 +309,34 @@ def test_what_is_done_is_not_overwritten_and_what_cannot_be_is_not_started(
     assert says in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*") if path.is_file()} == before
     assert not (study / "runs" / "greedy").exists()
+
+
+FURTHER = [
+    "evaluate.conditions=[corruption,attack]",
+    *("evaluate.corruptions=[fog,saturate]", "evaluate.severities=[5]", "evaluate.corruption_images=50"),
+    *("evaluate.attack.images=10", "evaluate.attack.check_images=5", "evaluate.attack.linf_255=[8]"),
+    *("evaluate.attack.l2=[]", "evaluate.attack.attacks=[apgd_ce,transfer]", "evaluate.attack.apgd_steps=5"),
+    "evaluate.attack.pgd_steps=5",
+]
+
+
+def test_conditions_are_added_to_all_sweeps_of_a_study_later_and_the_protocol_says_so(study: Path) -> None:
+    """The last test of this study, whose files it changes."""
+    before = {name: read_rows(SweepFiles(study / f"runs/tiny/{name}").rows, EvaluationRow) for name in MEMBERS}
+    cache = study / "corrupted"
+    result = sweep(study, "evaluate", "tiny", *FURTHER, f"evaluate.cache_dir={cache}", "cluster.cpus=2")
+    assert result.returncode == 0, result.stderr
+    assert "Left out: corruption=saturate needs colour" in result.stdout
+    for name in MEMBERS:
+        rows = read_rows(SweepFiles(study / f"runs/tiny/{name}").rows, EvaluationRow)
+        assert [row for row in rows if row.condition.startswith(("clean", "manifestation"))] == before[name]
+        fog = [row for row in rows if row.condition == "corruption/fog" and row.metric == "accuracy"]
+        assert [(row.severity, row.n, row.source) for row in fog] == 2 * [(5.0, 50, "regenerated")]
+        taken_over = {row.condition for row in rows if row.condition.startswith("attack/linf/transfer_")}
+        assert "attack/linf/transfer_sibling" in taken_over
+        assert ("attack/linf/transfer_tiny.resnet-d0" in taken_over) == (name != "resnet-d0")
+    assert [file.name.split("-")[0] for file in cache.iterdir()] == ["fog"]
+    assert "corruption" in (study / "runs/tiny/deviations.jsonl").read_text()
 
 
 def alive_in_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
