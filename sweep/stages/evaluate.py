@@ -4,6 +4,7 @@ The only stage that reads test images. Each network is measured once under each 
 the next one keeps, so that a stage that was cut short goes on, and conditions can be added.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -201,9 +202,14 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
     """
     for sentence in [*prepared.left_out, *_used_before(session, prepared)]:
         say(sentence, session.console)
+    left = Counter(condition.name for _, condition in prepared.tasks)
     try:
         for task, found in measure_all(session, prepared.tasks, prepared.test):
             _write_down(session, prepared, task, found)
+            name = task[1].name
+            left[name] -= 1
+            if not left[name]:
+                say(f"{session.name}: {_measured(prepared, name)}", session.console)
     except ray.exceptions.RayError as error:
         raise WorkError(
             f"The evaluation of {session.name} failed: {str(error).strip().splitlines()[-1]} Its final networks are "
@@ -214,18 +220,19 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
 
 
 def _write_down(session: Session, prepared: PreparedEvaluation, task: MeasuringTask, found: Measurement) -> None:
-    (network, condition), images = task, prepared.test.images
+    (network, _), images = task, prepared.test.images
     rows = list(network.rows(found))
     record_test_use(session.files.test_use, [_use(*task)])
     if found.classes_B is not None:
         prepared.known.predicts(network.row.seed, found.classes_B, images.labels_B, images.indices_B)
     prepared.known.add(rows, [one.row.seed for one in prepared.networks])
-    accuracies = [row.value for row in rows if row.metric == "accuracy"]
+
+
+def _measured(prepared: PreparedEvaluation, condition: str) -> str:
+    """Say what all networks of a sweep reach under a condition."""
+    accuracies = [row.value for row in prepared.known.rows if (row.condition, row.metric) == (condition, "accuracy")]
     mean = f", mean accuracy {fmean(accuracies):.1%}" if accuracies else ""
-    say(
-        f"{session.name}: {condition.name} of final trial {network.row.number}{mean}",
-        session.console,
-    )
+    return f"{condition} measured of {len(prepared.networks)} final networks{mean}"
 
 
 def _use(network: FinalNetwork, condition: Condition) -> TestUse:

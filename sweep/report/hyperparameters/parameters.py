@@ -37,14 +37,14 @@ NOISE = 0.95  # quantile of the importances of shuffled objectives
 IMPORTANCE_KEYS = [
     Key("share explained", "square", INK),
     Key(
-        f"reached by chance in 1 of {1 / (1 - NOISE):.0f} shuffles: only bars beyond it stand out from noise",
+        f"reached by the longest bar in 1 of {1 / (1 - NOISE):.0f} shuffles: only bars beyond it stand out from noise",
         "tick",
         INK,
     ),
 ]
 LOG_FROM = 30.0  # axes of positive values whose largest is this many times the smallest are logarithmic
 SHADES = ("#C8C8C8", "#9ECAE1", "#4292C6", "#084594")  # the worst quarter of the trials to the best
-FEW = 4  # different whole numbers, each of which has a tick
+FEW_TICKS = 4  # different whole numbers, each of which has a tick
 QUARTERS = ("worst quarter of the trials", "third", "second", "best quarter")
 PARALLEL_KEYS = [Key(text, "line", tint) for text, tint in zip(QUARTERS, SHADES, strict=True)]
 ROW = 46  # pixels from an axis to the next
@@ -61,8 +61,8 @@ MEASURE = (
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """The share that one parameter explains, over the n trials that had it. `noise`: their quantile `NOISE` when
-    objectives are shuffled."""
+    """The share that one parameter explains, over the n trials that had it. `noise`: the quantile `NOISE` of the
+    largest share of all parameters when objectives are shuffled, so that few of all bars reach it by chance."""
 
     parameter: str
     share: float
@@ -79,12 +79,22 @@ def varied_parameters(family: Family) -> list[str]:
 
 def importances(family: Family, names: Sequence[str]) -> list[Importance]:
     """Measure the importances in the order of `names`, without parameters that too few trials had."""
-    found = []
+    parameters, ranks_T = _pooled(family)
+    designs: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # with the trials that had the parameter
     for name in names:
-        values, ranks = _pooled(family, name)
+        had = [index for index, own in enumerate(parameters) if name in own]
+        values = [parameters[index][name] for index in had]
         if len(set(map(str, values))) > 1 and len(values) >= 4:
-            found.append(_importance(name, values, ranks))
-    return found
+            designs[name] = _design(values), np.array(had)
+    if not designs:
+        return []
+    generator = np.random.default_rng(0)
+    shuffles = [generator.permutation(ranks_T) for _ in range(SHUFFLES)]
+    largest = [max(explained(design, ranks[had]) for design, had in designs.values()) for ranks in shuffles]
+    noise = float(np.quantile(largest, NOISE))
+    return [
+        Importance(name, explained(design, ranks_T[had]), noise, len(had)) for name, (design, had) in designs.items()
+    ]
 
 
 def explained(design: np.ndarray, ranks: np.ndarray) -> float:
@@ -101,25 +111,14 @@ def explained(design: np.ndarray, ranks: np.ndarray) -> float:
     return max(0.0, 1 - float(residual @ residual) / total * (n - 1) / (n - k))
 
 
-def _pooled(family: Family, name: str) -> tuple[list[Any], np.ndarray]:
-    """Pool the parameter's values and the objectives' ranks in (0, 1), ranked within each sweep."""
-    values: list[Any] = []
-    ranks: list[float] = []
+def _pooled(family: Family) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Pool the parameters of the trials that ended, and the objectives' ranks in (0, 1), ranked within each sweep."""
+    parameters, ranks = list[dict[str, Any]](), list[float]()
     for sweep in family.sweeps:
         ended = [(row.parameters, value) for row in sweep.trials if (value := configuration_value(row)) is not None]
-        ranked = average_ranks([value for _, value in ended]) / (len(ended) + 1)
-        for (parameters, _), rank in zip(ended, ranked, strict=True):
-            if name in parameters:
-                values.append(parameters[name])
-                ranks.append(float(rank))
-    return values, np.array(ranks)
-
-
-def _importance(name: str, values: Sequence[Any], ranks: np.ndarray) -> Importance:
-    design = _design(values)
-    generator = np.random.default_rng(0)
-    shuffled = [explained(design, generator.permutation(ranks)) for _ in range(SHUFFLES)]
-    return Importance(name, explained(design, ranks), float(np.quantile(shuffled, NOISE)), len(values))
+        parameters += [own for own, _ in ended]
+        ranks += list(average_ranks([value for _, value in ended]) / (len(ended) + 1)) if ended else []
+    return parameters, np.array(ranks)
 
 
 def _design(values: Sequence[Any]) -> np.ndarray:
@@ -140,7 +139,7 @@ def importance_bars(family: Family, tint: str, found: Sequence[Importance]) -> P
         hovertemplate="%{x:.2f}",
     )  # fmt: skip
     chart.add_scatter(
-        x=[one.noise for one in ordered], y=titles, mode="markers", name="reached by chance in 1 of 20 shuffles",
+        x=[one.noise for one in ordered], y=titles, mode="markers", name="the longest bar in 1 of 20 shuffles",
         marker={"symbol": "line-ns-open", "size": 14, "color": INK, "line": {"width": 2}}, hovertemplate="%{x:.2f}",
     )  # fmt: skip
     chart.update_layout(bargap=0.4)
@@ -187,7 +186,7 @@ def _slice(study: Study, families: Sequence[Family], parameter: str, heights: Se
         chart.update_xaxes(type="category", categoryorder="array", categoryarray=[label(one) for one in order])
     elif is_logarithmic(every):
         chart.update_xaxes(**log_axis(every))
-    elif len(set(every)) <= FEW and all(float(value).is_integer() for value in every):
+    elif len(set(every)) <= FEW_TICKS and all(float(value).is_integer() for value in every):
         chart.update_xaxes(tickvals=sorted(set(every)))  # there are no halves of a node
     else:
         chart.update_xaxes(nticks=5)

@@ -14,8 +14,11 @@ from sweep.errors import InputError
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
 from sweep.records.tables import write_rows
+from sweep.report.hyperparameters.parameters import importances
+from sweep.report.load import load_sweeps
 from sweep.report.page import write_report
 from sweep.report.pareto import front
+from sweep.report.results import build_study
 from tests.sweep.report.test_report import curve, report, study, trial, write_evaluation, write_search
 
 UNFINISHED = {Outcome.running, Outcome.paused, Outcome.interrupted}
@@ -466,3 +469,21 @@ def test_a_damaged_file_is_named_with_the_place_and_nothing_is_written(tmp_path,
     with pytest.raises(InputError, match=re.escape(message).replace(r"\ ", " ")):
         write_report([make(tmp_path)], tmp_path / "report.html", "none")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_of_pure_noise_few_reports_have_a_bar_beyond_chance(tmp_path):
+    """Marks for each bar by itself would be crossed by one of eight bars in a third of the reports."""
+    generator, crossed, reports = np.random.default_rng(3), 0, 30
+    for number_of in range(reports):
+        rows = [
+            proposed(number, objective=float(generator.random()), parameters={
+                f"optim.p{k}": float(generator.random()) for k in range(8)
+            })
+            for number in range(24)
+        ]  # fmt: skip
+        sweep(tmp_path / f"r{number_of}", rows)
+        (results,) = build_study(*load_sweeps([tmp_path / f"r{number_of}"]), tmp_path).tasks
+        found = importances(results.families[0], [f"optim.p{k}" for k in range(8)])
+        assert len({one.noise for one in found}) == 1
+        crossed += any(one.share > one.noise for one in found)
+    assert crossed <= 5  # of 30, 1.5 are expected
