@@ -38,8 +38,15 @@ def _recorded(study: Path) -> Block:
     records = deviations(study)
     if not records:
         return Text("Nothing was done otherwise than planned, as far as the commands have recorded it.")
-    rows = [[str(one.get(key, "")) for key in ("when", "sweep", "what")] for one in records]
-    columns = ["when", "sweep", "deviation"]
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for one in records:
+        sweep = str(one.get("sweep", "")).removeprefix(f"{study.name}/")
+        alike.setdefault(str(one.get("what", "")), []).append((str(one.get("when", "")), sweep))
+    rows = [
+        [min(found)[0], listing(list(dict.fromkeys(sweep for _, sweep in found))), what]
+        for what, found in alike.items()
+    ]
+    columns = ["first at", "sweeps", "deviation"]
     return Table("What was done otherwise than planned, as recorded in deviations.jsonl.", columns, rows, columns)
 
 

@@ -81,9 +81,10 @@ def test_a_report_shows_the_protocol_and_what_was_recorded_as_done_otherwise(tin
     assert "Nothing was done otherwise" in told.text  # type: ignore[union-attr]
     assert protocol.notices(read(tiny).sweeps) == []
     record_deviation(frozen, "tiny/resnet-d0", "final training done again; the former is in final~1")
+    record_deviation(frozen, "tiny/continuous-d0", "final training done again; the former is in final~1")
     (_, table) = protocol.blocks(read(tiny).sweeps)
     (row,) = table.rows  # type: ignore[union-attr]
-    assert row[1:] == ["tiny/resnet-d0", "final training done again; the former is in final~1"]
+    assert row[1:] == ["resnet-d0 and continuous-d0", "final training done again; the former is in final~1"]
     shown = {section.anchor: section for section in sections(read(tiny))}
     assert [block.kind for block in shown["terms"].blocks] == ["facts", "table", "notice", "table"]
 
