@@ -57,9 +57,9 @@ class DataConfig:
     per_class: int | None = 20  # images per class, train and validation together; None = all there are
     val_fraction: float = 0.4  # of them for validation, exact to a thousandth: 20 at 0.4 are 12 and 8
     draw: int = 0  # draws 0-4, 5-9, ... share no image while per_class * 5 <= the class size
-    order: Order = Order.shuffled
-    augment: Augment = Augment.standard
-    portion: Portion = Portion.train
+    order: Order = Order.shuffled  # how a draw takes images of a class; file: in turn, as DEIC and GEM do
+    augment: Augment = Augment.standard  # crops, and mirror images where they mean the same
+    portion: Portion = Portion.train  # what is trained on; trainval leaves nothing to validate
     path: str | None = field(default=None, compare=False)  # of the images, for data.dataset=folder; where, not what
 
     def __post_init__(self) -> None:

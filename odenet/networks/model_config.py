@@ -25,13 +25,13 @@ class ModelConfig:
     final_width: int | None = None  # of the last stage
     cardinality: int = 1  # groups of a bottleneck, each `width` wide in the first stage
     nodes: int = 2  # depth coefficients per stage at the start of training
-    basis: Basis | None = None
-    scheme: Scheme | None = None
+    basis: Basis | None = None  # of weights over depth; null: the network's own
+    scheme: Scheme | None = None  # of integration; null: the network's own
     substeps: int = 1  # integrator steps per cell
     depth_time: float | None = None  # T of dx/dt = T R; null: mostly the nodes, so that a step of Euler is a ResNet's
-    gradient: Gradient = Gradient.direct
+    gradient: Gradient = Gradient.direct  # stored activations, recomputed ones, or reconstructed from the last state
     start: Start = Start.consistent  # of two-step schemes
-    initialisation: Initialisation = Initialisation.independent
+    initialisation: Initialisation = Initialisation.independent  # of the nodes of a weight
     skip_init: bool = False  # a learned factor of each residual function that starts at 0
     tolerance: float = TOLERANCE  # of adaptive schemes
 

@@ -32,13 +32,13 @@ class OptimConfig:
     """The minimisation of the cross-entropy."""
 
     optimizer: OptimizerKind = OptimizerKind.sgd
-    lr: float = 0.1
+    lr: float = 0.1  # at the start
     momentum: float = 0.9  # AdamW's first decay rate, too
     weight_decay: float = 5e-4
     nesterov: bool = False
-    schedule: Schedule = Schedule.cosine
-    batch_size: int = 32
-    depth_metric: DepthMetric = DepthMetric.l2
+    schedule: Schedule = Schedule.cosine  # how the learning rate falls
+    batch_size: int = 32  # images of an iteration
+    depth_metric: DepthMetric = DepthMetric.l2  # the inner product in which nodes descend
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:

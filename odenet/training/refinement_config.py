@@ -10,10 +10,10 @@ class RefinementConfig:
     Or at the start of the epochs `at`, counted from 0. After the fraction `coarsen` its cells are merged pairwise.
     """
 
-    count: int = 0
-    first: float = 0.3
-    interval: float = 0.2
-    coarsen: float | None = None
+    count: int = 0  # how often the network is refined
+    first: float = 0.3  # of the epochs, until the first refinement
+    interval: float = 0.2  # of the epochs, from one to the next
+    coarsen: float | None = None  # of the epochs, until half of the nodes are left; null: never
     at: list[int] | None = None  # instead of count, first and interval
 
     def __post_init__(self) -> None:
