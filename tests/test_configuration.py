@@ -16,8 +16,8 @@ from sweep.config.schema import AppConfig
 PAGE = Path(__file__).parents[1] / "docs/configuration.md"
 HEAD = """# Every key of the configuration
 
-What can be set on a command line as `KEY=VALUE`, in a configuration file, or with `-cn`; tab completion knows all of it, and `sweep search
-NAME --cfg job` prints what a command would run with. Written from the code by `python -m tests.test_configuration`.
+What can be set on a command line as `KEY=VALUE` or in a configuration file; tab completion knows all of it, and
+`sweep search NAME --cfg job` prints what a command would run with. This page is written from the code.
 """
 PLAIN = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "dict": "mapping"}
 
