@@ -11,8 +11,9 @@ import yaml
 from sweep.__main__ import run
 from sweep.config.search_config import SamplerKind
 from sweep.errors import InputError
+from sweep.records.files import append_record
 from sweep.records.protocol import deviations, read_protocol
-from sweep.records.run_directory import PROTOCOL, STUDY
+from sweep.records.run_directory import DEVIATIONS, PROTOCOL, STUDY
 from sweep.report.inference import comparison
 from sweep.stages import study as stage
 from sweep.stages.study import extended_study, prepare_study, resume_study
@@ -261,3 +262,16 @@ def test_five_draws_of_digits_are_disjoint_up_to_23_per_class_and_more_can_be_al
 
 def test_a_study_of_a_learning_sampler_keeps_it(tmp_path: Path) -> None:
     assert study_config(tmp_path, "search.sampler=tpe").search.sampler is SamplerKind.tpe
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"when": 5}, {"what": None}, {"sweep": {}}, {"trials": True}, {"trials": -5}, {"trials": 2.5}, {"protocol": "1"}],
+)
+def test_a_deviation_that_no_command_records_is_refused(tmp_path, changes):
+    begun_study(tmp_path)
+    frozen = read_protocol(tmp_path / "tiny")
+    record = {"when": "now", "sweep": "tiny", "what": "extended", "protocol": frozen.hash, "trials": 9, **changes}
+    append_record(tmp_path / "tiny" / DEVIATIONS, record)
+    with pytest.raises(InputError, match=r"deviations\.jsonl"):
+        read_protocol(tmp_path / "tiny")
