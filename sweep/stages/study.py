@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from odenet.robustness.config import Attack
 from sweep.config.evaluate_config import ConditionKind
 from sweep.config.schema import AppConfig, save
 from sweep.errors import InputError, StorageError, WorkError
@@ -150,7 +151,8 @@ def prepare_evaluation(config: AppConfig, name: str) -> list[str]:
     """Prepare to measure the final networks of a study, and return the sweeps with something left.
 
     Raises:
-        InputError: it is another study than its protocol says, or nothing is left to measure.
+        InputError: it is another study than its protocol says, nothing is left to measure, or a sweep's networks cannot
+            be measured so.
     """
     check_study(config, name, members(config))
     left = unmeasured(config, name)
@@ -161,6 +163,10 @@ def prepare_evaluation(config: AppConfig, name: str) -> list[str]:
             f"No final network of {name} is left to be measured ({asked}), and test data is used once. Other "
             f"conditions can be added by evaluate.conditions=[...] of {possible}."
         )
+    for part in left:
+        member = _attacked_as_baseline(members(config)[part], name, part)
+        check_frozen(member, f"{name}/{part}")
+        prepare_evaluate(member, f"{name}/{part}")
     return left
 
 
@@ -186,7 +192,8 @@ def _attacked_as_baseline(config: AppConfig, name: str, part: str) -> AppConfig:
     """Have attacks on the baseline's network of the same data tried on this one, too, where it is attacked at all."""
     family, baseline, asked = config.space.name, config.study.baseline, config.evaluate
     other = f"{name}/{baseline}{part.removeprefix(family)}"
-    if ConditionKind.attack not in asked.conditions or family == baseline or other in asked.transfer:
+    attacked = ConditionKind.attack in asked.conditions and Attack.transfer in asked.attack.attacks
+    if not attacked or family == baseline or other in asked.transfer:
         return config
     if not final_networks(SweepFiles(run_directory(config, other))):
         return config
