@@ -134,6 +134,16 @@ def conditions(config: AppConfig) -> tuple[list[Condition], list[str]]:
     return found, left_out
 
 
+def check_measurable(config: AppConfig) -> None:
+    """Raise InputError where the test set has not the images that the conditions ask for."""
+    try:
+        conditions(config)
+        if ConditionKind.attack in config.evaluate.conditions:
+            balanced_test(config.data, config.runtime.data_dir, count=config.evaluate.attack.images)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+
+
 def _corruptions(config: AppConfig) -> tuple[list[Condition], list[str]]:
     asked, frost = config.evaluate, Path(config.runtime.data_dir).expanduser() / "frost"
     images = load_test(config.data, config.runtime.data_dir)

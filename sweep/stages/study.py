@@ -22,7 +22,7 @@ from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, check_study_name, run_directory
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
-from sweep.stages.evaluate import evaluate, final_networks, is_measured, prepare_evaluate
+from sweep.stages.evaluate import check_measurable, evaluate, final_networks, is_measured, prepare_evaluate
 from sweep.stages.final import Final, prepare_final
 from sweep.stages.resume import prepare_resume
 from sweep.stages.search import PreparedSearch, Search, extended, prepare_search
@@ -43,12 +43,13 @@ def prepare_study(config: AppConfig, name: str) -> PreparedStudy:
     """Prepare the search of every member and freeze what is planned; write nothing.
 
     Raises:
-        InputError: a name that cannot have members, keys that a study decides itself, draws that share images, or as
-            `prepare_search`.
+        InputError: a name that cannot have members, keys that a study decides itself, draws that share images, test
+            images that do not suffice, or as `prepare_search`.
     """
     check_study_name(name)
     check_decided(config, {**DECIDED, **OF_A_STUDY})
     overlapping, parts = check_draws(config), members(config)
+    check_measurable(config)
     searches = {part: prepare_search(member) for part, member in parts.items()}
     data = {part: one.splits.hash for part, one in searches.items()}
     return PreparedStudy(searches, freeze(config, parts, data, overlapping))
@@ -206,7 +207,7 @@ def _collecting(failures: list[str]) -> Iterator[None]:
         yield
     except StorageError:
         raise  # nothing that follows could be written either
-    except WorkError as error:
+    except (WorkError, InputError) as error:
         failures.append(str(error))
 
 

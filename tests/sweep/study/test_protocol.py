@@ -291,3 +291,15 @@ def test_what_cannot_be_measured_of_a_study_is_told_before_anything_is_started(p
     assert run(["evaluate", "tiny", "evaluate.conditions=[clean]", "runtime.device=cpu"]) == 2
     told = capsys.readouterr().err
     assert "model-0.ckpt" in told and "Ray" not in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate.conditions=[attack]", "evaluate.attack.images=100000"],
+        ["evaluate.conditions=[corruption]", "evaluate.corruptions=[frost]"],
+    ],
+)
+def test_a_study_whose_conditions_the_test_set_does_not_allow_is_not_begun(tmp_path, words):
+    with pytest.raises(InputError, match=r"are possible|none can be measured"):
+        prepare_study(study_config(tmp_path, *words), "tiny")
