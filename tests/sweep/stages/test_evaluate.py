@@ -28,7 +28,7 @@ from sweep.config.overrides import override
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution import measurements
-from sweep.records.evaluation import read_test_use
+from sweep.records.evaluation import read_measured, read_test_use
 from sweep.records.outcome import Outcome
 from sweep.records.predictions import read_predictions
 from sweep.records.rows import CLEAN, MANIFESTATION, REESTIMATED, EvaluationRow, Phase, TrialRow
@@ -324,7 +324,7 @@ def test_attacked_networks_have_a_row_for_every_attack_and_check(config, unteste
     asked = replace(config.evaluate, conditions=[ConditionKind.attack], attack=FEW)
     session = session_on(replace(config, evaluate=asked))
     evaluate(session, prepare_evaluate(session.config, "x"))
-    rows = [row for row in read_rows(untested.rows, EvaluationRow) if row.seed == 3]
+    rows = [row for row in read_measured(untested.rows) if row.seed == 3]
     accuracy = {(row.condition, row.severity): row.value for row in rows if row.metric == "accuracy"}
     attacks = [name for name, severity in accuracy if severity == 2.0]
     assert {"attack/linf/apgd_ce", "attack/linf/square", "attack/linf/union", "attack/linf/transfer_sibling"} <= set(
