@@ -7,20 +7,23 @@ Shapes: `B` test images.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sweep.config.evaluate_config import ConditionKind
+from odenet.enums import Corruption
+from sweep.config.evaluate_config import SEVERITIES, ConditionKind
 from sweep.errors import InputError
 from sweep.records.files import append_line, read_bytes, sync, whole_lines
 from sweep.records.predictions import Predictions, read_predictions, write_predictions
-from sweep.records.rows import EvaluationRow, TrialRow
+from sweep.records.rows import CORRUPTION, EvaluationRow, TrialRow
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows, write_rows
 
+SHARES = ("accuracy", "lost", "first_broken")  # metrics that are shares of the images
 KINDS = [kind.value for kind in ConditionKind]  # in the order of rows.csv
 
 
@@ -30,7 +33,7 @@ class EvaluationFiles:
     def __init__(self, files: SweepFiles) -> None:
         """Read what there is. InputError: a file is damaged."""
         self._files = files
-        self.rows = read_rows(files.rows, EvaluationRow) if files.rows.exists() else []
+        self.rows = read_measured(files.rows) if files.rows.exists() else []
         self._predictions = read_predictions(files.predictions) if files.predictions.exists() and self.rows else None
 
     def severities(self, row: TrialRow, condition: str) -> set[float]:
@@ -40,13 +43,15 @@ class EvaluationFiles:
 
     def check_networks(self, final: Sequence[TrialRow]) -> None:
         """Refuse rows of other networks than those of these trials: InputError."""
-        mine = {(one.seed, one.config_hash) for one in final}
-        foreign = next((row for row in self.rows if (row.seed, row.config_hash) not in mine), None)
+        mine = {_network(one) for one in final}
+        foreign = next((row for row in self.rows if _network(row) not in mine), None)
         if foreign is not None:
+            cell = f"{foreign.family} on {foreign.dataset}, per_class={foreign.per_class}, draw {foreign.draw}"
             raise InputError(
-                f"{self._files.rows} has results of a network that is not in {self._files.final.trials}: seed "
-                f"{foreign.seed}, config_hash {foreign.config_hash}. They are of another final training. Move the file "
-                "away to measure the present networks, and say so where you report it."
+                f"{self._files.rows} has results of a network that is not in {self._files.final.trials}: {cell}, seed "
+                f"{foreign.seed}, config_hash {foreign.config_hash}, data_hash {foreign.data_hash}. They are of "
+                "another final training. Move the file away to measure the present networks, and say so where you "
+                "report it."
             )
 
     def predicts(self, seed: int, classes_B: np.ndarray, labels_B: np.ndarray, indices_B: np.ndarray) -> None:
@@ -69,6 +74,40 @@ class EvaluationFiles:
 
         self.rows = sorted([*self.rows, *rows], key=place)
         write_rows(self._files.rows, EvaluationRow, self.rows)
+
+
+def _network(row: TrialRow | EvaluationRow) -> tuple[Any, ...]:
+    return row.family, row.dataset, row.per_class, row.draw, row.seed, row.config_hash, row.data_hash
+
+
+def read_measured(path: Path) -> list[EvaluationRow]:
+    """Read rows.csv. InputError: damaged, a value that no evaluation finds, or the same twice."""
+    rows, lines = read_rows(path, EvaluationRow), dict[tuple[Any, ...], int]()
+    for line, row in enumerate(rows, start=2):
+        if wrong := next(_wrong(row), None):
+            raise InputError(f"{path}, line {line}: {wrong}.")
+        if (first := lines.setdefault(row.key, line)) != line:
+            raise InputError(
+                f"{path}, line {line}: {row.condition}, {row.metric} of seed {row.seed} is in line {first}, too; each "
+                "is measured once. Remove the line that was added."
+            )
+    return rows
+
+
+def _wrong(row: EvaluationRow) -> Iterator[str]:
+    kind, _, name = row.condition.partition("/")
+    if kind not in KINDS:
+        yield f"condition {row.condition!r} is unknown; possible are {', '.join(KINDS)}"
+    if kind == CORRUPTION and name not in Corruption.__members__:
+        yield f"corruption {name!r} is unknown; possible are {', '.join(Corruption.__members__)}"
+    if kind == CORRUPTION and row.severity not in SEVERITIES:
+        yield f"severity {row.severity:g} is none of a corruption; possible are 1 to 5"
+    if row.split != "test":
+        yield f"split {row.split!r} is unknown; an evaluation measures test images"
+    if row.metric in SHARES and not 0 <= row.value <= 1:
+        yield f"{row.metric} is {row.value:g}; a share of images is 0 to 1"
+    if row.n < 1:
+        yield f"n is {row.n}; a value is of at least 1 image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,8 @@ class Predictions:
     """The classes that R networks give N images; a network that failed is not among them.
 
     Raises:
-        ValueError: the arrays are not of one size, a seed is there twice, or they are no whole numbers.
+        ValueError: the arrays are not of one size, or empty; a seed or an image is there twice; or they are no whole
+            numbers.
     """
 
     labels_N: np.ndarray  # the true class
@@ -40,6 +41,8 @@ class Predictions:
             raise ValueError("labels, places and seeds must be rows, labels and places of one length")
         if self.classes_RN.shape != (len(self.seeds_R), len(self.labels_N)):
             raise ValueError("there must be one class for every network and image")
+        if not len(self.labels_N) or len(np.unique(self.indices_N)) < len(self.indices_N):
+            raise ValueError("there must be images, each once")
         if len(np.unique(self.seeds_R)) < len(self.seeds_R):
             raise ValueError("a seed is there twice")
 

@@ -29,6 +29,7 @@ FREE = (
     "search.budget.gpu_hour_price",
 )  # fmt: skip
 OF_ARMS = ("study.arm", "study.gflops", "study.parameters")  # what of `study.` decides how a member trains
+RECORDED = ("when", "sweep", "what", "protocol")  # of every deviation
 LATER = ("evaluate.", "search.timeout_minutes")  # may change after the beginning; it is recorded
 
 
@@ -101,6 +102,8 @@ def read_protocol(directory: Path) -> Protocol | None:
         return None
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("a mapping is needed")
         content, frozen, created = document["protocol"], str(document["hash"]), str(document["created"])
         terms, settings, members = (dict(content[key]) for key in ("terms", "settings", "members"))
         found = hash_of(content)
@@ -113,8 +116,13 @@ def read_protocol(directory: Path) -> Protocol | None:
             f"{path} was changed after the study began: its content has the hash {found}, and it was frozen with "
             f"{frozen}. Put it back; another protocol is another study."
         )
-    extended = (record.get("trials") for record in read_records(directory / DEVIATIONS))
-    longer = tuple(n for n in extended if isinstance(n, int))
+    recorded = deviations(directory)
+    foreign = next((one["protocol"] for one in recorded if one["protocol"] != frozen), None)
+    if foreign is not None:
+        raise InputError(
+            f"{directory / DEVIATIONS} is of the protocol {foreign}, and {path} is {frozen}: put both back."
+        )
+    longer = tuple(int(one["trials"]) for one in recorded if "trials" in one)
     return Protocol(directory, frozen, created, terms, settings, members, longer)
 
 
@@ -143,7 +151,16 @@ def departures(protocol: Protocol, member: str, config: Mapping[str, Any]) -> It
 
 def deviations(directory: Path) -> list[dict[str, Any]]:
     """Read what was done otherwise than planned: when, what, and of which sweep. InputError: the file is damaged."""
-    return read_records(directory / DEVIATIONS)
+    records = read_records(directory / DEVIATIONS)
+    for number, record in enumerate(records, start=1):
+        trials = record.get("trials", 1)
+        is_whole = type(trials) is int and trials > 0
+        if not is_whole or not all(isinstance(record.get(key), str) for key in RECORDED):
+            raise InputError(
+                f"{directory / DEVIATIONS}, line {number}, is damaged: a record has {', '.join(RECORDED)}, texts, and "
+                "maybe trials, above 0."
+            )
+    return records
 
 
 def record_deviation(protocol: Protocol, name: str, what: str, **more: Any) -> None:

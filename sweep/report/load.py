@@ -1,6 +1,7 @@
 """Read run directories. All but one table of trials may be absent; what is absent is named, with what makes it."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from odenet.training.config import from_plain
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import NO_YAML, InputError
 from sweep.records.best import Best, read_best
+from sweep.records.evaluation import read_measured
 from sweep.records.files import read_bytes
 from sweep.records.predictions import Predictions, read_predictions
 from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, RowT, TrialRow
@@ -115,13 +117,15 @@ def _load(directory: Path) -> Sweep | None:
         )
     trials = _rows(directory / "trials.csv", TrialRow)
     final_trials = _rows(directory / "final/trials.csv", TrialRow)
-    evaluations = _rows(directory / "rows.csv", EvaluationRow)
+    evaluations = read_measured(directory / "rows.csv") if (directory / "rows.csv").is_file() else []
     first = next(iter([*trials, *final_trials]), None)
     if first is None:
         return None
     _check_one_cell(directory, {"trials.csv": trials, "final/trials.csv": final_trials, "rows.csv": evaluations})
     for row in trials:
         _check_cells(directory / "trials.csv", row)
+    _check_once(directory / "trials.csv", trials)
+    _check_once(directory / "final/trials.csv", final_trials)
     return Sweep(
         directory=directory,
         name=first.sweep,
@@ -157,6 +161,14 @@ def _check_one_cell(directory: Path, tables: Mapping[str, Sequence[TrialRow | Ev
     if dataset.partition(":")[0] not in DataSet.__members__:
         possible = ", ".join(DataSet.__members__)
         raise InputError(f"{directory}: dataset {dataset!r} is unknown here; this version knows {possible}.")
+
+
+def _check_once(path: Path, rows: Sequence[TrialRow]) -> None:
+    twice = [number for number, count in Counter(row.number for row in rows).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{path}: trial {twice[0]} is there twice, and would be counted twice. Remove one of the rows."
+        )
 
 
 def _predictions(path: Path, evaluations: Sequence[EvaluationRow]) -> Predictions | None:

@@ -18,6 +18,8 @@ from odenet.data.sets import duplicate_free, load_test
 from odenet.data.subsets import balanced_test, load_data
 from odenet.enums import Corruption
 from odenet.inference.classifier import Classifier
+from odenet.robustness.attackable import check_attack
+from odenet.robustness.config import Attack
 from odenet.robustness.corruptions import left_out as unsuitable
 from odenet.robustness.weather import read_overlays
 from odenet.training.checkpoint import load_checkpoint
@@ -74,10 +76,13 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
         config.check_device()
         loaded = {row.number: _classifier(files, row, config) for row in rows}
         others = _others(config, name) if ConditionKind.attack in asked.conditions else {}
-        test = _test_set(config)
+        test, siblings = _test_set(config), loaded if Attack.transfer in asked.attack.attacks else {}
+        networks = [FinalNetwork(row, loaded[row.number], others | _sibling(row, siblings)) for row in rows]
+        if test.attacked is not None:
+            for one in networks:
+                check_attack(one.network, test.attacked, asked.attack, one.others)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
-    networks = [FinalNetwork(row, loaded[row.number], others | _sibling(row, loaded)) for row in rows]
     tasks = [
         (one, replace(condition, severities=left))
         for condition in wanted
@@ -104,8 +109,13 @@ def final_networks(files: SweepFiles) -> list[TrialRow]:
 
 
 def is_measured(config: AppConfig, name: str) -> bool:
-    """Tell whether nothing is left to be measured of the final networks, if there are any. InputError: damaged."""
-    files, (wanted, _) = SweepFiles(run_directory(config, name)), conditions(config)
+    """Tell whether nothing is left to be measured of the final networks, if there are any. InputError: damaged, or the
+    test images are needed to tell, and not there."""
+    files = SweepFiles(run_directory(config, name))
+    try:
+        wanted, _ = conditions(config)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
     return not any(_missing(EvaluationFiles(files), row, wanted) for row in final_networks(files))
 
 
@@ -122,6 +132,16 @@ def conditions(config: AppConfig) -> tuple[list[Condition], list[str]]:
         else:
             found.append(Condition(kind, kind.value))
     return found, left_out
+
+
+def check_measurable(config: AppConfig) -> None:
+    """Raise InputError where the test set has not the images that the conditions ask for."""
+    try:
+        conditions(config)
+        if ConditionKind.attack in config.evaluate.conditions:
+            balanced_test(config.data, config.runtime.data_dir, count=config.evaluate.attack.images)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
 
 
 def _corruptions(config: AppConfig) -> tuple[list[Condition], list[str]]:

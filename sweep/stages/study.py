@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from odenet.robustness.config import Attack
 from sweep.config.evaluate_config import ConditionKind
 from sweep.config.schema import AppConfig, save
 from sweep.errors import InputError, StorageError, WorkError
@@ -21,7 +22,7 @@ from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, check_study_name, run_directory
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
-from sweep.stages.evaluate import evaluate, final_networks, is_measured, prepare_evaluate
+from sweep.stages.evaluate import check_measurable, evaluate, final_networks, is_measured, prepare_evaluate
 from sweep.stages.final import Final, prepare_final
 from sweep.stages.resume import prepare_resume
 from sweep.stages.search import PreparedSearch, Search, extended, prepare_search
@@ -42,12 +43,13 @@ def prepare_study(config: AppConfig, name: str) -> PreparedStudy:
     """Prepare the search of every member and freeze what is planned; write nothing.
 
     Raises:
-        InputError: a name that cannot have members, keys that a study decides itself, draws that share images, or as
-            `prepare_search`.
+        InputError: a name that cannot have members, keys that a study decides itself, draws that share images, test
+            images that do not suffice, or as `prepare_search`.
     """
     check_study_name(name)
     check_decided(config, {**DECIDED, **OF_A_STUDY})
     overlapping, parts = check_draws(config), members(config)
+    check_measurable(config)
     searches = {part: prepare_search(member) for part, member in parts.items()}
     data = {part: one.splits.hash for part, one in searches.items()}
     return PreparedStudy(searches, freeze(config, parts, data, overlapping))
@@ -150,7 +152,8 @@ def prepare_evaluation(config: AppConfig, name: str) -> list[str]:
     """Prepare to measure the final networks of a study, and return the sweeps with something left.
 
     Raises:
-        InputError: it is another study than its protocol says, or nothing is left to measure.
+        InputError: it is another study than its protocol says, nothing is left to measure, or a sweep's networks cannot
+            be measured so.
     """
     check_study(config, name, members(config))
     left = unmeasured(config, name)
@@ -161,6 +164,10 @@ def prepare_evaluation(config: AppConfig, name: str) -> list[str]:
             f"No final network of {name} is left to be measured ({asked}), and test data is used once. Other "
             f"conditions can be added by evaluate.conditions=[...] of {possible}."
         )
+    for part in left:
+        member = _attacked_as_baseline(members(config)[part], name, part)
+        check_frozen(member, f"{name}/{part}")
+        prepare_evaluate(member, f"{name}/{part}")
     return left
 
 
@@ -186,7 +193,8 @@ def _attacked_as_baseline(config: AppConfig, name: str, part: str) -> AppConfig:
     """Have attacks on the baseline's network of the same data tried on this one, too, where it is attacked at all."""
     family, baseline, asked = config.space.name, config.study.baseline, config.evaluate
     other = f"{name}/{baseline}{part.removeprefix(family)}"
-    if ConditionKind.attack not in asked.conditions or family == baseline or other in asked.transfer:
+    attacked = ConditionKind.attack in asked.conditions and Attack.transfer in asked.attack.attacks
+    if not attacked or family == baseline or other in asked.transfer:
         return config
     if not final_networks(SweepFiles(run_directory(config, other))):
         return config
@@ -199,7 +207,7 @@ def _collecting(failures: list[str]) -> Iterator[None]:
         yield
     except StorageError:
         raise  # nothing that follows could be written either
-    except WorkError as error:
+    except (WorkError, InputError) as error:
         failures.append(str(error))
 
 

@@ -27,8 +27,14 @@ def test_they_come_back_as_they_were_written(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"labels_N": np.array([0, 1])}, {"seeds_R": np.array([1, 1])}, {"classes_RN": np.zeros((2, 3))}],
-    ids=["lengths", "a seed twice", "fractions"],
+    [
+        {"labels_N": np.array([0, 1])},
+        {"seeds_R": np.array([1, 1])},
+        {"classes_RN": np.zeros((2, 3))},
+        {"indices_N": np.array([5, 5, 9])},
+        {name: np.zeros(shape, int) for name, shape in (("labels_N", 0), ("indices_N", 0), ("classes_RN", (2, 0)))},
+    ],
+    ids=["lengths", "a seed twice", "fractions", "an image twice", "no image"],
 )
 def test_arrays_that_do_not_fit_are_refused(wrong):
     with pytest.raises(ValueError, match=r"must|twice"):

@@ -142,3 +142,11 @@ def test_results_of_other_networks_than_those_beside_them_are_marked(tiny: Path)
     assert _tested(files) == "stale"
     (told,) = protocol.notices(read(tiny).sweeps)
     assert "resnet-d0/rows.csv is of other networks than those in folder final (1 value)" in told
+
+
+def test_a_trial_that_is_there_twice_is_refused(tiny: Path) -> None:
+    file = tiny / "resnet-d0/final/trials.csv"
+    rows = read_rows(file, TrialRow)
+    write_rows(file, TrialRow, [*rows, rows[0]])
+    with pytest.raises(InputError, match="trial 0 is there twice"):
+        read(tiny)

@@ -28,7 +28,7 @@ from sweep.config.overrides import override
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution import measurements
-from sweep.records.evaluation import read_test_use
+from sweep.records.evaluation import read_measured, read_test_use
 from sweep.records.outcome import Outcome
 from sweep.records.predictions import read_predictions
 from sweep.records.rows import CLEAN, MANIFESTATION, REESTIMATED, EvaluationRow, Phase, TrialRow
@@ -269,7 +269,7 @@ def test_results_of_another_final_training_are_refused(config, untested, in_plac
     evaluate(session_on(config), prepare_evaluate(asking(config, ConditionKind.clean), "x"))
     rows = read_rows(untested.rows, EvaluationRow)
     write_rows(untested.rows, EvaluationRow, [replace(row, config_hash="another") for row in rows])
-    with pytest.raises(InputError, match=r"config_hash another\. They are of another final training"):
+    with pytest.raises(InputError, match=r"config_hash another, data_hash da7a\. They are of another final"):
         prepare_evaluate(config, "x")
 
 
@@ -324,7 +324,7 @@ def test_attacked_networks_have_a_row_for_every_attack_and_check(config, unteste
     asked = replace(config.evaluate, conditions=[ConditionKind.attack], attack=FEW)
     session = session_on(replace(config, evaluate=asked))
     evaluate(session, prepare_evaluate(session.config, "x"))
-    rows = [row for row in read_rows(untested.rows, EvaluationRow) if row.seed == 3]
+    rows = [row for row in read_measured(untested.rows) if row.seed == 3]
     accuracy = {(row.condition, row.severity): row.value for row in rows if row.metric == "accuracy"}
     attacks = [name for name, severity in accuracy if severity == 2.0]
     assert {"attack/linf/apgd_ce", "attack/linf/square", "attack/linf/union", "attack/linf/transfer_sibling"} <= set(
@@ -343,6 +343,26 @@ def test_a_sweep_that_attacks_are_taken_over_from_must_be_another_one_with_final
         asked = replace(config.evaluate, conditions=[ConditionKind.attack], attack=FEW, transfer=[name])
         with pytest.raises(InputError, match=f"evaluate.transfer={name}: {reason}"):
             prepare_evaluate(replace(config, evaluate=asked), "x")
+
+
+def test_an_adaptive_network_is_not_attacked_without_the_flag_and_nothing_is_started(config, untested):
+    asked = replace(config, evaluate=replace(config.evaluate, conditions=[ConditionKind.attack], attack=FEW))
+    path, adaptive = checkpoint(config), {"model.network": "neural_ode", "model.scheme": None, "model.nodes": 1}
+    kept = path.read_bytes()
+    try:
+        Training(override(config.experiment, adaptive), CPU).save(path)
+        with pytest.raises(InputError, match=r"chooses its own steps .* attack.allow_adaptive=true"):
+            prepare_evaluate(asked, "x")
+        flagged = replace(asked.evaluate, attack=replace(FEW, allow_adaptive=True))
+        assert prepare_evaluate(replace(asked, evaluate=flagged), "x").tasks
+    finally:
+        path.write_bytes(kept)
+
+
+def test_attacks_without_transfer_need_no_sibling(config, untested):
+    attack = replace(FEW, attacks=[Attack.apgd_ce])
+    asked = replace(config.evaluate, conditions=[ConditionKind.attack], attack=attack)
+    assert [one.others for one in prepare_evaluate(replace(config, evaluate=asked), "x").networks] == [{}, {}]
 
 
 def test_more_images_than_there_are_cannot_be_attacked(config, untested):

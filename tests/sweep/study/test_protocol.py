@@ -11,8 +11,11 @@ import yaml
 from sweep.__main__ import run
 from sweep.config.search_config import SamplerKind
 from sweep.errors import InputError
+from sweep.records.files import append_record
 from sweep.records.protocol import deviations, read_protocol
-from sweep.records.run_directory import PROTOCOL, STUDY
+from sweep.records.rows import Phase, TrialRow
+from sweep.records.run_directory import DEVIATIONS, PROTOCOL, STUDY, SweepFiles
+from sweep.records.tables import read_rows, write_rows
 from sweep.report.inference import comparison
 from sweep.stages import study as stage
 from sweep.stages.study import extended_study, prepare_study, resume_study
@@ -261,3 +264,42 @@ def test_five_draws_of_digits_are_disjoint_up_to_23_per_class_and_more_can_be_al
 
 def test_a_study_of_a_learning_sampler_keeps_it(tmp_path: Path) -> None:
     assert study_config(tmp_path, "search.sampler=tpe").search.sampler is SamplerKind.tpe
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"when": 5}, {"what": None}, {"sweep": {}}, {"trials": True}, {"trials": -5}, {"trials": 2.5}, {"protocol": "1"}],
+)
+def test_a_deviation_that_no_command_records_is_refused(tmp_path, changes):
+    begun_study(tmp_path)
+    frozen = read_protocol(tmp_path / "tiny")
+    record = {"when": "now", "sweep": "tiny", "what": "extended", "protocol": frozen.hash, "trials": 9, **changes}
+    append_record(tmp_path / "tiny" / DEVIATIONS, record)
+    with pytest.raises(InputError, match=r"deviations\.jsonl"):
+        read_protocol(tmp_path / "tiny")
+
+
+def test_what_cannot_be_measured_of_a_study_is_told_before_anything_is_started(place, capsys):
+    """Frost needs overlays, and a measurement its networks; neither are there."""
+    for file in (place / "runs/tiny").glob("*/trials.csv"):
+        files = SweepFiles(file.parent)
+        files.final.directory.mkdir()
+        write_rows(files.final.trials, TrialRow, [replace(read_rows(file, TrialRow)[0], phase=Phase.final)])
+    words = ["evaluate", "tiny", "evaluate.conditions=[corruption]", "evaluate.corruptions=[frost]"]
+    assert run([*words, "runtime.device=cpu"]) == 2
+    assert "none can be measured" in capsys.readouterr().err
+    assert run(["evaluate", "tiny", "evaluate.conditions=[clean]", "runtime.device=cpu"]) == 2
+    told = capsys.readouterr().err
+    assert "model-0.ckpt" in told and "Ray" not in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate.conditions=[attack]", "evaluate.attack.images=100000"],
+        ["evaluate.conditions=[corruption]", "evaluate.corruptions=[frost]"],
+    ],
+)
+def test_a_study_whose_conditions_the_test_set_does_not_allow_is_not_begun(tmp_path, words):
+    with pytest.raises(InputError, match=r"are possible|none can be measured"):
+        prepare_study(study_config(tmp_path, *words), "tiny")
