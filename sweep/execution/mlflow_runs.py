@@ -14,10 +14,11 @@ from sweep.execution.observers import Observer
 from sweep.execution.session import Session
 from sweep.records.files import write_text
 from sweep.records.outcome import STATES
+from sweep.records.provenance import sweep_id
 from sweep.records.rows import METRICS, CurveRow, Phase, TrialRow
 from sweep.records.summary import SweepSummary
 from sweep.tracking.description import NOTE, description, searched_params, source_tags
-from sweep.tracking.lines import KnownRuns
+from sweep.tracking.lines import IDENTITY, KnownRuns
 from sweep.tracking.outbox import Described, TrackedRun
 from sweep.worker.segment import Segment
 
@@ -97,6 +98,7 @@ class SweepRun:
         session, family = self._session, self._session.config.space.name
         tags |= {"family": family, "kind": "sweep", "directory": str(session.directory)}  # tells sweeps of a name apart
         tags |= {NOTE: description(session.config, SweepSummary([], [], [])), **source_tags(stage, self._key)}
+        tags |= _identity(session)
         known = self._key in self._tracker.told()
         run = TrackedRun(self._key, self._key)
         self._tracker.start(run, tags=tags, params={} if known else params)
@@ -193,7 +195,7 @@ def study_run(session: Session) -> Iterator[None]:
     config, key, files = session.config, session.run_key, session.files
     families, draws = ", ".join(config.study.families), ", ".join(map(str, config.study.draws))
     note = f"A study of {families} on {config.data.dataset.value}, draws {draws}; each sweep has a run of its own."
-    tags = {"kind": "study", NOTE: note, **source_tags("study", session.name)}
+    tags = {"kind": "study", NOTE: note, **source_tags("study", session.name), **_identity(session)}
     session.tracker.start(TrackedRun(key, key), tags=tags, params={})
     session.tracker.artifact(key, files.study)
     try:
@@ -204,6 +206,12 @@ def study_run(session: Session) -> Iterator[None]:
         raise
     session.tracker.artifact(key, files.report)
     session.tracker.end(key, "FINISHED")
+
+
+def _identity(session: Session) -> dict[str, str]:
+    """Return the tag by which the run is found again where outbox and delivered.json are both lost."""
+    found = sweep_id(session.files.origin)
+    return {IDENTITY: found} if found else {}
 
 
 def trial_key(row: TrialRow) -> str:

@@ -9,11 +9,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweep.tracking.lines import ID, PARENT, Line, RefusedError
+from sweep.tracking.lines import ID, IDENTITY, PARENT, Line, RefusedError
 from sweep.tracking.outbox import MLFLOW_ENVIRONMENT
 
 os.environ |= MLFLOW_ENVIRONMENT
@@ -27,6 +27,7 @@ from sweep.tracking.registry import Registry, made_by
 MOST_PARAMS = 100  # of one request
 LONGEST_PARAM = 6000
 TRIAL = (PARENT, "trial_id", "phase")  # tags by which a trial's run is known
+SWEEP = (IDENTITY, "kind")  # tags by which that of a sweep or study is
 
 Runs = dict[str, str]
 
@@ -42,7 +43,7 @@ class StoredRuns:
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         self.ids: set[str] = set()
         self._made: Runs = {}  # by the id of the line that began it
-        self._trials: dict[tuple[str, ...], str] = {}  # by trial id, phase and parent
+        self._known: dict[tuple[str, ...], str] = {}  # by the tags TRIAL or SWEEP
         self._latest: dict[tuple[str, str], tuple[int, float]] = {}  # step and value by run and metric
         for run in runs:
             if ID in run.data.tags:
@@ -52,15 +53,17 @@ class StoredRuns:
         run_id, tags = run.info.run_id, run.data.tags
         self.ids.add(run_id)
         self._made.setdefault(tags[ID], run_id)
-        self._trials.setdefault(tuple(tags.get(name, "") for name in TRIAL), run_id)
+        for key in _keys(tags):
+            self._known.setdefault(key, run_id)
         for one in run.data._metric_objs:  # the public mapping has no steps
             self._latest[run_id, one.key] = one.step, one.value
 
     def made_by(self, line: Line, runs: Runs) -> str | None:
-        """Find the run that a line began, or the trial's run of a line before it that the outbox has lost."""
+        """Find the run that a line began, or that of the same trial or sweep by a line before it, which the outbox has
+        lost."""
         tags = {PARENT: runs.get(line["parent"] or "", ""), **line["tags"]}
-        trial = tuple(tags.get(name, "") for name in TRIAL)
-        return self._made.get(line["id"]) or (self._trials.get(trial) if all(trial) else None)
+        before = [self._known[key] for key in _keys(tags) if key in self._known]
+        return self._made.get(line["id"]) or next(iter(before), None)
 
     def has(self, run_id: str, metric: Metric) -> bool:
         """Tell whether a metric was told, at whatever time. A run is told its steps in turn; of several values of one
@@ -70,6 +73,12 @@ class StoredRuns:
         step, value = self._latest[run_id, metric.key]
         same = value == metric.value or (math.isnan(value) and math.isnan(metric.value))
         return metric.step < step or (metric.step == step and same)
+
+
+def _keys(tags: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Return by what a run can be known again: the values of all of some tags."""
+    found = [tuple(tags.get(name, "") for name in names) for names in (TRIAL, SWEEP)]
+    return [key for key in found if all(key)]
 
 
 def _pages(client: MlflowClient, experiment_id: str) -> Iterator[Run]:

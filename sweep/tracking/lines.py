@@ -11,6 +11,7 @@ from sweep.records.files import open_regular
 
 OUTBOX = "outbox.jsonl"
 ID = "sweep.id"  # MLflow's tag: the line that made this
+IDENTITY = "sweep.identity"  # MLflow's tag: the id of the sweep or study in its origin.json
 ACTIVE = "active"  # MLflow's word for what was not deleted
 CHAMPION = "champion"  # the alias of the network to use, in the registry
 PARENT = "mlflow.parentRunId"  # MLflow's own: the run that this one is shown below

@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from sweep.errors import InputError, WorkError
 from sweep.tracking import store as stores
 from sweep.tracking.delivery import Outbox, main
-from sweep.tracking.lines import OUTBOX, lines_from
+from sweep.tracking.lines import IDENTITY, OUTBOX, lines_from
 from sweep.tracking.outbox import TrackedRun, Tracker, check_store, delivering, store_uri
 from sweep.tracking.state import DELIVERED, SET_ASIDE, Lag, aside_sentence, lag, read_set_aside
 from sweep.tracking.store import PatientStore
@@ -99,6 +99,9 @@ def sweep(tmp_path, uri) -> Sweep:
     return Sweep(tmp_path, uri)
 
 
+OF_THE_SWEEP = {"kind": "sweep", IDENTITY: "1d"}
+
+
 def trial(tracker: Tracker, number: int, first: int = 1) -> None:
     """A trial's lines from an epoch on, as a resumed driver writes them."""
     key = f"x/search-{number}"
@@ -115,13 +118,13 @@ def write(sweep: Sweep) -> list[bytes]:
     """A sweep of two trials, with a second session; its lines."""
     (sweep.directory / "best.yaml").write_text("schema: 2\n")
     tracker = sweep.tracker
-    tracker.start(TrackedRun("x", "x"), tags={"kind": "sweep"}, params={f"p{number}": number for number in range(150)})
+    tracker.start(TrackedRun("x", "x"), tags=OF_THE_SWEEP, params={f"p{number}": number for number in range(150)})
     trial(tracker, 0)
     tracker.metrics("x", {"objective": 0.5}, 0)
     tracker.end("x", "KILLED")
     tracker.close()
     tracker = sweep.tracker
-    tracker.start(TrackedRun("x", "x"), tags={"kind": "sweep"}, params={f"p{number}": number for number in range(150)})
+    tracker.start(TrackedRun("x", "x"), tags=OF_THE_SWEEP, params={f"p{number}": number for number in range(150)})
     trial(tracker, 1)
     tracker.artifact("x", sweep.directory / "best.yaml")
     tracker.metrics("x", {"objective": 1.5}, 0)
@@ -185,9 +188,10 @@ def test_an_outbox_cut_at_any_line_after_its_delivery_is_written_and_delivered_o
 def test_lines_that_the_outbox_lost_with_the_runs_that_they_began_begin_no_second_ones(sweep):
     write(sweep)
     sweep.deliver()
-    for keep in (7 + EPOCHS, 1):  # without the second trial, and without any
+    for keep in (7 + EPOCHS, 1, 0):  # without the second trial, without any, and without the sweep's own run
         sweep.cut(keep)
         tracker = sweep.tracker
+        tracker.start(TrackedRun("x", "x"), tags=OF_THE_SWEEP, params={"p0": 0})
         for number in range(2):
             trial(tracker, number)
         tracker.end("x", "FINISHED")
