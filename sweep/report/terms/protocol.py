@@ -25,13 +25,20 @@ def blocks(sweeps: Sequence[Sweep]) -> list[Block]:
         if protocol is None:
             continue
         items = [(name, _written(protocol.terms[name])) for name in SHOWN if name in protocol.terms]
-        items.append(("rules", ", ".join(f"{name} {value:g}" for name, value in protocol.terms["rules"].items())))
+        items.append(
+            (
+                "rules",
+                ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in protocol.terms["rules"].items()),
+            )
+        )
         made += [Facts(f"Protocol {protocol.hash} of {study.name}, frozen {protocol.created}", items), _recorded(study)]
     return made
 
 
 def _written(value: Any) -> str:
-    return ", ".join("all" if one is None else str(one) for one in value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join("all" if one is None else str(one) for one in value)
+    return str(value).replace("_", " ")
 
 
 def _recorded(study: Path) -> Block:

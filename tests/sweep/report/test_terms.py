@@ -75,7 +75,7 @@ def test_a_report_shows_the_protocol_and_what_was_recorded_as_done_otherwise(tin
     assert facts.title.startswith(f"Protocol {frozen.hash} of tiny, frozen 20")  # type: ignore[union-attr]
     items = dict(facts.items)  # type: ignore[union-attr]
     assert (items["arm"], items["families"], items["sizes"], items["draws"]) == (
-        "equal_epochs", "resnet, continuous", "5", "0, 1",
+        "equal epochs", "resnet, continuous", "5", "0, 1",
     )  # fmt: skip
     assert "meaningful 0.75" in items["rules"]
     assert "Nothing was done otherwise" in told.text  # type: ignore[union-attr]
