@@ -18,7 +18,7 @@ LEAST_IMAGES = 100  # below, one point is less than one image
 
 @dataclass(frozen=True, slots=True)
 class AccuracyChange:
-    """What becomes of a network's accuracy under another manifestation than its own, on the same images."""
+    """The change of a network's accuracy under another manifestation than its own, on the same images."""
 
     scheme: Scheme
     steps: float  # relative to training

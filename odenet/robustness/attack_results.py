@@ -52,7 +52,7 @@ class AttackResult:
 
 @dataclass(frozen=True, slots=True)
 class GradientError:
-    """How far the gradient of an integration that is reconstructed strays from the one of stored activations."""
+    """The distance of the gradient of a reconstructed integration from that of stored activations."""
 
     steps: int
     relative_error: float

@@ -144,6 +144,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     >>> checkpoint.epoch, checkpoint.classifier(device="cpu").dataset
     (0, 'digits')
     """
+    if Path(path).is_fifo():
+        raise DamagedCheckpoint(f"{path} is no odenet checkpoint but a named pipe, which would be waited for.")
     content = Path(path).read_bytes()
     header, payload = content[:HEADER_BYTES], content[HEADER_BYTES:]
     if not header.startswith(MAGIC):

@@ -18,7 +18,7 @@ CONTEXT_MIB = 512.0  # that CUDA takes for every process, about
 
 @dataclass(frozen=True, slots=True)
 class GpuLoad:
-    """What a training takes of a GPU."""
+    """The load that a training puts on a GPU."""
 
     step_ms: float
     busy: float  # the part of this time in which the GPU works, from 0 to 1

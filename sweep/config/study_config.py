@@ -7,7 +7,7 @@ from search_spaces import SPACES
 
 
 class Arm(Enum):
-    """What the trainings of a study have in common, whatever their families; the rest stands beside the accuracies."""
+    """The quantity that all trainings of a study share, whatever the family; the others stand beside accuracies."""
 
     equal_epochs = "equal_epochs"
     equal_compute = "equal_compute"  # epochs by configuration: as many as `gflops` pay for

@@ -58,7 +58,7 @@ MeasuringTask = tuple[FinalNetwork, Condition]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
-    """What a worker needs besides a network: its threads, where it finds the user's own modules, what is asked."""
+    """The needs of a worker besides a network: its threads, where it finds the user's own modules, what is asked."""
 
     threads: int
     modules: tuple[str, ...]

@@ -48,7 +48,7 @@ class Protocol:
 
     @property
     def trials(self) -> int:
-        """How many trials each search has by now."""
+        """Return the number of trials that each search has by now."""
         return max((int(self.settings["search.trials"]), *self.extended))
 
     def asked_of(self, member: str) -> dict[str, Any]:

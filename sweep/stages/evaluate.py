@@ -116,7 +116,9 @@ def is_measured(config: AppConfig, name: str) -> bool:
         wanted, _ = conditions(config)
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
-    return not any(_missing(EvaluationFiles(files), row, wanted) for row in final_networks(files))
+    rows = final_networks(files)
+    known = EvaluationFiles(files) if rows else None
+    return known is None or not any(_missing(known, row, wanted) for row in rows)
 
 
 def conditions(config: AppConfig) -> tuple[list[Condition], list[str]]:

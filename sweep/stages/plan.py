@@ -101,7 +101,7 @@ def check_writable(directory: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FamilyCost:
-    """What a family costs on one draw of one size. The configurations are the first ones that a random search tries."""
+    """The cost of a family on one draw of one size, for the first configurations that a random search tries."""
 
     epochs: list[int]  # of each configuration
     gflops: list[float]  # of each one's training
@@ -111,7 +111,7 @@ class FamilyCost:
 
     @property
     def seconds(self) -> float:
-        """Of search and final training, one after another."""
+        """Sum up search and final training, one after another."""
         return fmean(self.gflops) * (self.trials + self.retrained) * self.seconds_per_gflop
 
 

@@ -143,9 +143,7 @@ def _record_retries(sweep: Session) -> None:
 def unmeasured(config: AppConfig, name: str) -> list[str]:
     """List the sweeps of a study with final networks of which something that is asked for is not measured.
     InputError: a file is damaged."""
-    found = {part: SweepFiles(run_directory(config, f"{name}/{part}")) for part in members(config)}
-    parts = [(part, member) for part, member in members(config).items() if final_networks(found[part])]
-    return [part for part, member in parts if not is_measured(member, f"{name}/{part}")]
+    return [part for part, member in members(config).items() if not is_measured(member, f"{name}/{part}")]
 
 
 def prepare_evaluation(config: AppConfig, name: str) -> list[str]:
@@ -178,9 +176,9 @@ def evaluate_study(session: Session, left: list[str]) -> None:
 
 
 def _evaluate(session: Session, left: list[str]) -> list[str]:
-    failures: list[str] = []
+    failures, configs = list[str](), members(session.config)
     for part in left:
-        config = members(session.config)[part]
+        config = configs[part]
         with _collecting(failures):
             check_frozen(config, f"{session.name}/{part}")
             record_allowed(config, f"{session.name}/{part}")

@@ -26,7 +26,7 @@ MOST_EPOCHS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of the data decides the cost of a training: images in an epoch, classes, and (C, H, W) of an image."""
+    """The part of the data that decides the cost of a training: images in an epoch, classes, (C, H, W) of an image."""
 
     images: int
     classes: int

@@ -63,7 +63,7 @@ class TestSet:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What is measured of a network at once: a condition, and the severities of it that are not known yet."""
+    """A unit of measurement: a condition, and the severities of it that are not known yet."""
 
     kind: ConditionKind
     name: str  # as rows.csv has it; what it tells apart further follows there after a slash

@@ -37,7 +37,7 @@ class Design:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What simulated studies say of every family, each array (B, F)."""
+    """The results of simulated studies for every family, each array (B, F)."""
 
     draws: int
     delta_BF: np.ndarray
@@ -49,7 +49,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prospect:
-    """What a design can show. `power`: the share of studies that find a family better, by its true difference."""
+    """The prospect of a design. `power`: the share of studies that find a family better, by its true difference."""
 
     coverage: float
     false: float  # share of studies that call any family better or worse where none differs

@@ -138,6 +138,9 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
         ("rows.csv: the columns must be",),
     ),
     "no checkpoint": (with_final(Phase.final), "evaluate x", ("model-0.ckpt", "No such file")),
+    "checkpoint is a pipe": (
+        lambda: [with_final(Phase.final)(), os.mkfifo("runs/x/final/model-0.ckpt")], "evaluate x", ("a named pipe",),
+    ),
     "damaged checkpoint": (with_final(Phase.final, checkpoint=b"?"), "evaluate x", ("model-0.ckpt is no odenet",)),
     "no CUDA to retrain on": (searched, "final x runtime.device=cuda", ("torch sees no CUDA device here",)),
     "no CUDA to test on": (with_final(Phase.final), "evaluate x runtime.device=cuda", ("torch sees no CUDA device",)),
