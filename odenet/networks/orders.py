@@ -38,6 +38,9 @@ LEAPFROG = RateOrder(("norm", "minus_symmetric"))
 REVNET = RateOrder(PRE_ACTIVATION.layers, second=PRE_ACTIVATION.layers)
 # Sander et al. 2022, arXiv 2205.14612.
 NORM_LAST = RateOrder(("conv", "norm", "relu", "conv", "norm"), bias=True)
+# He et al. 2016 (arXiv 1512.03385): the block as first published, whose last ReLU comes after the sum.
+BASIC = RateOrder(("conv", "norm", "relu", "conv", "norm"))
+BASIC_BOTTLENECK = RateOrder(("reduce", "norm", "relu", "grouped", "norm", "relu", "expand", "norm"))
 # Larsson et al. 2017 (arXiv 1605.07648): the fractal of three columns; a unit step of Euler replaces h by it.
 FRACTAL = RateOrder(("fractal",))
 # Chen et al. 2018 (arXiv 1806.07366), without the time channel: an adaptive scheme allows no batch norm.
@@ -60,6 +63,7 @@ class TransitionOrder:
     shared: tuple[str, ...] = ()
     identity: bool = True
     history: bool = False
+    last: tuple[str, ...] = ()  # layers after the sum
 
     @property
     def pool_pad_halves(self) -> int:
@@ -78,6 +82,9 @@ BOTTLENECK_PROJECTION = TransitionOrder(("conv1", "norm"), BOTTLENECK.layers)
 # Lu et al. 2018: the history restarts with the downsampled state.
 LM_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), ("norm", "relu", "conv") * 2, history=True)
 LM_BOTTLENECK_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), BOTTLENECK.layers, history=True)
+# The first block of a stage of He et al. 2016, arXiv 1512.03385.
+BASIC_PROJECTION = TransitionOrder(("conv1", "norm"), BASIC.layers, last=("relu",))
+BASIC_BOTTLENECK_PROJECTION = TransitionOrder(("conv1", "norm"), BASIC_BOTTLENECK.layers, last=("relu",))
 PLAIN = TransitionOrder(("conv", "norm", "relu"), identity=False)
 # Chang et al. 2018: average pool, then zero channels on both sides (of each half where the state has two).
 POOL_PAD = TransitionOrder(("pool_pad",))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 
-from odenet.enums import Basis, Initialisation, Network, Scheme, add_member
+from odenet.enums import Basis, Initialisation, Network, Scheme, Stem, add_member
 from odenet.integrators.scheme import ExplicitRungeKutta
 from odenet.integrators.schemes import ADAPTIVE, SCHEMES, TwoStep
 from odenet.networks import orders
@@ -38,12 +38,14 @@ class Capability:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stem:
-    """A convolution[, batch norm, ReLU] of the images."""
+class StemOrder:
+    """A convolution[, batch norm, ReLU][, 3x3 max pool of stride 2] of the images."""
 
     size: int = 3
     stride: int = 1
+    padding: int = 1
     norm: bool = True
+    pool: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +66,18 @@ class Wiring:
     transition: TransitionOrder
     first_transition: bool = True  # also before the first stage
     opening: RateOrder | None = None  # the rate of a depth stage of one node before the first stage
-    strides: tuple[int, ...] = (1, 2, 2)  # one for each stage
-    stem: Stem = Stem()
+    strides: tuple[int, ...] = (1, 2, 2)  # one for each stage; of further ones 2
+    nodes: tuple[int, ...] = (2,)  # as published: of each stage, or one number for all
+    stem: StemOrder = StemOrder()
     head: tuple[str, ...] = ()  # layers before the pool
     pool: Pool = Pool()
     last_extra: int = 0  # nodes of the last stage beyond `model.nodes`
     depth_time: Callable[[int], float] = float  # as published, of the number of nodes
     capability: Capability
     source: str
+
+
+STEMS = {Stem.cifar: StemOrder(), Stem.imagenet: StemOrder(size=7, stride=2, padding=3, pool=True)}
 
 
 def _times_one(nodes: int) -> float:  # noqa: ARG001
@@ -106,7 +112,7 @@ _CONTINUOUS = Wiring(
 _PREACT = Wiring(
     rate=orders.PRE_ACTIVATION,
     transition=orders.PROJECTION,
-    stem=Stem(norm=False),
+    stem=StemOrder(norm=False),
     head=("norm", "relu"),
     capability=_RESNET,
     source="He et al. 2016, arXiv 1603.05027",
@@ -129,7 +135,7 @@ _SCALED = Wiring(
     transition=orders.PLAIN,
     first_transition=False,
     strides=(1,),
-    stem=Stem(size=5, stride=3),
+    stem=StemOrder(size=5, stride=3),
     pool=Pool(size=2, kernel=4),  # 10x10 at images of 32x32, of which it leaves out the last two rows and columns
     depth_time=_times_one,
     capability=_ODE,
@@ -145,6 +151,23 @@ _LM_NET = replace(
     source="Lu et al. 2018, arXiv 1710.10121",
 )
 _LM_BOTTLENECK = replace(_LM_NET, rate=orders.LM_BOTTLENECK, transition=orders.LM_BOTTLENECK_PROJECTION)
+
+# Blocks relu(x + f(x)), the first of each stage a transition: torchvision's resnet18, -50 and -101, whose weights fit at
+# model.width=64, with bottlenecks at model.widen=4.
+_TORCHVISION = Wiring(
+    rate=orders.BASIC_BOTTLENECK,
+    scheme=Scheme.projected_euler,
+    transition=orders.BASIC_BOTTLENECK_PROJECTION,
+    strides=(1, 2, 2, 2),
+    stem=STEMS[Stem.imagenet],
+    capability=replace(
+        _RESNET,
+        schemes=(Scheme.projected_euler,),
+        manifestations=(Scheme.projected_euler,),
+        because="its blocks relu(x + f) are no steps of an ODE",
+    ),
+    source="He et al. 2016, arXiv 1512.03385, as torchvision has it",
+)
 
 NETWORKS: dict[Network, Wiring] = {
     Network.continuous: _CONTINUOUS,
@@ -251,6 +274,11 @@ NETWORKS: dict[Network, Wiring] = {
         ),
         source="Chen et al. 2018, arXiv 1806.07366",
     ),
+    Network.resnet18: replace(
+        _TORCHVISION, rate=orders.BASIC, transition=orders.BASIC_PROJECTION, nodes=(1, 1, 1, 1)
+    ),
+    Network.resnet50: replace(_TORCHVISION, nodes=(2, 3, 5, 2)),
+    Network.resnet101: replace(_TORCHVISION, nodes=(2, 3, 22, 2)),
 }
 
 HOMES: dict[Network, str] = {}  # the modules of those that are defined outside this package
