@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Precision,
         Scheme,
         Start,
+        Stem,
     )
     from odenet.inference.classifier import Classifier
     from odenet.inference.image_format import ImageFormat
@@ -77,6 +78,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "Precision",
         "Scheme",
         "Start",
+        "Stem",
     ),
     "integrators.integrate": ("integrate",),
     "inference.classifier": ("Classifier",),
@@ -138,6 +140,7 @@ __all__ = [
     "Scheme",
     "Score",
     "Start",
+    "Stem",
     "Training",
     "TrainingConfig",
     "Validity",

@@ -25,7 +25,9 @@ class ModelConfig:
     widen: int = 1  # stages over stem; 4 with the bottlenecks of ResNet-164 and ResNeXt-29
     final_width: int | None = None  # of the last stage
     cardinality: int = 1  # groups of a bottleneck, each `width` wide in the first stage
-    nodes: int | str | None = None  # depth coefficients per stage at first, such as 2, or of each of them: 3-4-6-3; null: 2
+    nodes: int | str | None = (
+        None  # depth coefficients per stage at first, such as 2, or of each of them: 3-4-6-3; null: 2
+    )
     stem: Stem | None = None  # null: the network's own
     basis: Basis | None = None  # of weights over depth; null: the network's own
     scheme: Scheme | None = None  # of integration; null: the network's own

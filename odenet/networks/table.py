@@ -274,9 +274,7 @@ NETWORKS: dict[Network, Wiring] = {
         ),
         source="Chen et al. 2018, arXiv 1806.07366",
     ),
-    Network.resnet18: replace(
-        _TORCHVISION, rate=orders.BASIC, transition=orders.BASIC_PROJECTION, nodes=(1, 1, 1, 1)
-    ),
+    Network.resnet18: replace(_TORCHVISION, rate=orders.BASIC, transition=orders.BASIC_PROJECTION, nodes=(1, 1, 1, 1)),
     Network.resnet50: replace(_TORCHVISION, nodes=(2, 3, 5, 2)),
     Network.resnet101: replace(_TORCHVISION, nodes=(2, 3, 22, 2)),
 }

@@ -147,7 +147,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         return from_plain(hint, value, where)  # type: ignore[arg-type]
     if isinstance(hint, UnionType):
-        return None if value is None else _typed(get_args(hint)[0], value, where)
+        return None if value is None else _typed_of(get_args(hint), value, where)
     if get_origin(hint) is list:
         if not isinstance(value, list):
             raise ValueError(f"{where}={value!r}: must be a list.")
@@ -164,10 +164,21 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _typed_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Return a value of one of these types; of several, as in int | str | None, each is one that values have as read."""
+    *possible, last = [hint for hint in hints if hint is not type(None)]
+    return value if type(value) in possible else _typed(last, value, where)
+
+
 def identity(config: ExperimentConfig) -> str:
     """Return 16 hex digits that two configs share exactly if they are equal."""
     typed = to_plain(from_plain(ExperimentConfig, to_plain(config)))  # 1 becomes 1.0 where a float is meant
     del typed["data"]["path"]  # a place; what is there has a hash of its own
+    model = typed["model"]
+    if model["stem"] is None:  # as it was before there were stems to choose from
+        del model["stem"]
+    if model["nodes"] is None and len(published := NETWORKS[config.model.network].nodes) == 1:
+        model["nodes"] = published[0]
     return hashlib.sha256(json.dumps(typed, sort_keys=True).encode()).hexdigest()[:16]
 
 
