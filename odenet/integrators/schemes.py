@@ -129,7 +129,7 @@ class ProjectedEuler(Stepping):
         slope = rate.slope(Stage(step, course.steps, Fraction(0)), state[0])
         return (state[0].add(slope, alpha=course.size).relu_(),)
 
-    def unstep(self, rate: OpenRate, state: State, step: int, course: Course) -> State:
+    def unstep(self, rate: OpenRate, state: State, step: int, course: Course) -> State:  # noqa: ARG002
         raise AssertionError("a ReLU cannot be undone")
 
     def finish(self, state: State) -> Tensor:

@@ -56,6 +56,11 @@ class DepthNet(nn.Module):
             x = stage(transition(x), perturbation)
         return self.head(x)
 
+    def parts(self) -> list[nn.ModuleList]:
+        """Return the parts from the images on: the stem, each stage with its transition, the head."""
+        stages = [nn.ModuleList(part) for part in zip(self.transitions, self.stages, strict=True)]
+        return [nn.ModuleList([self.stem]), *stages, nn.ModuleList([self.head])]
+
     def depth_stages(self) -> list[DepthStage]:
         """Return the stages that integrate over depth, in order."""
         return [stage for stage in self.stages if isinstance(stage, DepthStage)]

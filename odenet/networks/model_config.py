@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from odenet.depth.bases import BASES
@@ -25,9 +25,7 @@ class ModelConfig:
     widen: int = 1  # stages over stem; 4 with the bottlenecks of ResNet-164 and ResNeXt-29
     final_width: int | None = None  # of the last stage
     cardinality: int = 1  # groups of a bottleneck, each `width` wide in the first stage
-    nodes: int | str | None = (
-        None  # depth coefficients per stage at first, such as 2, or of each of them: 3-4-6-3; null: 2
-    )
+    nodes: int | str | None = None  # depth coefficients per stage at first: 2, or of each stage: 3-4-6-3; null: 2
     stem: Stem | None = None  # null: the network's own
     basis: Basis | None = None  # of weights over depth; null: the network's own
     scheme: Scheme | None = None  # of integration; null: the network's own
@@ -38,12 +36,16 @@ class ModelConfig:
     initialisation: Initialisation = Initialisation.independent  # of the nodes of a weight
     skip_init: bool = False  # a learned factor of each residual function that starts at 0
     tolerance: float = TOLERANCE  # of adaptive schemes
+    initial: str | None = field(default=None, compare=False)  # a file of weights to begin with; where, not what
+    initial_sha256: str | None = None  # of that file; null: as it is when the sweep begins
 
     def __post_init__(self) -> None:
         for name in ("width", "widen", "cardinality", "substeps"):
             if not 1 <= getattr(self, name) <= MOST_STEPS:
                 raise ValueError(f"model.{name}={getattr(self, name)}: must be from 1 to {MOST_STEPS}.")
         _check_nodes(self.nodes)
+        if self.initial_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.initial_sha256):
+            raise ValueError(f"model.initial_sha256={self.initial_sha256}: must be 64 hex digits, or null.")
         if self.final_width is not None and not 1 <= self.final_width <= 4 * MOST_STEPS:
             raise ValueError(f"model.final_width={self.final_width}: must be from 1 to {4 * MOST_STEPS}, or null.")
         if self.depth_time is not None and not 0 < self.depth_time < float("inf"):
@@ -58,8 +60,8 @@ def _check_nodes(nodes: int | str | None) -> None:
     if isinstance(nodes, str):
         if not re.fullmatch(r"\d{1,5}(-\d{1,5}){0,7}", nodes):
             raise ValueError(
-                f"model.nodes={nodes}: write a number for all stages, such as 2, or one for each of up to 8 stages, such "
-                "as 3-4-6-3."
+                f"model.nodes={nodes}: write a number for all stages, such as 2, or one for each of up to 8 stages, "
+                "such as 3-4-6-3."
             )
         if not all(1 <= each <= MOST_STEPS for each in _numbers(nodes)):
             raise ValueError(f"model.nodes={nodes}: each must be from 1 to {MOST_STEPS}.")

@@ -152,7 +152,7 @@ _LM_NET = replace(
 )
 _LM_BOTTLENECK = replace(_LM_NET, rate=orders.LM_BOTTLENECK, transition=orders.LM_BOTTLENECK_PROJECTION)
 
-# Blocks relu(x + f(x)), the first of each stage a transition: torchvision's resnet18, -50 and -101, whose weights fit at
+# Blocks relu(x + f(x)), the first of each stage a transition: torchvision's ResNets, whose weights fit at
 # model.width=64, with bottlenecks at model.widen=4.
 _TORCHVISION = Wiring(
     rate=orders.BASIC_BOTTLENECK,

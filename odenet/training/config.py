@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import torch
 
 
+# Keys that came later, and their values without effect: with these a config has the identity that it had before.
+LATER: dict[str, dict[str, Any]] = {
+    "model": {"stem": None, "initial_sha256": None},
+    "optim": {"frozen": 0, "body_lr": 1.0},
+}
 OBJECTIVE_EPOCHS = 5  # the last ones, whose mean val/accuracy is what a trial is judged by
 
 
@@ -165,7 +170,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _typed_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Return a value of one of these types; of several, as in int | str | None, each is one that values have as read."""
+    """Return a value of one of these types; where there are several, it must have one of them as it was read."""
     *possible, last = [hint for hint in hints if hint is not type(None)]
     return value if type(value) in possible else _typed(last, value, where)
 
@@ -173,10 +178,10 @@ def _typed_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
 def identity(config: ExperimentConfig) -> str:
     """Return 16 hex digits that two configs share exactly if they are equal."""
     typed = to_plain(from_plain(ExperimentConfig, to_plain(config)))  # 1 becomes 1.0 where a float is meant
-    del typed["data"]["path"]  # a place; what is there has a hash of its own
+    del typed["data"]["path"], typed["model"]["initial"]  # places; what is there has hashes of its own
+    for part, defaults in LATER.items():
+        typed[part] = {key: value for key, value in typed[part].items() if value != defaults.get(key, ...)}
     model = typed["model"]
-    if model["stem"] is None:  # as it was before there were stems to choose from
-        del model["stem"]
     if model["nodes"] is None and len(published := NETWORKS[config.model.network].nodes) == 1:
         model["nodes"] = published[0]
     return hashlib.sha256(json.dumps(typed, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from odenet.enums import Gradient, Scheme, Stem
 from odenet.networks.model import DepthNet
 from odenet.networks.model_config import stage_depths, stage_nodes
 from odenet.networks.table import NETWORKS
-from odenet.networks.torchvision_names import from_torchvision, is_torchvision
+from odenet.pretrained.torchvision_names import from_torchvision, is_torchvision
 from odenet.seeding import global_seed
 from odenet.training.config import from_plain, identity, to_plain
 from odenet.training.cost import forward_gflops
