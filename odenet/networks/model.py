@@ -18,9 +18,10 @@ from odenet.networks.blocks import DepthStage, Transition
 from odenet.networks.convolutions import convolution
 from odenet.networks.heads import Head
 from odenet.networks.model_config import ModelConfig, check_model, stage_changes, stage_depths, stem_order
+from odenet.networks.orders import StemOrder
 from odenet.networks.perturbation import Perturbation
 from odenet.networks.rates import Rate
-from odenet.networks.table import NETWORKS, StemOrder
+from odenet.networks.table import NETWORKS
 from odenet.seeding import global_seed
 
 

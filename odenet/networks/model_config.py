@@ -10,7 +10,8 @@ from odenet.depth.discretisation import Depth, unread_nodes
 from odenet.enums import Basis, Gradient, Initialisation, Network, Scheme, Start, Stem
 from odenet.integrators.scheme import TOLERANCE, Course
 from odenet.integrators.schemes import ADAPTIVE, SCHEMES, TWO_STEP, refusal
-from odenet.networks.table import NETWORKS, RUNGE_KUTTA, STEMS, StemOrder, Wiring
+from odenet.networks.orders import STEMS, StemOrder
+from odenet.networks.table import NETWORKS, RUNGE_KUTTA, Wiring
 from odenet.networks.widths import Change, Widths, zero_channels
 
 MOST_STEPS = 4096  # per stage; also the bound of what a width, a number of nodes or of substeps can be

@@ -1,9 +1,11 @@
-"""Rates and transitions as data: the names of their layers, in the order in which they are applied.
+"""Rates, transitions and stems as data: the names of their layers, in the order in which they are applied.
 
 `rates` and `blocks` build them; `table` combines them into networks.
 """
 
 from dataclasses import dataclass
+
+from odenet.enums import Stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,19 @@ class RateOrder:
     inner: tuple[str, ...] = ("norm", "relu")  # between K and K^T of the symmetric layers
     memory: bool = False  # k_n of the LM step
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StemOrder:
+    """A convolution[, batch norm, ReLU][, 3x3 max pool of stride 2] of the images."""
+
+    size: int = 3
+    stride: int = 1
+    padding: int = 1
+    norm: bool = True
+    pool: bool = False
+
+
+STEMS = {Stem.cifar: StemOrder(), Stem.imagenet: StemOrder(size=7, stride=2, padding=3, pool=True)}
 
 # Queiruga et al. 2020 (arXiv 2008.02389), the authors' default order.
 POST_ACTIVATION = RateOrder(("conv", "relu", "norm", "conv", "relu", "norm"), bias=True)

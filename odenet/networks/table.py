@@ -38,17 +38,6 @@ class Capability:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StemOrder:
-    """A convolution[, batch norm, ReLU][, 3x3 max pool of stride 2] of the images."""
-
-    size: int = 3
-    stride: int = 1
-    padding: int = 1
-    norm: bool = True
-    pool: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """The average pool of a head, to size x size."""
 
@@ -68,16 +57,13 @@ class Wiring:
     opening: RateOrder | None = None  # the rate of a depth stage of one node before the first stage
     strides: tuple[int, ...] = (1, 2, 2)  # one for each stage; of further ones 2
     nodes: tuple[int, ...] = (2,)  # as published: of each stage, or one number for all
-    stem: StemOrder = StemOrder()
+    stem: orders.StemOrder = orders.STEMS[Stem.cifar]
     head: tuple[str, ...] = ()  # layers before the pool
     pool: Pool = Pool()
     last_extra: int = 0  # nodes of the last stage beyond `model.nodes`
     depth_time: Callable[[int], float] = float  # as published, of the number of nodes
     capability: Capability
     source: str
-
-
-STEMS = {Stem.cifar: StemOrder(), Stem.imagenet: StemOrder(size=7, stride=2, padding=3, pool=True)}
 
 
 def _times_one(nodes: int) -> float:  # noqa: ARG001
@@ -112,7 +98,7 @@ _CONTINUOUS = Wiring(
 _PREACT = Wiring(
     rate=orders.PRE_ACTIVATION,
     transition=orders.PROJECTION,
-    stem=StemOrder(norm=False),
+    stem=orders.StemOrder(norm=False),
     head=("norm", "relu"),
     capability=_RESNET,
     source="He et al. 2016, arXiv 1603.05027",
@@ -135,7 +121,7 @@ _SCALED = Wiring(
     transition=orders.PLAIN,
     first_transition=False,
     strides=(1,),
-    stem=StemOrder(size=5, stride=3),
+    stem=orders.StemOrder(size=5, stride=3),
     pool=Pool(size=2, kernel=4),  # 10x10 at images of 32x32, of which it leaves out the last two rows and columns
     depth_time=_times_one,
     capability=_ODE,
@@ -159,7 +145,7 @@ _TORCHVISION = Wiring(
     scheme=Scheme.projected_euler,
     transition=orders.BASIC_BOTTLENECK_PROJECTION,
     strides=(1, 2, 2, 2),
-    stem=STEMS[Stem.imagenet],
+    stem=orders.STEMS[Stem.imagenet],
     capability=replace(
         _RESNET,
         schemes=(Scheme.projected_euler,),

@@ -33,7 +33,7 @@ def begin_with(model: DepthNet, path: Path | str, *, sha256: str | None = None) 
         UnfitWeights: names that only one of the two has, or shapes that differ. NoWeights: as `read_weights`, or the
             file is another than the one meant.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> from odenet import ModelConfig, build_model
     >>> trained = build_model(ModelConfig(width=4), channels=3, classes=10)
     >>> model = build_model(ModelConfig(width=4), channels=3, classes=2, seed=1)

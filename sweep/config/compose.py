@@ -35,7 +35,6 @@ OPEN_KEYS = ("space.fix.", "space.range.")  # take any name of the space below t
 GOES_ON = (
     "runtime.", "cluster.", "tracking.", "search.concurrency", "search.retries", "search.checkpoint_every",
     "search.timeout_minutes", "search.budget.", "search.accept_changes", "search.more", "data.path", "modules",
-    "model.initial",
 )  # fmt: skip
 FOLLOWS = (*GOES_ON, "final.", "evaluate.", "export.", "search.seed")
 # What of a finished search can be asked otherwise when it is replayed: how it was searched, not what.
