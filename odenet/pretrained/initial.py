@@ -75,8 +75,8 @@ def _check(path: Path | str, own: Mapping[str, Tensor], weights: Mapping[str, Te
     said = [f"{verb} {_some(names)}" for verb, names in parts if names]
     if said:
         raise UnfitWeights(
-            f"model.initial={path} is of another network: it {'; it '.join(said)}. Network, width, widen, basis and "
-            "nodes of each stage must be those that it was trained with."
+            f"model.initial={path} is of another network: it {'; it '.join(said)}. Network, stem, width, widen, basis "
+            "and nodes of each stage must be those that it was trained with."
         )
 
 
