@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Precision,
         Scheme,
         Start,
+        Stem,
     )
     from odenet.inference.classifier import Classifier
     from odenet.inference.image_format import ImageFormat
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from odenet.networks.model_config import ModelConfig
     from odenet.networks.refinement import coarsen, project, refine
     from odenet.networks.table import add_networks
+    from odenet.pretrained.initial import begin_with
     from odenet.robustness.attacked import attack
     from odenet.robustness.cells import Cells
     from odenet.robustness.config import AttackConfig
@@ -77,6 +79,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "Precision",
         "Scheme",
         "Start",
+        "Stem",
     ),
     "integrators.integrate": ("integrate",),
     "inference.classifier": ("Classifier",),
@@ -85,6 +88,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "networks.model_config": ("ModelConfig",),
     "networks.refinement": ("coarsen", "project", "refine"),
     "networks.table": ("add_networks",),
+    "pretrained.initial": ("begin_with",),
     "robustness.attacked": ("attack",),
     "robustness.cells": ("Cells",),
     "robustness.config": ("AttackConfig",),
@@ -138,12 +142,14 @@ __all__ = [
     "Scheme",
     "Score",
     "Start",
+    "Stem",
     "Training",
     "TrainingConfig",
     "Validity",
     "add_networks",
     "attack",
     "balanced_test",
+    "begin_with",
     "build_model",
     "coarsen",
     "corrupt",

@@ -22,6 +22,7 @@ class Scheme(Enum):
     lm = "lm"
     verlet = "verlet"
     dopri5 = "dopri5"
+    projected_euler = "projected_euler"  # of ResNets that end a block with a ReLU
 
 
 class Start(Enum):
@@ -75,9 +76,19 @@ class Network(Enum):
     bottleneck_resnet = "bottleneck_resnet"
     resnext = "resnext"
     neural_ode = "neural_ode"
+    resnet18 = "resnet18"
+    resnet50 = "resnet50"
+    resnet101 = "resnet101"
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., "Network"], tuple[str, ...]]:
         return vars(self).get("_reduced_", (Network, (self.value,)))
+
+
+class Stem(Enum):
+    """How images enter a network; `networks.table.STEMS` holds the layers of each."""
+
+    cifar = "cifar"  # 3x3, for 32x32 pixels
+    imagenet = "imagenet"  # 7x7 of stride 2 and a 3x3 max pool of stride 2, for 224x224 pixels
 
 
 class Initialisation(Enum):

@@ -28,6 +28,13 @@ def residual(network: str, own: dict[str, Parameter] | None = None) -> Space:
 
 RESNET = residual("resnet")
 
+# torchvision's ResNets: how deep and wide they are is their name.
+IMAGENET = (
+    family("resnet18", {**SMOOTHNESS, "model.width": fixed(64)}),
+    family("resnet50", {**SMOOTHNESS, "model.width": fixed(64), **BOTTLENECK}),
+    family("resnet101", {**SMOOTHNESS, "model.width": fixed(64), **BOTTLENECK}),
+)
+
 RESIDUAL = (
     residual("preact_resnet"),
     residual("wide_resnet", WIDENED),
@@ -39,4 +46,5 @@ RESIDUAL = (
     residual("lm_resnet"),
     residual("lm_bottleneck", BOTTLENECK),
     residual("lm_resnext", GROUPED),
+    *IMAGENET,
 )

@@ -59,7 +59,7 @@ ONLY_IN = {
     "torchdiffeq": {"odenet.integrators.schemes"},
     "torchvision": {"odenet.data"},
     "PIL": {"odenet.data.folder", "odenet.robustness"},
-    "safetensors": {"odenet.training.export"},
+    "safetensors": {"odenet.training.export", "odenet.pretrained.weight_file"},
     "onnxruntime": {"odenet.training.export"},
     "pyautoattack": {"odenet.robustness.attacks"},
     "grpc": {"sweep.cluster.join"},

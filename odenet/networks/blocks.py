@@ -96,11 +96,12 @@ class Transition(nn.Module):
         self.shared = layers_of(order.shared, change, bias=False)
         self.skip = nn.Identity() if self._same else _skip(order, change)
         self.residual = layers_of(order.residual, change, bias=order.bias) if order.residual else None
+        self.last = layers_of(order.last, replace(change, inputs=change.outputs), bias=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor | State:
         shared = self.shared(x_BCHW)
         skip = self.skip(x_BCHW if self._same else shared)
-        total = skip if self.residual is None else skip + self.residual(shared)
+        total = self.last(skip if self.residual is None else skip + self.residual(shared))
         return (total, skip) if self._order.history else total
 
 

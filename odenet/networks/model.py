@@ -17,10 +17,11 @@ from odenet.networks.batch_norm import BatchNorm
 from odenet.networks.blocks import DepthStage, Transition
 from odenet.networks.convolutions import convolution
 from odenet.networks.heads import Head
-from odenet.networks.model_config import ModelConfig, check_model, stage_changes, stage_depths
+from odenet.networks.model_config import ModelConfig, check_model, stage_changes, stage_depths, stem_order
+from odenet.networks.orders import StemOrder
 from odenet.networks.perturbation import Perturbation
 from odenet.networks.rates import Rate
-from odenet.networks.table import NETWORKS, Stem
+from odenet.networks.table import NETWORKS
 from odenet.seeding import global_seed
 
 
@@ -39,7 +40,7 @@ class DepthNet(nn.Module):
         if wiring.opening is not None:  # before the first stage, at its width
             changes, rates, first = [changes[0], *changes], [wiring.opening, *rates], [None, None]
         depths = stage_depths(config) if depths is None else depths
-        self.stem = _stem(wiring.stem, channels, changes[0].inputs)
+        self.stem = _stem(stem_order(config), channels, changes[0].inputs)
         self.transitions, self.stages = nn.ModuleList(), nn.ModuleList()
         for order, change in zip([*first, *transitions[1:]], changes, strict=True):
             self.transitions.append(nn.Identity() if order is None else Transition(order, change))
@@ -55,6 +56,11 @@ class DepthNet(nn.Module):
         for transition, stage in zip(self.transitions, self.stages, strict=True):
             x = stage(transition(x), perturbation)
         return self.head(x)
+
+    def parts(self) -> list[nn.ModuleList]:
+        """Return the parts from the images on: the stem, each stage with its transition, the head."""
+        stages = [nn.ModuleList(part) for part in zip(self.transitions, self.stages, strict=True)]
+        return [nn.ModuleList([self.stem]), *stages, nn.ModuleList([self.head])]
 
     def depth_stages(self) -> list[DepthStage]:
         """Return the stages that integrate over depth, in order."""
@@ -74,13 +80,12 @@ class DepthNet(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def _stem(stem: Stem, channels: int, width: int) -> nn.Module:
-    if stem.stride > 1:  # padding 1, as published
-        conv = convolution((channels, width), size=stem.size, stride=stem.stride)
-        conv.padding = (1, 1)
-    else:
-        conv = convolution((channels, width), size=stem.size)
-    return nn.Sequential(conv, BatchNorm(width), nn.ReLU(inplace=True)) if stem.norm else conv
+def _stem(stem: StemOrder, channels: int, width: int) -> nn.Module:
+    conv = convolution((channels, width), size=stem.size, stride=stem.stride)
+    conv.padding = (stem.padding, stem.padding)
+    norm = [BatchNorm(width), nn.ReLU(inplace=True)] if stem.norm else []
+    pool = [nn.MaxPool2d(3, stride=2, padding=1)] if stem.pool else []
+    return nn.Sequential(conv, *norm, *pool) if norm or pool else conv
 
 
 def build_model(

@@ -1,14 +1,16 @@
 """A network as a value: what may be asked of it, the depth of its stages and their widths."""
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from odenet.depth.bases import BASES
 from odenet.depth.discretisation import Depth, unread_nodes
-from odenet.enums import Basis, Gradient, Initialisation, Network, Scheme, Start
+from odenet.enums import Basis, Gradient, Initialisation, Network, Scheme, Start, Stem
 from odenet.integrators.scheme import TOLERANCE, Course
 from odenet.integrators.schemes import ADAPTIVE, SCHEMES, TWO_STEP, refusal
+from odenet.networks.orders import STEMS, StemOrder
 from odenet.networks.table import NETWORKS, RUNGE_KUTTA, Wiring
 from odenet.networks.widths import Change, Widths, zero_channels
 
@@ -17,14 +19,15 @@ MOST_STEPS = 4096  # per stage; also the bound of what a width, a number of node
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """A network. Null stands for what was published with it. Stages have widths `width` * `widen` * (1, 2, 4)."""
+    """A network. Null stands for what was published with it. Stages have widths `width` * `widen` * (1, 2, 4, ...)."""
 
     network: Network = Network.continuous
     width: int = 16  # of the stem
     widen: int = 1  # stages over stem; 4 with the bottlenecks of ResNet-164 and ResNeXt-29
     final_width: int | None = None  # of the last stage
     cardinality: int = 1  # groups of a bottleneck, each `width` wide in the first stage
-    nodes: int = 2  # depth coefficients per stage at the start of training
+    nodes: int | str | None = None  # depth coefficients per stage at first: 2, or of each stage: 3-4-6-3; null: 2
+    stem: Stem | None = None  # null: the network's own
     basis: Basis | None = None  # of weights over depth; null: the network's own
     scheme: Scheme | None = None  # of integration; null: the network's own
     substeps: int = 1  # integrator steps per cell
@@ -34,11 +37,16 @@ class ModelConfig:
     initialisation: Initialisation = Initialisation.independent  # of the nodes of a weight
     skip_init: bool = False  # a learned factor of each residual function that starts at 0
     tolerance: float = TOLERANCE  # of adaptive schemes
+    initial: str | None = field(default=None, compare=False)  # a file of weights to begin with; where, not what
+    initial_sha256: str | None = None  # of that file; null: as it is when the sweep begins
 
     def __post_init__(self) -> None:
-        for name in ("width", "widen", "cardinality", "nodes", "substeps"):
+        for name in ("width", "widen", "cardinality", "substeps"):
             if not 1 <= getattr(self, name) <= MOST_STEPS:
                 raise ValueError(f"model.{name}={getattr(self, name)}: must be from 1 to {MOST_STEPS}.")
+        _check_nodes(self.nodes)
+        if self.initial_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.initial_sha256):
+            raise ValueError(f"model.initial_sha256={self.initial_sha256}: must be 64 hex digits, or null.")
         if self.final_width is not None and not 1 <= self.final_width <= 4 * MOST_STEPS:
             raise ValueError(f"model.final_width={self.final_width}: must be from 1 to {4 * MOST_STEPS}, or null.")
         if self.depth_time is not None and not 0 < self.depth_time < float("inf"):
@@ -49,6 +57,50 @@ class ModelConfig:
             raise ValueError(f"model.tolerance={self.tolerance}: must be above 0 and below 1.")
 
 
+def _check_nodes(nodes: int | str | None) -> None:
+    if isinstance(nodes, str):
+        if not re.fullmatch(r"\d{1,5}(-\d{1,5}){0,7}", nodes):
+            raise ValueError(
+                f"model.nodes={nodes}: write a number for all stages, such as 2, or one for each of up to 8 stages, "
+                "such as 3-4-6-3."
+            )
+        if not all(1 <= each <= MOST_STEPS for each in _numbers(nodes)):
+            raise ValueError(f"model.nodes={nodes}: each must be from 1 to {MOST_STEPS}.")
+    elif nodes is not None and not 1 <= nodes <= MOST_STEPS:
+        raise ValueError(f"model.nodes={nodes}: must be from 1 to {MOST_STEPS}.")
+
+
+def _numbers(nodes: str) -> list[int]:
+    return [int(each) for each in nodes.split("-")]
+
+
+def stage_nodes(config: ModelConfig) -> list[int]:
+    """Return the nodes of each stage, but for an opening one, at the start of training.
+
+    Where `model.nodes` has a number for each stage, there are as many stages, and each has just so many nodes. Of one
+    number the last stage of some networks has fewer, as published.
+    """
+    wiring = NETWORKS[config.network]
+    if isinstance(config.nodes, str) and "-" in config.nodes:
+        return _numbers(config.nodes)
+    if config.nodes is None and len(wiring.nodes) > 1:
+        return list(wiring.nodes)
+    nodes = wiring.nodes[0] if config.nodes is None else int(config.nodes)
+    return [nodes] * (len(wiring.strides) - 1) + [nodes + wiring.last_extra]
+
+
+def stage_strides(config: ModelConfig) -> list[int]:
+    """Return the stride with which each stage begins: further ones than published halve the sides, too."""
+    strides, stages = NETWORKS[config.network].strides, len(stage_nodes(config))
+    return [*strides[:stages], *[2] * (stages - len(strides))]
+
+
+def stem_order(config: ModelConfig) -> StemOrder:
+    """Return the layers of the stem; a network whose own has no norm has none in another, either."""
+    own = NETWORKS[config.network].stem
+    return own if config.stem is None else replace(STEMS[config.stem], norm=own.norm)
+
+
 def stage_depths(config: ModelConfig) -> list[Depth]:
     """Return the depth of each stage that integrates, in order, at the start of training.
 
@@ -56,13 +108,12 @@ def stage_depths(config: ModelConfig) -> list[Depth]:
         ValueError: a stage has no node, more than the network can have, a number of them that its basis cannot have, no
             depth time, or too many steps.
     """
-    wiring = NETWORKS[config.network]
+    wiring, each = NETWORKS[config.network], stage_nodes(config)
     most = wiring.capability.most_nodes
-    if most is not None and config.nodes > most:
+    if most is not None and max(each) > most:
         raise ValueError(f"{_name(config)} with model.nodes={config.nodes}: {wiring.capability.because}; use {most}.")
-    extra = [0] * (len(wiring.strides) - 1) + [wiring.last_extra]
     opening = [1] if wiring.opening else []
-    return [_depth(config, wiring, nodes) for nodes in (*opening, *(config.nodes + more for more in extra))]
+    return [_depth(config, wiring, nodes) for nodes in (*opening, *each)]
 
 
 def _depth(config: ModelConfig, wiring: Wiring, nodes: int) -> Depth:
@@ -80,7 +131,8 @@ def _depth(config: ModelConfig, wiring: Wiring, nodes: int) -> Depth:
             f"at most {MOST_STEPS} are possible."
         )
     # The same depth time to a node in every stage.
-    depth_time = wiring.depth_time(nodes) if config.depth_time is None else config.depth_time * nodes / config.nodes
+    first = stage_nodes(config)[0]
+    depth_time = wiring.depth_time(nodes) if config.depth_time is None else config.depth_time * nodes / first
     if not depth_time:
         raise ValueError(
             f"{_name(config)} with model.nodes={config.nodes}: as published its depth time T is 0 then, so its weights "
@@ -94,9 +146,10 @@ def stage_changes(config: ModelConfig) -> list[Change]:
     """Return widths and resolution of each stage, and of the one before it."""
     wiring, changes = NETWORKS[config.network], list[Change]()
     inputs = config.width * (1 if wiring.first_transition else config.widen)
-    for index, stride in enumerate(wiring.strides):
+    strides = stage_strides(config)
+    for index, stride in enumerate(strides):
         outputs = config.width * config.widen * 2**index
-        if index == len(wiring.strides) - 1 and config.final_width is not None:
+        if index == len(strides) - 1 and config.final_width is not None:
             outputs = config.final_width
         inner = config.width * config.cardinality * 2**index
         changes.append(Change(inputs, Widths(outputs, inner, config.cardinality), stride))

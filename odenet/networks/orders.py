@@ -1,9 +1,11 @@
-"""Rates and transitions as data: the names of their layers, in the order in which they are applied.
+"""Rates, transitions and stems as data: the names of their layers, in the order in which they are applied.
 
 `rates` and `blocks` build them; `table` combines them into networks.
 """
 
 from dataclasses import dataclass
+
+from odenet.enums import Stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,19 @@ class RateOrder:
     inner: tuple[str, ...] = ("norm", "relu")  # between K and K^T of the symmetric layers
     memory: bool = False  # k_n of the LM step
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StemOrder:
+    """A convolution[, batch norm, ReLU][, 3x3 max pool of stride 2] of the images."""
+
+    size: int = 3
+    stride: int = 1
+    padding: int = 1
+    norm: bool = True
+    pool: bool = False
+
+
+STEMS = {Stem.cifar: StemOrder(), Stem.imagenet: StemOrder(size=7, stride=2, padding=3, pool=True)}
 
 # Queiruga et al. 2020 (arXiv 2008.02389), the authors' default order.
 POST_ACTIVATION = RateOrder(("conv", "relu", "norm", "conv", "relu", "norm"), bias=True)
@@ -38,6 +53,9 @@ LEAPFROG = RateOrder(("norm", "minus_symmetric"))
 REVNET = RateOrder(PRE_ACTIVATION.layers, second=PRE_ACTIVATION.layers)
 # Sander et al. 2022, arXiv 2205.14612.
 NORM_LAST = RateOrder(("conv", "norm", "relu", "conv", "norm"), bias=True)
+# He et al. 2016 (arXiv 1512.03385): the block as first published, whose last ReLU comes after the sum.
+BASIC = RateOrder(("conv", "norm", "relu", "conv", "norm"))
+BASIC_BOTTLENECK = RateOrder(("reduce", "norm", "relu", "grouped", "norm", "relu", "expand", "norm"))
 # Larsson et al. 2017 (arXiv 1605.07648): the fractal of three columns; a unit step of Euler replaces h by it.
 FRACTAL = RateOrder(("fractal",))
 # Chen et al. 2018 (arXiv 1806.07366), without the time channel: an adaptive scheme allows no batch norm.
@@ -60,6 +78,7 @@ class TransitionOrder:
     shared: tuple[str, ...] = ()
     identity: bool = True
     history: bool = False
+    last: tuple[str, ...] = ()  # layers after the sum
 
     @property
     def pool_pad_halves(self) -> int:
@@ -78,6 +97,9 @@ BOTTLENECK_PROJECTION = TransitionOrder(("conv1", "norm"), BOTTLENECK.layers)
 # Lu et al. 2018: the history restarts with the downsampled state.
 LM_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), ("norm", "relu", "conv") * 2, history=True)
 LM_BOTTLENECK_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), BOTTLENECK.layers, history=True)
+# The first block of a stage of He et al. 2016, arXiv 1512.03385.
+BASIC_PROJECTION = TransitionOrder(("conv1", "norm"), BASIC.layers, last=("relu",))
+BASIC_BOTTLENECK_PROJECTION = TransitionOrder(("conv1", "norm"), BASIC_BOTTLENECK.layers, last=("relu",))
 PLAIN = TransitionOrder(("conv", "norm", "relu"), identity=False)
 # Chang et al. 2018: average pool, then zero channels on both sides (of each half where the state has two).
 POOL_PAD = TransitionOrder(("pool_pad",))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 
-from odenet.enums import Basis, Initialisation, Network, Scheme, add_member
+from odenet.enums import Basis, Initialisation, Network, Scheme, Stem, add_member
 from odenet.integrators.scheme import ExplicitRungeKutta
 from odenet.integrators.schemes import ADAPTIVE, SCHEMES, TwoStep
 from odenet.networks import orders
@@ -38,15 +38,6 @@ class Capability:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stem:
-    """A convolution[, batch norm, ReLU] of the images."""
-
-    size: int = 3
-    stride: int = 1
-    norm: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """The average pool of a head, to size x size."""
 
@@ -64,8 +55,9 @@ class Wiring:
     transition: TransitionOrder
     first_transition: bool = True  # also before the first stage
     opening: RateOrder | None = None  # the rate of a depth stage of one node before the first stage
-    strides: tuple[int, ...] = (1, 2, 2)  # one for each stage
-    stem: Stem = Stem()
+    strides: tuple[int, ...] = (1, 2, 2)  # one for each stage; of further ones 2
+    nodes: tuple[int, ...] = (2,)  # as published: of each stage, or one number for all
+    stem: orders.StemOrder = orders.STEMS[Stem.cifar]
     head: tuple[str, ...] = ()  # layers before the pool
     pool: Pool = Pool()
     last_extra: int = 0  # nodes of the last stage beyond `model.nodes`
@@ -106,7 +98,7 @@ _CONTINUOUS = Wiring(
 _PREACT = Wiring(
     rate=orders.PRE_ACTIVATION,
     transition=orders.PROJECTION,
-    stem=Stem(norm=False),
+    stem=orders.StemOrder(norm=False),
     head=("norm", "relu"),
     capability=_RESNET,
     source="He et al. 2016, arXiv 1603.05027",
@@ -129,7 +121,7 @@ _SCALED = Wiring(
     transition=orders.PLAIN,
     first_transition=False,
     strides=(1,),
-    stem=Stem(size=5, stride=3),
+    stem=orders.StemOrder(size=5, stride=3),
     pool=Pool(size=2, kernel=4),  # 10x10 at images of 32x32, of which it leaves out the last two rows and columns
     depth_time=_times_one,
     capability=_ODE,
@@ -145,6 +137,23 @@ _LM_NET = replace(
     source="Lu et al. 2018, arXiv 1710.10121",
 )
 _LM_BOTTLENECK = replace(_LM_NET, rate=orders.LM_BOTTLENECK, transition=orders.LM_BOTTLENECK_PROJECTION)
+
+# Blocks relu(x + f(x)), the first of each stage a transition: torchvision's ResNets, whose weights fit at
+# model.width=64, with bottlenecks at model.widen=4.
+_TORCHVISION = Wiring(
+    rate=orders.BASIC_BOTTLENECK,
+    scheme=Scheme.projected_euler,
+    transition=orders.BASIC_BOTTLENECK_PROJECTION,
+    strides=(1, 2, 2, 2),
+    stem=orders.STEMS[Stem.imagenet],
+    capability=replace(
+        _RESNET,
+        schemes=(Scheme.projected_euler,),
+        manifestations=(Scheme.projected_euler,),
+        because="its blocks relu(x + f) are no steps of an ODE",
+    ),
+    source="He et al. 2016, arXiv 1512.03385, as torchvision has it",
+)
 
 NETWORKS: dict[Network, Wiring] = {
     Network.continuous: _CONTINUOUS,
@@ -251,6 +260,9 @@ NETWORKS: dict[Network, Wiring] = {
         ),
         source="Chen et al. 2018, arXiv 1806.07366",
     ),
+    Network.resnet18: replace(_TORCHVISION, rate=orders.BASIC, transition=orders.BASIC_PROJECTION, nodes=(1, 1, 1, 1)),
+    Network.resnet50: replace(_TORCHVISION, nodes=(2, 3, 5, 2)),
+    Network.resnet101: replace(_TORCHVISION, nodes=(2, 3, 22, 2)),
 }
 
 HOMES: dict[Network, str] = {}  # the modules of those that are defined outside this package

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import torch
 
 
+# Keys that came later, and their values without effect: with these a config has the identity that it had before.
+LATER: dict[str, dict[str, Any]] = {
+    "model": {"stem": None, "initial_sha256": None},
+    "optim": {"frozen": 0, "body_lr": 1.0},
+}
 OBJECTIVE_EPOCHS = 5  # the last ones, whose mean val/accuracy is what a trial is judged by
 
 
@@ -147,7 +152,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         return from_plain(hint, value, where)  # type: ignore[arg-type]
     if isinstance(hint, UnionType):
-        return None if value is None else _typed(get_args(hint)[0], value, where)
+        return None if value is None else _typed_of(get_args(hint), value, where)
     if get_origin(hint) is list:
         if not isinstance(value, list):
             raise ValueError(f"{where}={value!r}: must be a list.")
@@ -164,10 +169,21 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _typed_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Return a value of one of these types; where there are several, it must have one of them as it was read."""
+    *possible, last = [hint for hint in hints if hint is not type(None)]
+    return value if type(value) in possible else _typed(last, value, where)
+
+
 def identity(config: ExperimentConfig) -> str:
     """Return 16 hex digits that two configs share exactly if they are equal."""
     typed = to_plain(from_plain(ExperimentConfig, to_plain(config)))  # 1 becomes 1.0 where a float is meant
-    del typed["data"]["path"]  # a place; what is there has a hash of its own
+    del typed["data"]["path"], typed["model"]["initial"]  # places; what is there has hashes of its own
+    for part, defaults in LATER.items():
+        typed[part] = {key: value for key, value in typed[part].items() if value != defaults.get(key, ...)}
+    model = typed["model"]
+    if model["nodes"] is None and len(published := NETWORKS[config.model.network].nodes) == 1:
+        model["nodes"] = published[0]
     return hashlib.sha256(json.dumps(typed, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -18,12 +18,13 @@ from odenet.enums import Precision
 from odenet.integrators.gradients import Drift
 from odenet.networks.model import DepthNet, build_model
 from odenet.networks.refinement import coarsen, refine
+from odenet.pretrained.initial import begin_with
 from odenet.seeding import derive
 from odenet.training.checkpoint import Checkpoint, present_versions, save_checkpoint
 from odenet.training.config import OBJECTIVE_EPOCHS, ExperimentConfig, RuntimeConfig
 from odenet.training.cost import train_gflops
 from odenet.training.evaluation import evaluate
-from odenet.training.optim import build_optimizer, learning_rate, plain_state
+from odenet.training.optim import build_optimizer, freeze, learning_rate, plain_state
 from odenet.training.step import GraphStep, TrainStep, graph_obstacle
 
 
@@ -132,9 +133,12 @@ class Training:
         self._classes = classes
         if checkpoint is None:
             model = build_model(config.model, channels=channels, classes=classes, seed=config.training.seed)
+            if config.model.initial is not None:
+                begin_with(model, config.model.initial, sha256=config.model.initial_sha256)
         else:
             model = checkpoint.build()
         self.model = model.to(self._device)
+        freeze(self.model, config.optim.frozen)
         self.optimizer = build_optimizer(self.model, config.optim)
         if checkpoint is not None:
             self.optimizer.load_state_dict(checkpoint.optimizer)
@@ -199,9 +203,13 @@ class Training:
         """Return the reports of all epochs, as far as the checkpoint that this goes on from has them."""
         return self._progress.reports
 
+    def _train_mode(self) -> None:
+        self.model.train()
+        freeze(self.model, self.config.optim.frozen)
+
     def iterations(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return `count` batches of this epoch and as many further ones as it takes: for a dry run with `update`."""
-        self.model.train()
+        self._train_mode()
         epochs = (
             self.train_batches.epoch(self.config.training.seed, e, self.config.optim.batch_size)
             for e in itertools.count(self.epoch)
@@ -209,7 +217,7 @@ class Training:
         return itertools.islice(itertools.chain.from_iterable(epochs), count)
 
     def _train_epoch(self) -> float:
-        self.model.train()
+        self._train_mode()
         batch_size, total, seen = self.config.optim.batch_size, torch.zeros((), device=self._device), 0
         batches = self.train_batches.epoch(self.config.training.seed, self.epoch, batch_size)
         for iteration, (x_BCHW, labels_B) in enumerate(batches):

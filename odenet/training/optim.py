@@ -24,6 +24,7 @@ def _eager(kind: type[Optimizer]) -> Any:
 
 
 _EagerSGD, _EagerAdamW = _eager(SGD), _eager(AdamW)
+FACTOR = "lr_factor"  # of a group of parameters
 
 
 def build_optimizer(model: DepthNet, config: OptimConfig) -> Optimizer:
@@ -33,11 +34,14 @@ def build_optimizer(model: DepthNet, config: OptimConfig) -> Optimizer:
     decay kernels only. Here all networks have one rule, so that a study compares them on equal terms.
     """
     memories = [stage.rate.memory for stage in model.depth_stages() if stage.rate.memory is not None]
-    free = {id(memory) for memory in memories}
+    head = [] if config.body_lr == 1 else list(model.head.linear.parameters())
+    free = {id(parameter) for parameter in (*memories, *head)}
     decayed = [parameter for parameter in model.parameters() if id(parameter) not in free]
-    groups: list[dict[str, Any]] = [{"params": decayed}]
+    groups: list[dict[str, Any]] = [{"params": decayed, FACTOR: config.body_lr}]
     if memories:
-        groups.append({"params": memories, "weight_decay": 0.0})
+        groups.append({"params": memories, "weight_decay": 0.0, FACTOR: config.body_lr})
+    if head:
+        groups.append({"params": head, FACTOR: 1.0})
     if config.optimizer is OptimizerKind.adamw:
         betas = (config.momentum, 0.999)
         return _EagerAdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
@@ -59,6 +63,19 @@ def plain_state(optimizer: Optimizer) -> dict[str, Any]:
         if "capturable" in group:
             group["capturable"] = False
     return state
+
+
+def freeze(model: DepthNet, parts: int) -> None:
+    """Stop learning so many parts from the images on: their parameters, and their batch norms stay as they are.
+
+    Raises:
+        ValueError: nothing but the head would be left, or not even that: see `optim.frozen`.
+    """
+    there = model.parts()
+    if parts >= len(there):
+        raise ValueError(f"optim.frozen={parts}: this network has {len(there)} parts, {len(there) - 1} of them can be.")
+    for part in there[:parts]:
+        part.requires_grad_(False).eval()
 
 
 def learning_rate(config: OptimConfig, progress: float) -> float:

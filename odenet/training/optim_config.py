@@ -39,6 +39,8 @@ class OptimConfig:
     schedule: Schedule = Schedule.cosine  # how the learning rate falls
     batch_size: int = 32  # images of an iteration
     depth_metric: DepthMetric = DepthMetric.l2  # the inner product in which nodes descend
+    frozen: int = 0  # parts that keep their initial weights: 1 is the stem, 2 also the first stage, and so on
+    body_lr: float = 1.0  # factor of the learning rate of all but the last linear layer
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
@@ -49,5 +51,9 @@ class OptimConfig:
             raise ValueError(f"optim.weight_decay={self.weight_decay}: must be at least 0 and finite.")
         if self.nesterov and (self.momentum == 0 or self.optimizer is not OptimizerKind.sgd):
             raise ValueError("optim.nesterov=true needs optim.optimizer=sgd with a momentum above 0.")
+        if not 0 <= self.frozen <= 8:
+            raise ValueError(f"optim.frozen={self.frozen}: must be from 0 to 8.")
+        if not 0 < self.body_lr < math.inf:
+            raise ValueError(f"optim.body_lr={self.body_lr}: must be positive and finite; optim.frozen keeps parts.")
         if not 1 <= self.batch_size <= 65536:
             raise ValueError(f"optim.batch_size={self.batch_size}: must be from 1 to 65536.")

@@ -17,7 +17,7 @@ from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model import DepthNet
 from odenet.networks.perturbation import Draws, HeldDraws, Perturbation
 from odenet.training.config import ExperimentConfig, RuntimeConfig
-from odenet.training.optim import scale_depth_gradients
+from odenet.training.optim import FACTOR, scale_depth_gradients
 from odenet.training.optim_config import DepthMetric
 from odenet.training.regularization import roughness
 
@@ -63,7 +63,7 @@ class TrainStep:
             the mean cross-entropy of the batch, detached, without the regularization. It is valid until the next call.
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = float(np.float32(rate))  # as a graph holds it
+            group["lr"] = float(np.float32(rate * group.get(FACTOR, 1.0)))  # as a graph holds it
         return self._advance(x_BCHW, labels_B, Draws(seed))
 
     def _advance(self, x_BCHW: Tensor, labels_B: Tensor, draws: Draws) -> Tensor:
@@ -96,14 +96,16 @@ class StaticStep(TrainStep):
         super().__init__(model, optimizer, config, forward)
         self._draws = HeldDraws(self._device)
         self._x_BCHW, self._labels_B = torch.empty(0), torch.empty(0)
-        self._rate = torch.zeros((), device=self._device)
+        self._rates: list[tuple[Tensor, float]] = []
         for group in optimizer.param_groups:
-            group["lr"] = self._rate
+            group["lr"] = torch.zeros((), device=self._device)
+            self._rates.append((group["lr"], group.get(FACTOR, 1.0)))
             if "capturable" in group:
                 group["capturable"] = True
 
     def __call__(self, x_BCHW: Tensor, labels_B: Tensor, rate: float, seed: int) -> Tensor:
-        self._rate.fill_(rate)
+        for held, factor in self._rates:
+            held.fill_(rate * factor)
         if len(x_BCHW) < self._config.optim.batch_size:
             return self._advance(x_BCHW, labels_B, Draws(seed))
         if not len(self._x_BCHW):

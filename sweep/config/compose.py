@@ -3,7 +3,7 @@ there."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import EnumType
 from functools import cache
 from importlib.resources import files
@@ -18,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from odenet.networks.model_config import ModelConfig
+from odenet.pretrained.weight_file import hash_of
 from odenet.training.config import to_plain
 from search_spaces import SPACES
 from sweep.config.credentials import hidden, take_credentials
@@ -66,11 +68,20 @@ def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, .
         assert isinstance(config, AppConfig)
         if saved is not None:
             config.space.build()  # that of a command line was built to apply it
+        elif config.model.initial is not None:
+            config.model = with_hash(config.model)
     except OmegaConfBaseException as error:
         raise InputError(_said(error.__cause__ or error)) from error
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
     return config
+
+
+def with_hash(model: ModelConfig) -> ModelConfig:
+    """Return the network with the place and the hash of the weights that it begins with. ValueError: there are none."""
+    assert model.initial is not None
+    path = Path(model.initial).absolute()
+    return replace(model, initial=str(path), initial_sha256=model.initial_sha256 or hash_of(path))
 
 
 def _apply_space(composed: DictConfig, arguments: list[str]) -> None:

@@ -204,7 +204,10 @@ def cells_reached(space: Space) -> set[int]:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+PUBLISHED_DEPTHS = ("resnet18", "resnet50", "resnet101")
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in PUBLISHED_DEPTHS])
 def test_families_reach_the_same_final_depths_as_far_as_they_can(family):
     assert cells_reached(FAMILIES[family]) == OTHER_DEPTHS.get(family, {1, 2, 4, 8})
 

@@ -118,6 +118,11 @@ def neural_ode() -> list[nn.Module]:
     return [*stem(norm=False), *stages, *norm_relu_head(4 * W)]
 
 
+def imagenet(block: wo.Transition, widths: tuple[int, ...]) -> list[nn.Module]:
+    first = [nn.Conv2d(2, W, 7, 2, padding=3, bias=False), nn.BatchNorm2d(W), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
+    return [*first, *wo.four(block, (*widths, 2 * widths[-1]), N), *wo.head(2 * widths[-1])]
+
+
 PLAIN = ModelConfig(width=W, nodes=N)
 WIDE = replace(PLAIN, widen=4)
 GROUPED = replace(WIDE, cardinality=2)
@@ -142,6 +147,9 @@ WRITTEN: dict[Network, tuple[ModelConfig, Callable[[], list[nn.Module]]]] = {
     Network.bottleneck_resnet: (WIDE, lambda: bottlenecks(1)),
     Network.resnext: (GROUPED, lambda: bottlenecks(2)),
     Network.neural_ode: (replace(PLAIN, scheme=Scheme.euler, nodes=1, substeps=3), neural_ode),
+    Network.resnet18: (PLAIN, lambda: imagenet(wo.basic, WIDTHS)),
+    Network.resnet50: (WIDE, lambda: imagenet(wo.basic_bottleneck, WIDENED)),
+    Network.resnet101: (WIDE, lambda: imagenet(wo.basic_bottleneck, WIDENED)),
 }
 
 

@@ -40,6 +40,17 @@ def bottleneck(i: int, o: int, inner: int, groups: int, stride: int = 1) -> nn.S
     return nn.Sequential(*reduce, *grouped, nn.BatchNorm2d(inner), nn.ReLU(), conv(inner, o, size=1))
 
 
+def basic(i: int, o: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(conv(i, o, stride), nn.BatchNorm2d(o), nn.ReLU(), conv(o, o), nn.BatchNorm2d(o))
+
+
+def basic_bottleneck(i: int, o: int, stride: int = 1) -> nn.Sequential:
+    inner = o // 4
+    reduce = [conv(i, inner, size=1), nn.BatchNorm2d(inner), nn.ReLU()]
+    middle = [conv(inner, inner, stride), nn.BatchNorm2d(inner), nn.ReLU()]
+    return nn.Sequential(*reduce, *middle, conv(inner, o, size=1), nn.BatchNorm2d(o))
+
+
 def norm_last(c: int) -> nn.Sequential:
     first = [conv(c, c, bias=True), nn.BatchNorm2d(c), nn.ReLU()]
     return nn.Sequential(*first, conv(c, c, bias=True), nn.BatchNorm2d(c))
@@ -120,6 +131,12 @@ class WithMemory(nn.Module):
 def residual(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
     for f in blocks:
         x = x + f(x)
+    return x
+
+
+def clipped(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for f in blocks:
+        x = F.relu(x + f(x))
     return x
 
 
@@ -277,6 +294,15 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         return self.solve(list(self.blocks), x)
+
+
+def four(block: Transition, widths: tuple[int, ...], nodes: int) -> list[nn.Module]:
+    """Stages of relu(x + f(x)), of which the first block changes the shape."""
+    layers: list[nn.Module] = []
+    for (i, o), stride in zip(pairwise(widths), (1, 2, 2, 2), strict=True):
+        first = nn.Sequential(projection(block)(i, o, stride), nn.ReLU())
+        layers += [first, Stage(clipped, [block(o, o, 1) for _ in range(nodes)])]
+    return layers
 
 
 def three(solve: Solve, block: Block, transition: Transition, widths: tuple[int, ...], nodes: int) -> list[nn.Module]:

@@ -1,0 +1,1 @@
+"""Networks that begin with weights that are there already."""
