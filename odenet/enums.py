@@ -50,6 +50,16 @@ class Basis(Enum):
     polynomial = "polynomial"
 
 
+class Compression(Enum):
+    """Ways to make a trained network smaller; `networks.compression` does it."""
+
+    trained = "trained"  # as it is
+    projected = "projected"  # fewer nodes, by L2 projection over depth, as many steps; a ResNet's blocks are averaged
+    shortened = "shortened"  # the trained weights in fewer, longer steps
+    both = "both"  # fewer nodes, and as many fewer steps
+    dropped = "dropped"  # blocks left out with their steps, evenly
+
+
 class Network(Enum):
     """Whole networks; `networks.table.NETWORKS` holds the row (rate, scheme, basis, wiring) of each.
 

@@ -6,6 +6,7 @@ import torch
 
 from odenet.data.images import Images
 from odenet.diagnostics.convergence import observed_order
+from odenet.diagnostics.lipschitz import Lipschitz, lipschitz
 from odenet.diagnostics.manifesting import validity
 from odenet.diagnostics.memory_free import memory_free
 from odenet.diagnostics.probing import check_images
@@ -16,6 +17,7 @@ from odenet.diagnostics.validity import LEAST_IMAGES, Validity
 from odenet.enums import Scheme
 from odenet.inference.classifier import Classifier
 
+IMAGES_OF_LOGITS = 32
 LOST = "shorter steps of the trained scheme lose accuracy"
 
 
@@ -36,12 +38,15 @@ class Diagnosis:
     smoothness: float | None  # S1
     max_real: float | None  # of the eigenvalues of dR/dx
     amplification: float | None  # max |R(h lambda)|
+    sensitivity: Lipschitz  # of the logits to the image
     reasons: dict[str, str]
 
     def values(self) -> dict[str, float]:
         """Return what was measured as numbers by name, a verdict as 1 or 0; without what is None."""
         plain = {name: getattr(self, name) for name in NUMBERS}
         found = plain | _verdict(self.stored) | _verdict(self.reestimated, "_reestimated")
+        local = self.sensitivity
+        found |= {"lipschitz_median": local.median, "lipschitz_90": local.upper, "lipschitz_largest": local.largest}
         return {name: float(value) for name, value in found.items() if value is not None}
 
 
@@ -63,7 +68,7 @@ def diagnose(
 
     Args:
         images: validity is measured on all of them, at least 100; orders, gradients and spectra on the first `count`
-            (orders on two), which take most of the time.
+            (orders on two), which take most of the time; Lipschitz constants on the first 32.
         training_images: to estimate batch-norm statistics anew; without them there is no verdict on that.
 
     Raises:
@@ -94,6 +99,7 @@ def diagnose(
         smoothness=smooth.first,
         max_real=eigenvalues.max_real,
         amplification=eigenvalues.amplification,
+        sensitivity=lipschitz(classifier, images, count=min(IMAGES_OF_LOGITS, len(images))),
         reasons={},
     )
     why = {

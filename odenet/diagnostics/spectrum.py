@@ -22,7 +22,8 @@ from odenet.networks.blocks import DepthStage
 from odenet.seeding import derive
 
 Field = Callable[[Tensor], Tensor]
-DENSE = 64  # entries of a state up to which its whole Jacobian is taken
+DENSE = 64  # entries of a state up to which all eigenvalues are taken
+WHOLE = 1024  # and up to which the Jacobian is made once, 8 MiB, because a product costs more than its row
 TOLERANCE = 1e-4  # relative, of an eigenvalue
 RESTARTS = 10  # at most, of Arnoldi's iteration
 
@@ -57,8 +58,9 @@ def spectrum(classifier: Classifier, images: Images, *, count: int = 16, leading
     for stage, inputs in zip(stages, stage_inputs(exact, x_BCHW), strict=True):
         found = [np.zeros(0, complex)]
         for field, state in _fields(stage, inputs):
-            found += [leading_eigenvalues(field, one[None], leading) for one in state]
-            log_norms += [log_norm(field, one[None]) for one in state]
+            for jacobian in (Jacobian(field, one[None]) for one in state):
+                found.append(leading_eigenvalues(jacobian, leading))
+                log_norms.append(log_norm(jacobian))
         eigenvalues.append(np.concatenate(found))
     everything = np.concatenate(eigenvalues)
     course = stages[-1].depth.course
@@ -95,8 +97,14 @@ class Jacobian:
     def __init__(self, field: Field, x: Tensor) -> None:
         self.size = x.numel()
         self._x = x.detach().clone().requires_grad_()
+        self._whole: np.ndarray | None = None
         with torch.enable_grad():
             self._y = field(self._x)
+            if self.size <= WHOLE:
+                units = torch.eye(self.size, dtype=x.dtype, device=x.device).view(-1, *self._y.shape)
+                (rows,) = torch.autograd.grad(self._y, self._x, units, is_grads_batched=True)
+                self._whole = rows.reshape(self.size, self.size).numpy(force=True)
+                return
             # J^T u is linear in u, so its derivative along v is J v: each product is then a walk along this graph, and
             # several times as fast as torch.func.jvp, which evaluates the field anew.
             self._u = torch.zeros_like(self._y).requires_grad_()
@@ -104,10 +112,14 @@ class Jacobian:
 
     def times(self, v: np.ndarray) -> np.ndarray:
         """Return J v."""
+        if self._whole is not None:
+            return self._whole @ v.reshape(-1)
         return self._walk(self._pulled, self._u, v)
 
     def symmetric_times(self, v: np.ndarray) -> np.ndarray:
         """Return (J + J^T) v / 2."""
+        if self._whole is not None:
+            return (self._whole @ v.reshape(-1) + v.reshape(-1) @ self._whole) / 2
         return (self.times(v) + self._walk(self._y, self._x, v)) / 2
 
     def _walk(self, output: Tensor, given: Tensor, v: np.ndarray) -> np.ndarray:
@@ -116,15 +128,14 @@ class Jacobian:
         return found.flatten().numpy(force=True)
 
 
-def leading_eigenvalues(field: Field, x: Tensor, count: int = 6) -> np.ndarray:
-    """Return the eigenvalues of a field's Jacobian at x that have the largest modulus or the largest real part.
+def leading_eigenvalues(jacobian: Jacobian, count: int = 6) -> np.ndarray:
+    """Return the eigenvalues of a Jacobian that have the largest modulus or the largest real part.
 
     Arnoldi's iteration from one fixed start; those that it has not found after `RESTARTS` restarts are left out. Of a
     state of up to `DENSE` entries all eigenvalues are returned.
     """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs  # type: ignore[import-untyped]
 
-    jacobian = Jacobian(field, x)
     size = jacobian.size
     if size <= max(DENSE, count + 1):
         return np.linalg.eigvals(np.stack([jacobian.times(unit) for unit in np.eye(size)], axis=1))
@@ -142,11 +153,10 @@ def leading_eigenvalues(field: Field, x: Tensor, count: int = 6) -> np.ndarray:
     return np.concatenate(found)
 
 
-def log_norm(field: Field, x: Tensor) -> float:
-    """Return the largest eigenvalue of the symmetric part of a field's Jacobian at x; NaN if it was not found."""
+def log_norm(jacobian: Jacobian) -> float:
+    """Return the largest eigenvalue of the symmetric part of a Jacobian; NaN if it was not found."""
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-    jacobian = Jacobian(field, x)
     size, product = jacobian.size, jacobian.symmetric_times
     if size <= DENSE:
         return float(np.linalg.eigvalsh(np.stack([product(unit) for unit in np.eye(size)])).max())

@@ -51,7 +51,7 @@ def refine(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
         depth, basis = stage.depth, BASES[stage.depth.basis]
         positive_MN = basis.refinement_MN(depth.nodes, positive=True)
         matrices = Matrices(basis.refinement_MN(depth.nodes), positive_MN, positive_MN)
-        reset |= _move(stage, matrices, depth.refined(), optimizer)
+        reset |= move_stage(stage, matrices, depth.refined(), optimizer)
     return sorted(reset)
 
 
@@ -69,7 +69,7 @@ def coarsen(model: DepthNet, optimizer: Optimizer | None = None) -> list[str]:
     for stage in model.depth_stages():
         coarser = stage.depth.with_nodes(_merged(stage.depth))
         if coarser != stage.depth:
-            reset |= _project_stage(stage, coarser, Projection.l2, optimizer)
+            reset |= project_stage(stage, coarser, Projection.l2, optimizer)
     return sorted(reset)
 
 
@@ -105,7 +105,7 @@ def project(
     for stage in model.depth_stages():
         target = stage.depth.with_nodes(nodes or stage.depth.nodes, basis)
         BASES[target.basis].check(target.nodes)
-        _project_stage(stage, target, how, None)
+        project_stage(stage, target, how, None)
 
 
 def _check_refines(model: DepthNet) -> None:
@@ -115,17 +115,20 @@ def _check_refines(model: DepthNet) -> None:
         raise ValueError(f"model.network={config.network.value} cannot be refined; {possible} can.")
 
 
-def _project_stage(stage: DepthStage, target: Depth, how: Projection, optimizer: Optimizer | None) -> set[str]:
+def project_stage(stage: DepthStage, target: Depth, how: Projection, optimizer: Optimizer | None) -> set[str]:
+    """Carry one stage to another depth; return what was reset of the optimizer's state."""
     grids = (stage.depth.basis, stage.depth.nodes, target.basis, target.nodes)
     matrix_MN = projection_MN(*grids) if how is Projection.l2 else interpolation_MN(*grids)
     # A second moment is the mean of those of all nodes that the momentum beside it comes from, by their shares: picked
     # from one node, of weights that had no gradient there, it would be 0 under a momentum that is not.
     shares_MN = matrix_MN.abs()
     moments_MN = shares_MN / shares_MN.sum(1, keepdim=True)
-    return _move(stage, Matrices(matrix_MN, interpolation_MN(*grids, positive=True), moments_MN), target, optimizer)
+    matrices = Matrices(matrix_MN, interpolation_MN(*grids, positive=True), moments_MN)
+    return move_stage(stage, matrices, target, optimizer)
 
 
-def _move(stage: DepthStage, matrices: Matrices, target: Depth, optimizer: Optimizer | None) -> set[str]:
+def move_stage(stage: DepthStage, matrices: Matrices, target: Depth, optimizer: Optimizer | None) -> set[str]:
+    """Move all that a stage has on nodes by these matrices, and give it the depth that they lead to."""
     moved = dict(_move_nodes(stage.rate, matrices))
     stage.depth = target
     return set() if optimizer is None else move_state(optimizer, moved, matrices)

@@ -37,7 +37,7 @@ class Manifested:
     steps: int
     trained: bool  # the one it was trained with
     score: Score
-    gflops: float  # of one image's forward pass
+    gflops: float | None  # of one image's forward pass; None: not counted
     rate_evaluations: int  # of that pass
     hits_N: np.ndarray = field(compare=False, repr=False)  # which images are right, in the order of the batches
 
@@ -97,10 +97,10 @@ def manifestations(
     ]
 
 
-def measured(model: Net, batches: Batches, *, trained: bool, batch_size: int = 512) -> Manifested:
-    """Score a network as it is manifested."""
+def measured(model: Net, batches: Batches, *, trained: bool, batch_size: int = 512, counted: bool = True) -> Manifested:
+    """Score a network as it is manifested. `counted`: count its operations, too, which takes a slow forward pass."""
     network = model.network if isinstance(model, Classifier) else model
-    course, gflops = network.depths()[-1].course, forward_gflops(network, batches.shape)
+    course, gflops = network.depths()[-1].course, forward_gflops(network, batches.shape) if counted else None
     score, classes_N = predict(model, batches, batch_size=batch_size)
     hits_N = classes_N == batches.labels_N.cpu().numpy()
     return Manifested(course.scheme, course.steps, trained, score, gflops, network.rate_evaluations, hits_N)

@@ -86,16 +86,20 @@ def _saved_by(model: DepthNet, shape: tuple[int, int, int], images: int) -> int:
 
 
 def _latency_ms(model: DepthNet, shape: tuple[int, int, int]) -> float:
-    """Return the median of some forward passes after one that warms up."""
+    return statistics.median(latencies_ms(model, shape, LATENCY_PASSES))
+
+
+def latencies_ms(model: DepthNet, shape: tuple[int, int, int], passes: int) -> list[float]:
+    """Time forward passes of `LATENCY_IMAGES` images each, after one that warms up."""
     x_BCHW, seconds = noise_image(model, shape).expand(LATENCY_IMAGES, *shape).contiguous(), []
     with evaluating(model):
-        for _ in range(1 + LATENCY_PASSES):
+        for _ in range(1 + passes):
             _wait(x_BCHW.device)
             started = time.perf_counter()
             model(x_BCHW)
             _wait(x_BCHW.device)
             seconds.append(time.perf_counter() - started)
-    return 1000 * statistics.median(seconds[1:])
+    return [1000 * one for one in seconds[1:]]
 
 
 def _wait(device: torch.device) -> None:

@@ -12,6 +12,7 @@ from sweep.cli.run_stages import (
     run_report,
     run_resume,
     run_search,
+    run_sensitivity,
     run_status,
     run_ui,
 )
@@ -96,6 +97,18 @@ STAGES: dict[str, StageCommand] = {
         "  final.top=3 final.confirm_seeds=3 final.seeds=10\n"
         "  --again    puts the former final training away, with what the test set said of it, and trains again",
     ),
+    "sensitivity": StageCommand(
+        run_sensitivity,
+        "trains around the selected configuration: learning rate x weight decay, steps, batch size",
+        "sweep sensitivity NAME [KEY=VALUE ...]",
+        (1, 1),
+        "Trains the crowned configuration of a search, or before there is one its best, and its neighbours as ordinary "
+        "trials, judged on val; `sweep report` has the heat map. Goes on when it is run again, and can be asked for "
+        "more. Of a study NAME is one of its sweeps, STUDY/FAMILY-dDRAW.\n"
+        "  sensitivity.lr_factors=[0.25,1,4] sensitivity.weight_decay_factors=[0.25,1,4]   factors, each with each\n"
+        "  sensitivity.grid=false             one at a time\n"
+        "  sensitivity.step_factors=[0.5,2] sensitivity.batch_factors=[0.5,2] sensitivity.seeds=3",
+    ),
     "evaluate": StageCommand(
         run_evaluate,
         "tests the final networks: clean, other schemes and steps, corrupted and attacked images",
@@ -103,7 +116,8 @@ STAGES: dict[str, StageCommand] = {
         (1, 1),
         "Measures each final network once under each condition, and writes rows.csv. What was cut short goes on; "
         "conditions can be added later. NAME may be a study: then all its sweeps.\n"
-        "  evaluate.conditions=[clean,manifestation,manifestation_reestimated,corruption,attack,diagnostics]\n"
+        "  evaluate.conditions=[clean,manifestation,manifestation_reestimated,corruption,attack,diagnostics,"
+        "compression]\n"
         "  evaluate.schemes=[euler,rk4] evaluate.step_factors=[0.5,1,2,4]\n"
         "  evaluate.corruptions=[fog,snow] evaluate.severities=[1,3,5] evaluate.corruption_images=1000\n"
         "  evaluate.attack.images=1000 evaluate.attack.linf_255=[0.5,2] evaluate.transfer=[OTHER_SWEEP]",
@@ -128,7 +142,7 @@ STAGES: dict[str, StageCommand] = {
     ),
     "study": StageCommand(
         run_study,
-        "all of the above over families, sizes and draws on equal terms",
+        "search, final, evaluate and report over families, sizes and draws on equal terms",
         "sweep study NAME [study=quick|cifar10_lowdata|cifar10_full|stl10|folder] [KEY=VALUE ...]",
         (1, 1),
         "Freezes its protocol before the first trial (protocol.yaml); what departs from it later is refused.\n"

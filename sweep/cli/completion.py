@@ -64,12 +64,13 @@ def _names(typed: list[str]) -> list[str]:
     if stage not in STAGES or stage in BEGINS or len(given) >= STAGES[stage].names[1]:
         return []
     from sweep.config.schema import AppConfig
-    from sweep.records.run_directory import SweepFiles, is_former
+    from sweep.records.run_directory import FINAL, SENSITIVITY, SweepFiles, is_former
 
     said = [word.partition("=")[2] for word in words if word.startswith("runtime.runs_dir=")]
     runs = Path([AppConfig().runtime.runs_dir, *said][-1])
     found = [path for pattern in ("*", "*/*") for path in runs.glob(pattern) if not is_former(path)]
-    kept = {path: SweepFiles(path) for path in found if path.name != "final" and not is_former(path.parent)}
+    its_own = [path for path in found if path.name not in (FINAL, SENSITIVITY) and not is_former(path.parent)]
+    kept = {path: SweepFiles(path) for path in its_own}
     names = {
         str(path.relative_to(runs)) for path, its in kept.items() if any(map(os.path.exists, (its.config, its.study)))
     }

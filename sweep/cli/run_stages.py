@@ -55,9 +55,11 @@ def run_resume(command: Command, console: Console) -> None:
 
     config, name = existing(command, GOES_ON)
     files = SweepFiles(run_directory(config, name))
-    from sweep.stages.resume import stage_cut_short
+    from sweep.stages.resume import part_of, stage_cut_short
 
     stage = stage_cut_short(files)
+    if stage in (BegunStage.final, BegunStage.sensitivity) and (saved := part_of(files, stage).config).exists():
+        config = here(load(command.overrides, saved, GOES_ON), config)
     if stage is BegunStage.study:
         from sweep.execution.session import open_session
         from sweep.stages.study import resume_study, study
@@ -68,9 +70,9 @@ def run_resume(command: Command, console: Console) -> None:
     elif stage is BegunStage.search:
         _go_on(config, name, console)
     elif stage is BegunStage.final:
-        if files.final.config.exists():
-            config = here(load(command.overrides, files.final.config, GOES_ON), config)
         _confirm(config, name, console)
+    elif stage is BegunStage.sensitivity:
+        _vary(config, name, console)
     else:
         _deliver_rest(config, name, console)
 
@@ -178,6 +180,25 @@ def run_final(command: Command, console: Console) -> None:
     with new_session(config, name, console, begun) as session:
         final(session, prepared)
     console.print(f"Next: sweep evaluate {name}", highlight=False)
+
+
+def run_sensitivity(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing
+
+    _vary(*existing(command), console)
+
+
+def _vary(config: "AppConfig", name: str, console: Console) -> None:
+    """Train around the selected configuration of a search, or go on with it."""
+    from sweep.execution.session import open_session
+    from sweep.stages.sensitivity import prepare_sensitivity, sensitivity
+
+    prepared = prepare_sensitivity(config, name)
+    for line in prepared.announced(config.sensitivity):
+        say(f"sensitivity {name}: {line}", console)
+    with open_session(config, name, console) as session:
+        sensitivity(session, prepared)
+    console.print(f"Next: sweep report {name}", highlight=False)
 
 
 def run_evaluate(command: Command, console: Console) -> None:

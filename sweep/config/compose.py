@@ -36,7 +36,7 @@ GOES_ON = (
     "runtime.", "cluster.", "tracking.", "search.concurrency", "search.retries", "search.checkpoint_every",
     "search.timeout_minutes", "search.budget.", "search.accept_changes", "search.more", "data.path", "modules",
 )  # fmt: skip
-FOLLOWS = (*GOES_ON, "final.", "evaluate.", "export.", "search.seed")
+FOLLOWS = (*GOES_ON, "final.", "evaluate.", "sensitivity.", "export.", "search.seed")
 # What of a finished search can be asked otherwise when it is replayed: how it was searched, not what.
 REPLAYED = (
     "replay.", "runtime.runs_dir", "search.sampler", "search.scheduler", "search.seed", "search.trials",

@@ -18,6 +18,7 @@ class ConditionKind(Enum):
     corruption = "corruption"
     attack = "attack"
     diagnostics = "diagnostics"
+    compression = "compression"
 
 
 @dataclass(kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from sweep.config.credentials import PASSWORD, USER, without_secrets
 from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.overrides import flat
 from sweep.config.search_config import SearchConfig, check_path
+from sweep.config.sensitivity_config import SensitivityConfig
 from sweep.config.study_config import StudyConfig
 
 MOST = 100_000  # CPUs or GPUs of anything
@@ -223,6 +224,7 @@ class AppConfig(ExperimentConfig):
     search: SearchConfig = field(default_factory=SearchConfig)
     final: FinalConfig = field(default_factory=FinalConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)

@@ -43,6 +43,11 @@ class SweepRun:
         self._begins("final", {}, {})
         self._reads(splits, Portion.trainval)
 
+    def varies(self, splits: Splits) -> None:
+        """Show that neighbours of the selected configuration are trained, in the run of its search."""
+        self._begins("sensitivity", {}, {})
+        self._reads(splits, Portion.train)
+
     def found(self) -> None:
         """Show the best configuration of the search."""
         self._tracker.artifact(self._key, self._session.files.best)
@@ -88,9 +93,10 @@ class SweepRun:
     def end(self, status: str) -> None:
         """End the run with MLflow's word for it, FINISHED, FAILED or KILLED, and with the results so far."""
         files = self._session.files
-        for folder, table in (("", files.trials), ("final", files.final.trials)):
-            if table.exists():
-                self._tracker.artifact(self._key, table, folder)
+        for part in files.parts:
+            if part.trials.exists():
+                folder = "" if part is files else part.directory.name
+                self._tracker.artifact(self._key, part.trials, folder)
         self._tracker.end(self._key, status, self._results())
 
     def _begins(self, stage: str, tags: dict[str, str], params: dict[str, str]) -> None:
@@ -170,7 +176,7 @@ class TrialRuns(Observer):
         run = TrackedRun(key=key, name=self._name(row, key), parent=self._session.run_key)
         named = ("trial_id", "family", "config_hash", "proposed_by")
         tags = {name: text for name in named if (text := getattr(row, name))}
-        stage = "search" if row.phase is Phase.search else "final"
+        stage = "final" if row.phase is Phase.confirm else row.phase.value
         tags |= {"phase": row.phase.value, **source_tags(stage, self._session.name)}
         self._tracker.start(run, tags=tags, params={**row.parameters, "training.seed": row.seed})
         if row.legs <= 1:
@@ -181,8 +187,8 @@ class TrialRuns(Observer):
         """Name a run so that a narrow table shows which it is: trial 7, final 3 seed 1."""
         again = key.partition("#")[2]
         again = f" #{again}" if again else ""
-        if row.phase is Phase.search:
-            return f"trial {row.number}{again}"
+        if row.phase in (Phase.search, Phase.sensitivity):
+            return f"{'trial' if row.phase is Phase.search else row.phase.value} {row.number}{again}"
         alike = self._alike[row.phase, row.candidate]
         alike.add(row.number)
         return f"{row.phase.value} {row.candidate} seed {sum(number <= row.number for number in alike)}{again}"

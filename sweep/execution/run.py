@@ -55,6 +55,11 @@ class Work(ABC):
     def conclude(self) -> None:
         """Write the results. WorkError: there is nothing to go on with."""
 
+    @property
+    def resumed_as(self) -> str:
+        """The name by which `sweep resume` goes on with it: its study's, or its own where it is in none."""
+        return self.batch.session.name.split("/")[0]
+
     @abstractmethod
     def stopped(self, status: str) -> None:
         """Keep what is done when trials were cut short; `status` is MLflow's word for it."""
@@ -115,8 +120,7 @@ def _fit(tuner: "tune.Tuner", interrupt: Interrupt) -> BaseException | None:
 def _raise_if_cut_short(
     works: Sequence[Work], failure: BaseException | None, waiting: int, interrupt: Interrupt
 ) -> None:
-    name = works[0].batch.session.name.split("/")[0]
-    kept = f"What is done is kept; `sweep resume {name}` goes on."
+    kept = f"What is done is kept; `sweep resume {works[0].resumed_as}` goes on."
     if failure is not None and not isinstance(failure, KeyboardInterrupt):
         _stop(works, "FAILED")
         if isinstance(failure, StorageError):

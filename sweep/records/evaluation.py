@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from odenet.enums import Corruption
+from odenet.enums import Compression, Corruption
 from sweep.config.evaluate_config import SEVERITIES, ConditionKind
 from sweep.errors import InputError
 from sweep.records.files import append_line, read_bytes, sync, whole_lines
 from sweep.records.predictions import Predictions, read_predictions, write_predictions
-from sweep.records.rows import CORRUPTION, EvaluationRow, TrialRow
+from sweep.records.rows import COMPRESSION, CORRUPTION, EvaluationRow, TrialRow
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows, write_rows
 
@@ -102,6 +102,8 @@ def _wrong(row: EvaluationRow) -> Iterator[str]:
         yield f"corruption {name!r} is unknown; possible are {', '.join(Corruption.__members__)}"
     if kind == CORRUPTION and row.severity not in SEVERITIES:
         yield f"severity {row.severity:g} is none of a corruption; possible are 1 to 5"
+    if kind == COMPRESSION and name not in Compression.__members__:
+        yield f"compression {name!r} is unknown; possible are {', '.join(Compression.__members__)}"
     if row.split != "test":
         yield f"split {row.split!r} is unknown; an evaluation measures test images"
     if row.metric in SHARES and not 0 <= row.value <= 1:

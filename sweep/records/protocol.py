@@ -24,9 +24,9 @@ from sweep.records.run_directory import DEVIATIONS, PROTOCOL, STUDY
 SCHEMA = 1
 # Keys of a configuration that say how and where a study runs, or that a protocol holds in another form (space, study).
 FREE = (
-    "runtime.", "cluster.", "tracking.", "replay.", "export.", "modules", "space.", "study.", "data.path",
-    "search.more", "search.concurrency", "search.retries", "search.checkpoint_every", "search.accept_changes",
-    "search.budget.gpu_hour_price",
+    "runtime.", "cluster.", "tracking.", "replay.", "export.", "sensitivity.", "modules", "space.", "study.",
+    "data.path", "search.more", "search.concurrency", "search.retries", "search.checkpoint_every",
+    "search.accept_changes", "search.budget.gpu_hour_price",
 )  # fmt: skip
 OF_ARMS = ("study.arm", "study.gflops", "study.parameters")  # what of `study.` decides how a member trains
 RECORDED = ("when", "sweep", "what", "protocol")  # of every deviation

@@ -14,16 +14,18 @@ SCHEMA = 2
 
 class Phase(Enum):
     """The purpose of a trial. `confirm` retrains the best of a search, `final` retrains the crowned one on
-    train+val."""
+    train+val, `sensitivity` trains the selected one and its neighbours on train."""
 
     search = "search"
     confirm = "confirm"
     final = "final"
+    sensitivity = "sensitivity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRow:
-    """One trial: runs/NAME/trials.csv (phase search) and runs/NAME/final/trials.csv (phases confirm and final)."""
+    """One trial: runs/NAME/trials.csv (phase search), runs/NAME/final/trials.csv (phases confirm and final) and
+    runs/NAME/sensitivity/trials.csv (phase sensitivity)."""
 
     sweep: str
     """The sweep's name; within a study STUDY/FAMILY-dDRAW."""
@@ -31,7 +33,7 @@ class TrialRow:
     """The name of the search space."""
     phase: Phase
     """The purpose: `search` tries a configuration, `confirm` retrains one of the best, `final` the crowned one on train
-    and val."""
+    and val, `sensitivity` one next to the selected one on train."""
     number: int
     """The trial's number within its file, from 0."""
     trial_id: str
@@ -157,6 +159,7 @@ REESTIMATED = "manifestation_reestimated"  # the same, batch norms estimated ane
 CORRUPTION = "corruption"  # and, after a slash, which
 DIAGNOSTICS = "diagnostics"  # of the network, on that part
 ATTACK = "attack"  # and, after slashes, norm and attack, or a check
+COMPRESSION = "compression"  # and, after a slash, in which way: the network made smaller without data, on that part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,21 +186,24 @@ class EvaluationRow:
     `manifestation_reestimated`: the same, with batch-norm statistics estimated anew on training images under each.
     `corruption/NAME`: corrupted images. `attack/NORM/NAME`: images moved by an attack; `union` is of all attacks,
     `attack/clean` the same images as they are, `attack/check/NAME` a sanity check, `attack/gradient_error` of the
-    memory-free gradient. `diagnostics`: what the network is as an ODE."""
+    memory-free gradient. `diagnostics`: what the network is as an ODE. `compression/WAY`: the network made smaller
+    without data, on that part of the test set; `trained` is the network as it is."""
     severity: float
     """The strength of the condition: of a corruption 1 to 5, of an attack epsilon (of linf in 255ths), of the gradient
-    error the steps; else 0."""
+    error the steps, of a compression how many times smaller; else 0."""
     split: str
     """The images: `test`."""
     metric: str
     """What was measured: `accuracy` or `loss`; of a manifestation also `lost`, the share of images that are
     right as trained and wrong so; of attacks also `first_broken`, the share of images that this attack
     broke and none before it, `median_minimal_norm`, and of a check `passed` (1 or 0), `value` and `limit`; of
-    diagnostics the columns of docs/robustness.md's table per network."""
+    diagnostics the columns of docs/robustness.md's table per network; of compressions also `parameters`, `nodes` of the
+    last stage, `rate_evaluations`, `gflops` of an image, `kilobytes`, and `latency_ms` of an image with `latency_sd`
+    over passes of `latency_batch` images."""
     value: float
     """The measured value."""
     n: int
-    """Images that were measured."""
+    """Images that were measured; of latencies the passes."""
     trained_scheme: str
     """The scheme that the network was trained with."""
     trained_steps: int

@@ -12,11 +12,13 @@ from sweep.records.files import sync_entry
 CONFIG, STUDY, BEST, REPORT = "config.yaml", "study.yaml", "best.yaml", "report.html"
 PROTOCOL, DEVIATIONS = "protocol.yaml", "deviations.jsonl"
 STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", "modules"
+FINAL, SENSITIVITY = "final", "sensitivity"  # folders with trials of their own
 FORMER = "final~"  # and a number; no sweep can be called so
+FORMER_SENSITIVITY = "sensitivity~"  # the same, renamed by the user
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
 TAKEN = {
-    "final", "attacked", "checkpoints", "export", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop",
-    "default",
+    FINAL, SENSITIVITY, "attacked", "checkpoints", "export", "modules", "mlartifacts", "ray", "ray-search", "ray-final",
+    "stop", "default",
 }  # fmt: skip
 TAKEN_ENDS = (
     ".yaml", ".yml", ".csv", ".npz", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
@@ -114,7 +116,17 @@ class SweepFiles:
     @property
     def final(self) -> "SweepFiles":
         """The files of the phases confirm and final."""
-        return SweepFiles(self.directory / "final")
+        return SweepFiles(self.directory / FINAL)
+
+    @property
+    def sensitivity(self) -> "SweepFiles":
+        """The files of the trainings around the selected configuration, which is their best.yaml."""
+        return SweepFiles(self.directory / SENSITIVITY)
+
+    @property
+    def parts(self) -> list["SweepFiles"]:
+        """The search, and what follows it with trials of its own."""
+        return [self, self.final, self.sensitivity]
 
     @property
     def former_finals(self) -> list["SweepFiles"]:
@@ -195,8 +207,8 @@ def kept_modules(config: AppConfig, name: str) -> Path:
 
 
 def is_former(directory: Path) -> bool:
-    """Tell whether this is final training that was put away."""
-    return directory.name.startswith(FORMER)
+    """Tell whether these are trials that were put away."""
+    return directory.name.startswith((FORMER, FORMER_SENSITIVITY))
 
 
 def free_directory(config: AppConfig, name: str) -> Path:

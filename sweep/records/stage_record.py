@@ -14,6 +14,7 @@ class BegunStage(Enum):
     study = "study"
     search = "search"
     final = "final"
+    sensitivity = "sensitivity"
 
     @property
     def text(self) -> str:

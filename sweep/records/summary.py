@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from odenet.data.config import DataSet
@@ -31,18 +31,21 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class SweepSummary:
-    """The trials of a sweep's search and of its final phases, and what the test set said."""
+    """The trials of a sweep's search, of its final phases and around its selected configuration, and what the test set
+    said."""
 
     search: list[TrialRow]
     final: list[TrialRow]
     test: list[EvaluationRow]
+    sensitivity: list[TrialRow] = field(default_factory=list)
 
     @classmethod
     def read(cls, files: SweepFiles) -> "SweepSummary":
         """Read what there is. InputError: a table is damaged."""
-        tables = (files.trials, files.final.trials)
-        search, final = (read_rows(file, TrialRow) if file.exists() else [] for file in tables)
-        return cls(search, final, read_rows(files.rows, EvaluationRow) if files.rows.exists() else [])
+        tables = [read_rows(part.trials, TrialRow) if part.trials.exists() else [] for part in files.parts]
+        search, final, sensitivity = tables
+        test = read_rows(files.rows, EvaluationRow) if files.rows.exists() else []
+        return cls(search, final, test, sensitivity)
 
     @property
     def best(self) -> TrialRow | None:
@@ -65,7 +68,7 @@ class SweepSummary:
 
     def metrics(self) -> dict[str, float]:
         """Return all figures by the names that MLflow shows."""
-        rows = [*self.search, *self.final]
+        rows = [*self.search, *self.final, *self.sensitivity]
         values = {
             "cost/train_gflops": sum(row.gflops for row in rows),
             "cost/seconds": sum(row.seconds for row in rows),

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ class Sweep:
     evaluations: list[EvaluationRow]
     predictions: Predictions | None = None  # what final networks say of every test image
     manifestations: list[ManifestationRow]  # of search trials that are done, on validation images
+    sensitivity: list[TrialRow] = field(default_factory=list)  # around `center`
+    center: Best | None = None  # sensitivity/best.yaml
     search: SearchConfig | None  # of config.yaml
     missing: tuple[str, ...]  # names of FILES and OPTIONAL
 
@@ -118,14 +120,16 @@ def _load(directory: Path) -> Sweep | None:
     trials = _rows(directory / "trials.csv", TrialRow)
     final_trials = _rows(directory / "final/trials.csv", TrialRow)
     evaluations = read_measured(directory / "rows.csv") if (directory / "rows.csv").is_file() else []
+    around = _rows(directory / "sensitivity/trials.csv", TrialRow)
     first = next(iter([*trials, *final_trials]), None)
     if first is None:
         return None
-    _check_one_cell(directory, {"trials.csv": trials, "final/trials.csv": final_trials, "rows.csv": evaluations})
+    tables = {"trials.csv": trials, "final/trials.csv": final_trials, "sensitivity/trials.csv": around}
+    _check_one_cell(directory, {**tables, "rows.csv": evaluations})
     for row in trials:
         _check_cells(directory / "trials.csv", row)
-    _check_once(directory / "trials.csv", trials)
-    _check_once(directory / "final/trials.csv", final_trials)
+    for name, rows in tables.items():
+        _check_once(directory / name, rows)
     return Sweep(
         directory=directory,
         name=first.sweep,
@@ -141,6 +145,8 @@ def _load(directory: Path) -> Sweep | None:
         evaluations=evaluations,
         predictions=_predictions(directory / "predictions.npz", evaluations),
         manifestations=_manifestations(directory / "manifestations.csv"),
+        sensitivity=around,
+        center=_best(directory / "sensitivity/best.yaml"),
         search=_search(directory / "config.yaml"),
         missing=missing,
     )

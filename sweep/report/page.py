@@ -13,7 +13,13 @@ from sweep.records.rows import REESTIMATED
 from sweep.report import answer, differences, figures, learning_curves, pareto, search_tables, sentences, tables
 from sweep.report.elements import Block, Commands, Details, Figure, Heading, Notice, Section, Text, plural
 from sweep.report.figures import colour
-from sweep.report.hyperparameters import optimization_history, random_search, transfer, tuning_curves
+from sweep.report.hyperparameters import (
+    local_sensitivity,
+    optimization_history,
+    random_search,
+    transfer,
+    tuning_curves,
+)
 from sweep.report.hyperparameters.parameters import (
     FEW,
     IMPORTANCE_KEYS,
@@ -27,7 +33,7 @@ from sweep.report.hyperparameters.parameters import (
 )
 from sweep.report.load import FILES, load_sweeps
 from sweep.report.results import Study, TaskResults, build_study, configuration_value
-from sweep.report.robustness import attacks, corruptions, manifestations, validity
+from sweep.report.robustness import attacks, compression, corruptions, manifestations, per_network, validity
 from sweep.report.terms import protocol, selected
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -67,6 +73,7 @@ def sections(study: Study) -> list[Section]:
         Section("families", "Test accuracy", _families(study)),
         Section("differences", "Difference to the baseline", _differences(study)),
         Section("manifestations", "Other integrators and steps", _manifestations(study)),
+        Section("compression", "Made smaller without data", _compression(study)),
         Section("corruptions", "Corrupted images", _corruptions(study)),
         Section("attacks", "Attacked images", _attacks(study)),
         Section("configurations", "Best configurations", _configurations(study)),
@@ -150,9 +157,14 @@ def _manifestations(study: Study) -> list[Block]:
             manifestations.heat_maps(results, f"manifestations-{index}"),
             manifestations.heat_maps(results, f"reestimated-{index}", REESTIMATED),
             told if lacking else None,
+            *per_network.blocks(results),
         )
 
     return _by_task(study, draw)
+
+
+def _compression(study: Study) -> list[Block]:
+    return _by_task(study, lambda results, index: compression.blocks(study, results, index))
 
 
 def _corruptions(study: Study) -> list[Block]:
@@ -227,6 +239,7 @@ def _best_so_far(study: Study) -> list[Block]:
             *_present(Notice(told) if told else None),
             *tuning_curves.blocks(study, results, index),
             *transfer.blocks(results),
+            *local_sensitivity.blocks(results, f"sensitivity-{index}"),
             *_present(optimization_history.histories(study, results, f"best-{index}")),
         ]
 

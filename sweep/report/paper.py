@@ -6,7 +6,7 @@ The one module that uses matplotlib, without pyplot and its state: nothing is sh
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from odenet.enums import Compression
 from sweep.records.files import write_bytes, write_text
 from sweep.records.rows import Phase, TrialRow
 from sweep.report import differences, tables
 from sweep.report.elements import GREY, INK, Table, padded
 from sweep.report.figures import DRAWN, colour
-from sweep.report.hyperparameters import tuning_curves
+from sweep.report.hyperparameters import local_sensitivity, tuning_curves
+from sweep.report.hyperparameters.local_sensitivity import Neighbour
 from sweep.report.hyperparameters.random_search import drawn_of
 from sweep.report.inference.comparison import EQUIVALENCE
 from sweep.report.load import load_sweeps
 from sweep.report.results import Family, Study, TaskResults, build_study
+from sweep.report.robustness import compression
+from sweep.report.robustness.compression import Shrunk
 from sweep.report.statistics import Interval
 
 COLUMN, PAGE = 3.3, 6.8  # widths in inches, as journals have them
@@ -32,6 +36,10 @@ LOOK: Any = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False, "legend.fontsize": 7,
     "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "sweep", "figure.constrained_layout.use": True,
+}  # fmt: skip
+MARKS = {
+    Compression.trained: "o", Compression.projected: "s", Compression.shortened: "D", Compression.both: "^",
+    Compression.dropped: "x",
 }  # fmt: skip
 UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 ESCAPES = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\^{}"}
@@ -68,6 +76,10 @@ def _figures(study: Study, results: TaskResults) -> dict[str, Figure]:
         made["differences"] = differences_of_runs(study, results)
     if drawn_of(results.families):
         made["tuning"] = tuning(study, results)
+    if around := local_sensitivity.found(results):
+        made["sensitivity"] = sensitivity(around)
+    if smaller := compression.found(results):
+        made["compression"] = made_smaller(study, smaller)
     return made
 
 
@@ -79,6 +91,10 @@ def _tables(results: TaskResults) -> dict[str, Table]:
             made["design"] = prospects
     if drawn := drawn_of(results.families):
         made["hyperparameters"] = tuning_curves.table(results, drawn)
+    if around := local_sensitivity.found(results):
+        made["sensitivity"] = local_sensitivity.table(around)
+    if smaller := compression.found(results):
+        made["compression"] = compression.table(smaller)
     return made
 
 
@@ -186,6 +202,42 @@ def tuning(study: Study, results: TaskResults) -> Figure:
         axes.set_xlabel("random trials")
     panels[0].set_ylabel("median of the best, %")
     panels[0].set_ylim(*padded(100 * v for own in drawn.values() for d in own for v in tuning_curves.bounds(d.curve)))
+    return figure
+
+
+def sensitivity(around: Mapping[tuple[str, int], Sequence[Neighbour]]) -> Figure:
+    """Draw the change of the objective around the selected configurations: a panel for each, all with one scale."""
+    figure = Figure(figsize=(max(COLUMN, 2.2 * len(around)), 2.2))
+    panels = figure.subplots(1, len(around), squeeze=False)[0]
+    cells = {place: local_sensitivity.cells(own) for place, own in around.items()}
+    largest = max(abs(100 * one.change) for own in cells.values() for one in own.values()) or 1.0
+    for axes, ((family, draw), own) in zip(panels, cells.items(), strict=True):
+        lrs, decays = (sorted({cell[axis] for cell in own}) for axis in (0, 1))
+        z = [[100 * own[lr, decay].change if (lr, decay) in own else np.nan for decay in decays] for lr in lrs]
+        drawn = axes.imshow(z, origin="lower", cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto")
+        axes.set_xticks(range(len(decays)), [f"{one:.3g}" for one in decays])
+        axes.set_yticks(range(len(lrs)), [f"{one:.3g}" for one in lrs])
+        axes.set_xlabel("weight decay, factor")
+        axes.set_title(f"{_plain(family)}, draw {draw}", fontsize=8)
+    panels[0].set_ylabel("learning rate, factor")
+    figure.colorbar(drawn, ax=list(panels), label="change, points")
+    return figure
+
+
+def made_smaller(study: Study, found: Mapping[str, Sequence[Shrunk]]) -> Figure:
+    """Draw accuracy against parameters, rate evaluations and latency of networks made smaller without data."""
+    figure = Figure(figsize=(PAGE, 2.3))
+    panels = figure.subplots(1, len(compression.COSTS), sharey=True)
+    for axes, (metric, title) in zip(panels, compression.COSTS.items(), strict=True):
+        for family, own in found.items():
+            for way, line in compression.lines(own).items():
+                x, y = ([one.mean(name) for one in line] for name in (metric, "accuracy"))
+                style = {"color": colour(study, family), "marker": MARKS[way], "markersize": 3, "linewidth": 0.6}
+                axes.plot(x, [100 * value for value in y], **style, label=f"{_plain(family)}, {way.value}")
+        axes.set_xscale("log")
+        axes.set_xlabel(title)
+    panels[0].set_ylabel("test accuracy, %")
+    panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -49,6 +49,10 @@ def spent(study: Study) -> str:
     trials = [row for sweep in study.sweeps for row in sweep.trials]
     sentence = f"The searches ran {plural(len(trials), 'trial')} ({outcomes(trials)}) at a cost of {cost(trials)}."
     retrained = [row for sweep in study.sweeps for row in sweep.final_trials]
+    around = [row for sweep in study.sweeps for row in sweep.sensitivity]
+    if around:
+        told = f"{plural(len(around), 'run')} ({outcomes(around)}) for {cost(around)}"
+        sentence = f"{sentence} Around selected configurations were trained {told}."
     if not retrained:
         return f"{sentence} Nothing was retrained yet."
     confirm = [row for row in retrained if row.phase is Phase.confirm]
@@ -112,8 +116,9 @@ def accuracy(difference: Difference, results: TaskResults) -> str:
     ).strip()
 
 
-def robustness(family: Family, control: Family | None = None) -> str:
-    """Say what a family's networks lose under finer manifestations than their own, and what those of the control."""
+def robustness(family: Family, base: Family | None = None) -> str:
+    """Say what a family's networks lose under finer manifestations than their own, and what those of the baseline,
+    which is the control where it is the ResNet."""
     own = manifestations.robustness(family)
     if own is None:
         return f"Not measured: {family.name} has no test accuracy under another integrator or more steps."
@@ -121,10 +126,10 @@ def robustness(family: Family, control: Family | None = None) -> str:
         f"Under other integrators with at least as many steps as in training the test accuracy of {family.name} "
         f"changes by {_loss(own)}, at worst by {points(own.worst)} ({_cell(own)})"
     )
-    other = None if control is None else manifestations.robustness(control)
-    if control is None:
+    if base is None:
         return f"{told}."
-    return f"{told}; that of {control.name}, the control, " + (
+    other, part = manifestations.robustness(base), "control" if base.name == BASELINE else "baseline and no control"
+    return f"{told}; that of {base.name}, the {part}, " + (
         "was not measured." if other is None else f"by {_loss(other)}, at worst by {points(other.worst)}."
     )
 

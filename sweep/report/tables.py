@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ def families(results: TaskResults) -> Table:
     caption = (
         "Final networks on the test set at the manifestation they were trained with, in percent. Mean over draws of "
         "the mean over seeds; interval: Student's t over draws (over seeds where there is one draw) and test images, "
-        "none for n = 1; sd: over all n runs, and between the means of draws. Validation accuracies are means over "
-        "draws: of the crowned configuration over its confirm seeds, and of the best search trial, of one seed. "
+        "none for n = 1; sd: over all n runs, and between the means of draws. Validation accuracies are means ± sd "
+        "over draws: of the crowned configuration over its confirm seeds, and of the best search trial, of one seed. "
         "Parameters and cost are means per final training."
     )
     columns = [
@@ -81,13 +81,19 @@ def _family(family: Family) -> list[str]:
         *measured,
         percent(statistics.spread([run.accuracy for run in family.runs])),
         percent(statistics.spread([float(seeds.mean()) for seeds in sample])),
-        percent(family.sweep_mean(confirmed_objective)),
-        percent(family.sweep_mean(best_objective)),
+        _over_draws(family, confirmed_objective),
+        _over_draws(family, best_objective),
         count(family.final_mean(lambda row: row.model_parameters)),
         count(family.final_mean(lambda row: row.rate_evaluations)),
         count(family.final_mean(lambda row: row.gflops)),
         count(family.final_mean(lambda row: row.seconds)),
     ]
+
+
+def _over_draws(family: Family, value: Callable[[Sweep], float | None]) -> str:
+    known = [one for sweep in family.sweeps if (one := value(sweep)) is not None]
+    sd = statistics.spread(known)
+    return percent(family.sweep_mean(value)) + ("" if sd is None else f" ± {percent(sd)}")
 
 
 def failures(study: Study) -> Table:

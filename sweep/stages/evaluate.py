@@ -1,7 +1,8 @@
 """`sweep evaluate NAME`: measure the final networks on test images -> rows.csv, predictions.npz, test_use.jsonl.
 
-The only stage that reads test images. Each network is measured once under each condition; what one session has measured
-the next one keeps, so that a stage that was cut short goes on, and conditions can be added.
+The only stage that measures on test images; `sweep export` runs a network on them without their labels. Each network
+is measured once under each condition; what one session has measured the next one keeps, so that a stage that was cut
+short goes on, and conditions can be added.
 """
 
 from collections import Counter

@@ -24,6 +24,7 @@ from sweep.study.members import check_draws, members
 from sweep.tuning.arms import Shape, epoch_gflops
 from sweep.tuning.ask_and_tell import random_parameters
 from sweep.tuning.estimates import ITERATIONS, Expected, TrialCost, estimate, expected, threads
+from sweep.tuning.local_grid import most_trainings
 from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
 
 FEW = 16  # configurations of a family whose operations are counted
@@ -50,7 +51,11 @@ def plan(config: AppConfig, console: Console) -> None:
     with threads(config.runtime.resources.cpus):
         estimates = _estimates(corners, config, splits)
     console.print(_table(estimates, course, config))
-    for line in [*_budget(estimates, course, config), *_on_gpus(estimates, config)]:
+    around = (
+        f"`sweep sensitivity NAME`, where it is asked for, is {most_trainings(config.sensitivity)} trainings more, "
+        "each as a trial above."
+    )
+    for line in [around, *_budget(estimates, course, config), *_on_gpus(estimates, config)]:
         say(line, console)
 
 
@@ -190,6 +195,14 @@ def _whole(costs: Mapping[str, FamilyCost], config: AppConfig) -> Iterator[str]:
         f"The study: {sweeps} sweeps, {sweeps * config.search.trials:,} search trials and {sweeps * retrained:,} "
         f"confirming and final trainings, {sum(trained):,.0f} epochs in all; {hours:.3g} hours one after another, "
         f"{hours / at_once:.3g} at {at_once} at a time on this machine. Evaluation is not counted."
+    )
+    around, one = (
+        most_trainings(config.sensitivity),
+        [fmean(cost.gflops) * cost.seconds_per_gflop for cost in costs.values()],
+    )
+    yield (
+        f"`sweep sensitivity NAME/SWEEP`, where it is asked for of one of these sweeps, is {around} trainings more: "
+        f"{around * min(one) / 3600:.3g} to {around * max(one) / 3600:.3g} hours one after another."
     )
     gpus = 0.0 if resources.gpus in (None, AUTO) else float(resources.gpus or 0.0)
     gpu_price, cpu_price = config.search.budget.gpu_hour_price, config.study.cpu_hour_price

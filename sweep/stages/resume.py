@@ -30,8 +30,13 @@ def stage_cut_short(files: SweepFiles) -> BegunStage | None:
     stage = read_stage(files.stage) or _guessed(files)
     if stage is BegunStage.study:
         return stage
-    part = files if stage is BegunStage.search else files.final
-    return None if SweepProgress.read(part.progress).finished else stage
+    return None if SweepProgress.read(part_of(files, stage).progress).finished else stage
+
+
+def part_of(files: SweepFiles, stage: BegunStage) -> SweepFiles:
+    """Return the files of a stage of a sweep."""
+    parts = {BegunStage.final: files.final, BegunStage.sensitivity: files.sensitivity}
+    return parts.get(stage, files)
 
 
 def _guessed(files: SweepFiles) -> BegunStage:
@@ -57,7 +62,8 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
     space = prepared.problem.space
     check_frozen(config, name, prepared.splits.hash)
     rows = check_records(files)
-    check_records(files.final)
+    for part in files.parts[1:]:
+        check_records(part)
     lag(store)
     compare_origin(files.origin, origin(space, prepared.splits, config.modules), config.search.accept_changes)
     _check_study(files, config, name_begun_with(files.origin) or name, space, rows)
@@ -65,9 +71,9 @@ def prepare_resume(config: AppConfig, name: str) -> PreparedSearch:
 
 
 def unreadable_tables(files: SweepFiles) -> list[SweepFiles]:
-    """Find the parts of a sweep, search and final training, whose trials.csv is damaged or gone beside a ledger."""
+    """Find the parts of a sweep whose trials.csv is damaged or gone beside a ledger."""
     found = []
-    for part in (files, files.final):
+    for part in files.parts:
         try:
             read_rows(part.trials, TrialRow)
         except InputError:

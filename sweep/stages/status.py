@@ -13,7 +13,7 @@ from sweep.errors import InputError
 from sweep.records.locks import is_alive
 from sweep.records.progress import SweepProgress
 from sweep.records.rows import EvaluationRow, Phase, TrialRow, stale
-from sweep.records.run_directory import CONFIG, SweepFiles, is_former
+from sweep.records.run_directory import CONFIG, FINAL, SENSITIVITY, SweepFiles, is_former
 from sweep.records.summary import SweepSummary
 from sweep.records.tables import read_rows
 from sweep.stages.listing import (
@@ -59,8 +59,8 @@ def status(runs: Path, name: str | None, console: Console, view: View = View.win
 
 def _show_sweep(name: str, runs: Path, files: SweepFiles, console: Console, view: View) -> None:
     standing = list(_standing(name, runs, files))
-    tables = [read_rows(file, TrialRow) for file in (files.trials, files.final.trials) if file.exists()]
-    records = [trial_record(row) for rows in tables for row in rows]
+    tables = {part.directory: read_rows(part.trials, TrialRow) for part in files.parts if part.trials.exists()}
+    records = [trial_record(row) for rows in tables.values() for row in rows]
     if view is View.csv:
         print_csv(records, console)
     elif view is View.json:
@@ -68,10 +68,10 @@ def _show_sweep(name: str, runs: Path, files: SweepFiles, console: Console, view
         finished, at_work = SweepProgress.read(part.progress).finished, is_alive(files.directory)
         print_json({"sweep": name, "at_work": at_work, "finished": finished, "trials": records}, console)
     else:
-        for rows in tables:
-            show_trials(name if rows is tables[0] else f"{name}/final", rows, console, view)
+        for directory, rows in tables.items():
+            show_trials(name if directory == files.directory else f"{name}/{directory.name}", rows, console, view)
             console.print()
-        if confirmed := SweepSummary([], tables[-1], []).confirmed:
+        if confirmed := SweepSummary([], tables.get(files.final.directory, []), []).confirmed:
             say(f"{name}: the crowned configuration has {confirmed} (confirmed, mean of {confirmed.n} seeds)", console)
         for line in standing:
             say(line, console)
@@ -79,13 +79,13 @@ def _show_sweep(name: str, runs: Path, files: SweepFiles, console: Console, view
 
 def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
     """Say what was spent, whether the sweep runs, and what MLflow was not told yet."""
-    for part in (files, files.final):
+    for part in files.parts:
         if not part.trials.exists():
             continue
         rows, progress = read_rows(part.trials, TrialRow), SweepProgress.read(part.progress)
         gpus = sum(row.gpu_seconds for row in rows) / 3600
         yield (
-            f"{'search' if part is files else 'final'}: {sum(row.gflops for row in rows):,.0f} GFLOP, "
+            f"{'search' if part is files else part.directory.name}: {sum(row.gflops for row in rows):,.0f} GFLOP, "
             f"{sum(row.seconds for row in rows):,.0f} s of training, {gpus:.2f} GPU hours; "
             f"{progress.seconds:,.0f} s in all; {sum(row.legs for row in rows)} segments"
         )
@@ -110,7 +110,8 @@ def _delivery(store: Path) -> Iterator[str]:
 def sweeps_below(directory: Path) -> list[Path]:
     """List the run directories of sweeps: this one, and those one or two levels below (a study's members)."""
     candidates = [directory, *sorted(directory.glob("*")), *sorted(directory.glob("*/*"))]
-    files = {path: SweepFiles(path) for path in candidates if path.name != "final" and not is_former(path)}
+    its_own = [path for path in candidates if path.name not in (FINAL, SENSITIVITY) and not is_former(path)]
+    files = {path: SweepFiles(path) for path in its_own}
     # os.path: others' directories, which may not be looked into, hold no sweep of ours.
     return [path for path, its in files.items() if any(map(os.path.exists, (its.trials, its.final.trials)))]
 
@@ -164,14 +165,14 @@ def _show_sweeps(runs: Path, records: list[dict[str, Any]], console: Console, vi
 
 def _record(path: Path, runs: Path) -> dict[str, Any]:
     files = SweepFiles(path)
-    tables = [read_rows(file, TrialRow) for file in (files.trials, files.final.trials) if file.exists()]
-    rows = tables[0]
+    tables = [read_rows(part.trials, TrialRow) if part.trials.exists() else [] for part in files.parts[:2]]
+    rows = tables[0] or tables[1]
     return {
         "sweep": str(path.relative_to(runs)),
         "family": rows[0].family if rows else "",
         "trials": len(rows),
         "outcomes": outcomes(rows),
-        **_best(SweepSummary(rows, tables[-1], [])),
+        **_best(SweepSummary(rows, tables[1], [])),
         "gflops": sum(row.gflops for row in rows),
         "seconds": sum(row.seconds for row in rows),
         "final": _yes(files.final.trials),

@@ -1,5 +1,5 @@
-"""`sweep study NAME`: search, confirm and evaluate every family on every draw, on equal budgets, then write one
-report."""
+"""`sweep study NAME`: search, confirm and evaluate every family on every draw, on the terms of its arm, then write
+one report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,7 +131,7 @@ def _asked(sweep: Session) -> int:
 def _record_retries(sweep: Session) -> None:
     """Record how many trainings were begun again: after a lost worker or node, a kill or Ctrl-C."""
     protocol = read_protocol(sweep.directory.parent)
-    for files in (sweep.files, sweep.files.final):
+    for files in sweep.files.parts:
         rows = read_rows(files.trials, TrialRow) if files.trials.exists() else []
         again = {phase: sum(row.legs > 1 for row in rows if row.phase is phase) for phase in Phase}
         for phase, count in again.items():

@@ -20,7 +20,7 @@ from sweep.execution.mlflow_runs import trial_key
 from sweep.records.locks import is_alive
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import Phase, TrialRow
-from sweep.records.run_directory import JOURNAL, SweepFiles
+from sweep.records.run_directory import FORMER_SENSITIVITY, JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
 from sweep.tracking.lines import ID, OUTBOX, PARENT, KnownRuns, experiment_of
 from sweep.tracking.outbox import store_uri
@@ -47,20 +47,21 @@ def verify(directory: Path, store: Store, *, alive: bool) -> list[str]:
         InputError: there are no trials, or a file is damaged. WorkError: the MLflow store does not answer.
     """
     files = SweepFiles(directory)
-    search, final = (read_rows(file, TrialRow) if file.exists() else [] for file in (files.trials, files.final.trials))
-    if not search and not final:
+    tables = [read_rows(part.trials, TrialRow) if part.trials.exists() else [] for part in files.parts]
+    rows = [row for table in tables for row in table]
+    if not rows:
         raise InputError(f"There is nothing to verify in {directory}: it has no trials.")
     return [
-        *_in_rows(search, alive),
-        *_in_rows(final, alive),
-        *_in_study(directory / JOURNAL, search, alive),
-        *_in_mlflow(store, [*search, *final], _put_away(files), alive),
+        *(text for table in tables for text in _in_rows(table, alive)),
+        *_in_study(directory / JOURNAL, tables[0], alive),
+        *_in_mlflow(store, rows, _put_away(files), alive),
     ]
 
 
 def _put_away(files: SweepFiles) -> set[str]:
-    """Return the ids of the trials of final training that was put away."""
+    """Return the ids of the trials that were put away."""
     tables = [former.trials for former in files.former_finals if former.trials.exists()]
+    tables += sorted(files.directory.glob(f"{FORMER_SENSITIVITY}*/{files.trials.name}"))
     return {row.trial_id for table in tables for row in read_rows(table, TrialRow)}
 
 

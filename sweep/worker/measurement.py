@@ -6,6 +6,7 @@ Shapes: `B` images.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean, stdev
 
 import numpy as np
 
@@ -15,15 +16,20 @@ from odenet.diagnostics.diagnose import diagnose
 from odenet.diagnostics.reestimate import reestimate
 from odenet.enums import Scheme
 from odenet.inference.classifier import Classifier
+from odenet.networks.compression import Compressed, compressed
 from odenet.robustness.attack_results import AttackReport
 from odenet.robustness.attacked import attack
 from odenet.robustness.cells import Cells
 from odenet.robustness.config import LEVELS, Attack, Norm
 from odenet.robustness.corrupted import corrupted
 from odenet.training.config import RuntimeConfig
-from odenet.training.evaluation import Manifested, Score, evaluate, manifestations, manifested, measured, predict
+from odenet.training.cost import forward_gflops
+from odenet.training.evaluation import Manifested, Score, evaluate, manifested, measured, predict
+from odenet.training.footprint import LATENCY_IMAGES, latencies_ms
 from sweep.config.evaluate_config import ConditionKind, EvaluateConfig
-from sweep.records.rows import ATTACK, CLEAN, DIAGNOSTICS, DUPLICATE_FREE, MANIFESTATION, REESTIMATED
+from sweep.records.rows import ATTACK, CLEAN, COMPRESSION, DIAGNOSTICS, DUPLICATE_FREE, MANIFESTATION, REESTIMATED
+
+LATENCY_PASSES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +138,24 @@ def _clean(bench: Bench, _: Condition) -> Measurement:
 
 def _manifestation(bench: Bench, _: Condition) -> Measurement:
     """Measure a part of the test set under every manifestation that makes sense of the network's rate."""
-    config, part = bench.config, bench.part()
-    found = manifestations(bench.model, part, config.schemes, config.step_factors, config.batch_size)
-    return Measurement(list(_manifested(MANIFESTATION, found)))
+    return Measurement(list(_manifested(MANIFESTATION, _found(bench, lambda other: other))))
 
 
 def _reestimated(bench: Bench, _: Condition) -> Measurement:
     """Measure the same with batch-norm statistics that are estimated anew under each manifestation."""
-    config, part, training = bench.config, bench.part(), bench.training_images()
-    found = list[Manifested]()
+    training = bench.training_images()
+    found = _found(bench, lambda other: reestimate(other, training))
+    return Measurement(list(_manifested(REESTIMATED, found)))
+
+
+def _found(bench: Bench, prepared: Callable[[Classifier], Classifier]) -> list[Manifested]:
+    """Measure every manifestation, each prepared so; operations are not in rows.csv, and not counted."""
+    config, part, found = bench.config, bench.part(), list[Manifested]()
     for other, trained in manifested(bench.model, config.schemes, config.step_factors):
         assert isinstance(other, Classifier)
-        found.append(measured(reestimate(other, training), part, trained=trained, batch_size=config.batch_size))
-    return Measurement(list(_manifested(REESTIMATED, found)))
+        ready = prepared(other)
+        found.append(measured(ready, part, trained=trained, batch_size=config.batch_size, counted=False))
+    return found
 
 
 def _manifested(condition: str, found: Sequence[Manifested]) -> Iterator[Measured]:
@@ -160,6 +171,32 @@ def _diagnostics(bench: Bench, _: Condition) -> Measurement:
     images = class_balanced(bench.test.images, bench.config.manifestation_images)
     found = diagnose(bench.model, images, training_images=bench.training_images())
     return Measurement([bench.value(DIAGNOSTICS, name, value, len(images)) for name, value in found.values().items()])
+
+
+def _compression(bench: Bench, _: Condition) -> Measurement:
+    """Measure the network as it is, and smaller in every way and size, on the same part of the test set."""
+    part, values = bench.part(), list[Measured]()
+    for one in compressed(bench.model.network):
+        smaller = Classifier(one.network, bench.model.images)
+        score, course = evaluate(smaller, part, batch_size=bench.config.batch_size), one.network.depths()[-1].course
+        for metric, value, n in (*((name, value, score.n) for name, value in _both(score)), *_sizes(one, part.shape)):
+            name = f"{COMPRESSION}/{one.how.value}"
+            values.append(Measured(name, metric, value, n, course.scheme, course.steps, float(one.factor)))
+    return Measurement(values)
+
+
+def _sizes(one: Compressed, shape: tuple[int, int, int]) -> Iterator[tuple[str, float, int]]:
+    """Yield what a compressed network takes, each with what it is a mean of."""
+    network, passes_ms = one.network, latencies_ms(one.network, shape, LATENCY_PASSES)
+    tensors = (*network.parameters(), *network.buffers())
+    yield "parameters", float(network.parameter_count), 1
+    yield "nodes", float(network.depths()[-1].nodes), 1
+    yield "rate_evaluations", float(network.rate_evaluations), 1
+    yield "gflops", forward_gflops(network, shape), 1
+    yield "kilobytes", sum(tensor.nbytes for tensor in tensors) / 1000, 1
+    yield "latency_batch", float(LATENCY_IMAGES), 1
+    yield "latency_ms", fmean(passes_ms) / LATENCY_IMAGES, LATENCY_PASSES
+    yield "latency_sd", stdev(passes_ms) / LATENCY_IMAGES, LATENCY_PASSES
 
 
 def _corruption(bench: Bench, condition: Condition) -> Measurement:
@@ -206,6 +243,7 @@ MEASURES: dict[ConditionKind, Callable[[Bench, Condition], Measurement]] = {
     ConditionKind.corruption: _corruption,
     ConditionKind.attack: _attack,
     ConditionKind.diagnostics: _diagnostics,
+    ConditionKind.compression: _compression,
 }
 
 

@@ -24,7 +24,7 @@ from sweep.execution.trial_source import FINISHED, SearchSource, Trials, TrialSo
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
 from sweep.records.rows import METRICS, CurveRow, TrialRow
-from sweep.records.run_directory import JOURNAL
+from sweep.records.run_directory import JOURNAL, SweepFiles
 from sweep.records.tables import read_rows
 from sweep.tracking.lines import OUTBOX
 from sweep.tuning.ask_and_tell import Proposals
@@ -176,10 +176,15 @@ class Sweep:
         return self.session.console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
-def opened(session: Session, source: TrialSource | None = None, splits: dict[Portion, Splits] | None = None) -> Sweep:
+def opened(
+    session: Session,
+    source: TrialSource | None = None,
+    splits: dict[Portion, Splits] | None = None,
+    files: SweepFiles | None = None,
+) -> Sweep:
     """A sweep begun in the session's directory, or taken up there; a search where no other source is given."""
     searches = source is None or isinstance(source, SearchSource | PopulationSource)
-    files = session.files if searches else session.files.final
+    files = files or (session.files if searches else session.files.final)
     files.directory.mkdir(parents=True, exist_ok=True)
     log = TrialLog(session, files, splits or data())
     source = source or searching(session, log.in_order())

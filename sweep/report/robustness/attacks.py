@@ -64,7 +64,7 @@ def summary(results: TaskResults) -> Table | None:
     caption = (
         "Final networks under attack: accuracy in % on images for which no attack of the set succeeds, mean and least "
         "to greatest over networks. Decisive: the attack that broke most images which none before it did; where that "
-        "is transfer or Square, gradients are masked."
+        "is transfer or Square, which need no gradient of the network, its gradients may be masked."
     )
     columns = ["family", "norm", "epsilon", "robust accuracy", "range", "decisive", "networks", "images", "believable"]
     return Table(caption, columns, rows, words=["family", "norm", "decisive", "believable"])

@@ -10,7 +10,7 @@ from sweep.records.rows import CORRUPTION
 from sweep.report.elements import NONE, Block, Figure, Table, label, listing, padded, panel, percent, plural
 from sweep.report.figures import colour, family_keys
 from sweep.report.load import Sweep
-from sweep.report.results import BASELINE, Family, Study, TaskResults, mean_or_none
+from sweep.report.results import BASELINE, Family, Study, TaskResults
 from sweep.report.statistics import spread
 
 CorruptionCell = tuple[str, float]  # a corruption, its severity
@@ -89,24 +89,30 @@ def summary(results: TaskResults) -> Table | None:
         if not measured:
             rows.append([name, *[NONE] * 6])
             continue
-        errors = [one.error for one in measured]
-        sd = spread(errors)
         relative = [
-            mean_or_none([value for one in measured if (value := relative_error(one, baseline, above)) is not None])
+            [value for one in measured if (value := relative_error(one, baseline, above)) is not None]
             for above in (False, True)
         ]
         rows.append([
             name,
-            percent(float(np.mean([one.clean for one in measured]))),
-            f"{percent(float(np.mean(errors)))} ± {percent(sd) if sd is not None else NONE}",
-            *(NONE if value is None else f"{value:.3f}" for value in relative),
+            _mean_and_sd([one.clean for one in measured]),
+            _mean_and_sd([one.error for one in measured]),
+            *(_ratio_and_sd(values) for values in relative),
             str(len(measured)),
             str(min(one.images for one in measured)),
         ])  # fmt: skip
-    columns = ["family", "clean error", "corrupted error ± sd", "mCE", "relative mCE", "networks", "images"]
+    columns = [
+        "family",
+        "clean error ± sd",
+        "corrupted error ± sd",
+        "mCE ± sd",
+        "relative mCE ± sd",
+        "networks",
+        "images",
+    ]
     full = {
-        "mCE": f"errors relative to {BASELINE} of the same draw, mean over corruptions",
-        "relative mCE": f"what is lost against clean images, relative to {BASELINE}",
+        "mCE ± sd": f"errors relative to {BASELINE} of the same draw, mean over corruptions",
+        "relative mCE ± sd": f"what is lost against clean images, relative to {BASELINE}",
     }
     return Table(f"{_what(found)} Errors in %; sd over networks.", columns, rows, words=["family"], full=full)
 
@@ -123,19 +129,31 @@ def _what(found: Mapping[str, Sequence[CorruptedNetwork]]) -> str:
 
 
 def by_corruption(results: TaskResults) -> Table | None:
-    """Tabulate the mean accuracy of each family under each corruption, over severities and networks."""
+    """Tabulate the accuracy of each family under each corruption: over severities, then mean and sd over networks."""
     found = {family.name: networks(family) for family in results.families}
     names = sorted({name for measured in found.values() for one in measured for name, _ in one.errors})
     if not names:
         return None
     rows = [[name.replace("_", " "), *(_accuracy(measured, name) for measured in found.values())] for name in names]
-    title = "Mean accuracy in % over severities and networks, for every corruption"
-    return Table(title, ["corruption", *found], rows, words=["corruption"], folded=title)
+    title = "Mean accuracy in % over severities, mean ± sd over n networks, for every corruption"
+    columns = ["corruption", *(f"{family} (n = {len(measured)})" for family, measured in found.items())]
+    return Table(title, columns, rows, words=["corruption"], folded=title)
 
 
 def _accuracy(measured: Sequence[CorruptedNetwork], name: str) -> str:
-    errors = [error for one in measured for (other, _), error in one.errors.items() if other == name]
-    return percent(1 - float(np.mean(errors))) if errors else NONE
+    errors = [[error for (other, _), error in one.errors.items() if other == name] for one in measured]
+    return _mean_and_sd([1 - float(np.mean(own)) for own in errors if own])
+
+
+def _mean_and_sd(shares: Sequence[float]) -> str:
+    return f"{percent(float(np.mean(shares)))} ± {percent(spread(shares))}" if shares else NONE
+
+
+def _ratio_and_sd(values: Sequence[float]) -> str:
+    if not values:
+        return NONE
+    sd = spread(values)
+    return f"{float(np.mean(values)):.3f} ± {NONE if sd is None else f'{sd:.3f}'}"
 
 
 def against_clean(study: Study, results: TaskResults, name: str) -> Figure | None:

@@ -11,6 +11,7 @@ from sweep.records.rows import MANIFESTATION, REESTIMATED, EvaluationRow
 from sweep.report.elements import NONE, Block, Notice, Table, Text, listing, plural, points
 from sweep.report.load import Sweep
 from sweep.report.results import BASELINE, TaskResults, is_trained
+from sweep.report.statistics import spread
 
 WORDS = {True: "yes", False: "no", None: "not applicable"}
 RULE = (
@@ -62,8 +63,8 @@ def blocks(results: TaskResults) -> list[Block]:
 
 def summary(results: TaskResults, rows: Sequence[ValidityRow]) -> Table:
     again = any(row.reestimated for row in rows)
-    columns = ["family", "networks", "ODE", "mean drop", "largest drop"]
-    columns += ["ODE, batch norm anew", "mean drop, anew", "largest drop, anew"] if again else []
+    columns = ["family", "networks", "ODE", "mean drop ± SE", "largest drop"]
+    columns += ["ODE, batch norm anew", "mean drop ± SE, anew", "largest drop, anew"] if again else []
     body = []
     for family in results.families:
         own = [row for row in rows if row.family == family.name]
@@ -71,7 +72,7 @@ def summary(results: TaskResults, rows: Sequence[ValidityRow]) -> Table:
             anew = [row.reestimated for row in own if row.reestimated]
             body.append([family.name, str(len(own)), *_counted([row.stored for row in own])])
             body[-1] += _counted(anew) if again else []
-    caption = f"{RULE} Drops in points; batch norm as stored" + (
+    caption = f"{RULE} Drops in points, SE over networks; batch norm as stored" + (
         ", and estimated anew on training images under each manifestation." if again else "."
     )
     return Table(caption, columns, body, ("family",))
@@ -145,7 +146,9 @@ def _counted(verdicts: Sequence[Validity]) -> list[str]:
     if not drops:
         return [_why(verdicts), NONE, NONE]
     valid = sum(one.valid is True for one in judged)
-    return [f"{valid} of {len(judged)}", _points(float(np.mean(drops))), _points(max(drops))]
+    sd = spread(drops)
+    error = NONE if sd is None else f"{100 * sd / len(drops) ** 0.5:.1f}"
+    return [f"{valid} of {len(judged)}", f"{_points(float(np.mean(drops)))} ± {error}", _points(max(drops))]
 
 
 def _why(verdicts: Sequence[Validity]) -> str:

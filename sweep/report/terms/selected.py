@@ -7,10 +7,11 @@ from sweep.records.rows import Phase, TrialRow
 from sweep.report.elements import NONE, Table, count, percent
 from sweep.report.load import Sweep
 from sweep.report.results import Family, TaskResults, mean_or_none
+from sweep.report.statistics import spread
 
 WITHIN = 0.05  # of the baseline's parameters
 COLUMNS = (
-    "draw", "family", "test accuracy", "n", "epochs", "parameters", "of baseline", "rate evaluations, forward",
+    "draw", "family", "test accuracy", "sd", "n", "epochs", "parameters", "of baseline", "rate evaluations, forward",
     "GFLOP, forward", "GFLOP, training", "seconds, training",
 )  # fmt: skip
 
@@ -19,9 +20,9 @@ def table(results: TaskResults) -> Table | None:
     """List, per draw and family, the network that was selected; None before any was retrained."""
     rows = [row for draw in _draws(results) for row in _of_draw(results, draw)]
     caption = (
-        "The selected networks of each draw, means over their final trainings: test accuracy in percent, with n "
-        "networks; parameters also as a share of the baseline's on the same draw. Rate evaluations and GFLOP of a "
-        "forward pass are those of one image."
+        "The selected networks of each draw, means over their final trainings: test accuracy in percent, with its sd "
+        "over n networks; parameters also as a share of the baseline's on the same draw. Rate evaluations and GFLOP of "
+        "a forward pass are those of one image."
     )
     return Table(caption, COLUMNS, rows, ("family",)) if rows else None
 
@@ -57,6 +58,7 @@ def _row(sweep: Sweep, family: Family, ratio: float | None) -> list[str]:
         str(sweep.draw),
         family.name,
         percent(mean_or_none(runs)),
+        percent(spread(runs)),
         str(len(runs)),
         count(_mean(networks, lambda row: row.epochs)),
         count(_mean(networks, lambda row: row.model_parameters)),

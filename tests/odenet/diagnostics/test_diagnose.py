@@ -14,7 +14,8 @@ from tests.odenet.diagnostics.probes import images, right, tiny
 
 NUMBERS = {
     "steps", "depth_time", "parameters", "rate_evaluations", "observed_order", "gradient_error",
-    "reconstruction_error", "smoothness", "max_real", "amplification",
+    "reconstruction_error", "smoothness", "max_real", "amplification", "lipschitz_median", "lipschitz_90",
+    "lipschitz_largest",
 }  # fmt: skip
 VERDICT = {"valid", "drop", "drop_error", "critical_step"}
 
@@ -42,9 +43,10 @@ def test_a_diagnosis_holds_what_each_part_measures_and_leaves_the_network_as_it_
 def test_what_has_no_meaning_is_left_out_with_its_reason() -> None:
     found = diagnose(tiny("lm_resnet", side=4, nodes=1), images(side=4), count=1)
     lacking = NUMBERS | VERDICT | {f"{name}_reestimated" for name in VERDICT}
-    lacking -= {"steps", "depth_time", "parameters", "rate_evaluations", "max_real"}
-    assert set(found.reasons) == lacking
-    assert set(found.values()) == {"steps", "depth_time", "parameters", "rate_evaluations", "max_real"}
+    always = {"steps", "depth_time", "parameters", "rate_evaluations", "max_real"}
+    always |= {name for name in NUMBERS if name.startswith("lipschitz")}
+    assert set(found.reasons) == lacking - always
+    assert set(found.values()) == always
     assert found.reasons["observed_order"] == "LM approximates no ODE"
     assert found.reasons["valid"] == "its k_n belong to one step of each block"
     assert found.reasons["valid_reestimated"] == "no training images were given"

@@ -75,6 +75,10 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search x ++model.widht=4": ("++model.widht=4: model.widht is no key", "did you mean model.width"),
     "search x zzz=4": ("zzz=4: zzz is no key", KEYS),
     "search x lr=4": ("lr=4: lr is no key; did you mean optim.lr?",),
+    "search x sensitivity.lr_factors=[0,1]": (
+        "sensitivity.lr_factors=[0.0, 1.0]: from 0.000976562 to 1024, each once",
+    ),
+    "sensitivity nope": ("There is no sweep nope in",),
     "search x =4": ("=4: nothing is no key", KEYS),
     "search x hydra.run.dir=y": ("hydra.run.dir is no key", KEYS),
     "search x model.\udcff\x07=4": (r"model.\udcff\x07=4", "write KEY=VALUE"),
@@ -211,7 +215,7 @@ def test_failed_work_and_interruption_have_their_own_exit_codes(sweep, monkeypat
 COMPLETIONS: dict[str, list[str]] = {
     "sweep": [*STAGES, "help"],
     "sweep ": [*STAGES, "help"],
-    "sweep help se": ["search"],
+    "sweep help se": ["search", "sensitivity"],
     "sweep st": ["status", "study"],
     "sweep mod": [],
     "sweep search x mod": ["model.", "modules="],
@@ -245,10 +249,20 @@ def test_stages_complete_at_the_first_word_and_keys_and_values_after_it(line, ex
 
 SWEEPS = {
     "sweep status ": ["second", "study", "study/continuous-d0", "x"],
-    "sweep status s": ["second", "study", "study/continuous-d0", "search.", "space.", "space=", "study.", "study="],
+    "sweep status s": [
+        "second",
+        "study",
+        "study/continuous-d0",
+        "search.",
+        "sensitivity.",
+        "space.",
+        "space=",
+        "study.",
+        "study=",
+    ],
     "sweep resume study/": ["study/continuous-d0"],
     "sweep report x ": ["second", "study", "study/continuous-d0"],
-    "sweep report x se": ["second", "search."],
+    "sweep report x se": ["second", "search.", "sensitivity."],
     "sweep final x optim.n": ["optim.nesterov="],
     "sweep search sec": [],
     "sweep study sec": [],

@@ -61,6 +61,7 @@ FIRST_LINES: dict[str, tuple[set[str], str]] = {
     "resume nope": (set(), NOT_THERE),
     "extend nope search.more=1": (set(), NOT_THERE),
     "final nope": (set(), NOT_THERE),
+    "sensitivity nope": (set(), NOT_THERE),
     "deliver nope": (set(), NOT_THERE),
     "evaluate nope": (set(), NOT_THERE),
     "export nope": (set(), NOT_THERE),

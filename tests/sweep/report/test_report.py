@@ -318,7 +318,7 @@ def test_the_table_of_families_states_mean_spread_interval_and_cost(page):
     row = page.row("families", "resnet")
     assert (row["draws"], row["n runs"], row["test accuracy"]) == ("3", "6", "81.1")
     assert (row["sd runs"], row["sd draws"]) == ("0.9", "1.0")  # of .80 .802 .81 .812 .82 .822; of .801 .811 .821
-    assert (row["val confirmed"], row["val best search trial"]) == ("60.5", "55.0")
+    assert (row["val confirmed"], row["val best search trial"]) == ("60.5 ± 0.0", "55.0 ± 0.0")
     assert (row["parameters"], row["rate evaluations"], row["GFLOP"]) == ("175,770", "960", "2")
     assert row["95 % interval"] == "78.6 to 83.6"  # 81.1 ± t(2) 4.303 * 1 / √3
 

@@ -59,18 +59,19 @@ def test_errors_are_means_over_corruptions_and_severities_and_relative_to_the_ba
     (results,) = study.tasks
     baseline, family = cells(corruptions.summary(results))
     assert (baseline["corrupted error ± sd"], family["corrupted error ± sd"]) == ("50.0 ± 0.0", "25.0 ± 0.0")
-    assert (baseline["mCE"], family["mCE"]) == ("1.000", "0.500")
+    assert (baseline["mCE ± sd"], family["mCE ± sd"]) == ("1.000 ± 0.000", "0.500 ± 0.000")
     # Fog: lost 0.1 + 0.5 of resnet, half of each less 0.05: (0.05 + 0.25) / 0.6; snow alike.
-    assert (baseline["relative mCE"], family["relative mCE"]) == ("1.000", "0.500")
-    assert (family["clean error"], family["networks"], family["images"]) == ("5.0", "4", "200")
+    assert (baseline["relative mCE ± sd"], family["relative mCE ± sd"]) == ("1.000 ± 0.000", "0.500 ± 0.000")
+    assert (family["clean error ± sd"], family["networks"], family["images"]) == ("5.0 ± 0.0", "4", "200")
     assert "2 corruptions at severities 1, 5" in corruptions.summary(results).caption
 
 
 def test_every_corruption_has_a_row_and_every_network_a_dot(study):
     (results,) = study.tasks
     fog, snow = cells(corruptions.by_corruption(results))
-    assert (fog["corruption"], fog["resnet"], fog["continuous"]) == ("fog", "60.0", "80.0")
-    assert (snow["resnet"], snow["continuous"]) == ("40.0", "70.0")
+    assert list(fog) == ["corruption", "resnet (n = 4)", "continuous (n = 4)"]
+    assert list(fog.values()) == ["fog", "60.0 ± 0.0", "80.0 ± 0.0"]
+    assert list(snow.values())[1:] == ["40.0 ± 0.0", "70.0 ± 0.0"]
     figure = corruptions.against_clean(study, results, "corruptions-0")
     assert "resnet 10.0 and 50.0 % and continuous 5.0 and 25.0 %" in figure.panels[0].alternative
 

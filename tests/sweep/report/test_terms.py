@@ -129,8 +129,8 @@ def test_the_selected_networks_stand_by_draw_with_their_costs_and_unequal_parame
         ("0", "resnet", "1,000", "1.00"), ("0", "continuous", "1,080", "1.08"),
         ("1", "resnet", "1,000", "1.00"), ("1", "continuous", "1,080", "1.08"),
     ]  # fmt: skip
-    costs = ("test accuracy", "n", "epochs", "GFLOP, training", "seconds, training", "rate evaluations, forward")
-    assert {tuple(row[name] for name in costs) for row in rows} == {("50.0", "2", "4", "8", "2", "1")}
+    costs = ("test accuracy", "sd", "n", "epochs", "GFLOP, training", "seconds, training", "rate evaluations, forward")
+    assert {tuple(row[name] for name in costs) for row in rows} == {("50.0", "0.0", "2", "4", "8", "2", "1")}
     assert selected.unequal_parameters(results) == ["continuous in draw 0: 1.08", "continuous in draw 1: 1.08"]
 
 

@@ -73,10 +73,10 @@ def test_the_tables_show_both_batch_norms_and_that_the_control_failed() -> None:
     summary, each, *control = validity.blocks(task)
     assert isinstance(summary, Table)
     assert isinstance(each, Table)
-    assert summary.columns[2:6] == ["ODE", "mean drop", "largest drop", "ODE, batch norm anew"]
+    assert summary.columns[2:6] == ["ODE", "mean drop ± SE", "largest drop", "ODE, batch norm anew"]
     assert summary.rows == [
-        ["resnet", "1", "0 of 1", "30.0", "30.0", "0 of 1", "12.0", "12.0"],
-        ["continuous", "1", "0 of 1", "5.0", "5.0", "1 of 1", "0.0", "0.0"],
+        ["resnet", "1", "0 of 1", "30.0 ± –", "30.0", "0 of 1", "12.0 ± –", "12.0"],
+        ["continuous", "1", "0 of 1", "5.0 ± –", "5.0", "1 of 1", "0.0 ± –", "0.0"],
     ]
     assert each.folded == "The verdict on each of 2 networks"
     error = f"{100 * paired_error(0.05, 0, 1000):.1f}"

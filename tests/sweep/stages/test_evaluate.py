@@ -374,7 +374,10 @@ def test_more_images_than_there_are_cannot_be_attacked(config, untested):
 def test_what_networks_are_as_odes_is_measured_and_manifestations_with_batch_norm_estimated_anew(
     config, untested, in_place
 ):
-    kinds = [ConditionKind.manifestation, ConditionKind.manifestation_reestimated, ConditionKind.diagnostics]
+    kinds = [
+        ConditionKind.manifestation, ConditionKind.manifestation_reestimated, ConditionKind.diagnostics,
+        ConditionKind.compression,
+    ]  # fmt: skip
     asked = replace(
         config.evaluate, conditions=kinds, manifestation_images=120, schemes=[Scheme.rk4], step_factors=[2.0]
     )
@@ -392,3 +395,11 @@ def test_what_networks_are_as_odes_is_measured_and_manifestations_with_batch_nor
     assert lost["euler", 2] == 0 and all(value >= stored["euler", 2] - stored[cell] for cell, value in lost.items())
     found = {row.metric: row.value for row in rows if row.condition == "diagnostics"}
     assert found["steps"] == 2 and found["valid"] in (0.0, 1.0) and found["parameters"] > 0
+    smaller = [row for row in rows if row.condition.startswith("compression/")]
+    assert {row.condition.partition("/")[2] for row in smaller} >= {"trained", "shortened"}
+    told = {row.metric: row for row in smaller if row.condition == "compression/trained"}
+    own = next(row for row in rows if (row.condition, row.steps) == ("manifestation", row.trained_steps))
+    assert (told["accuracy"].value, told["accuracy"].n, told["accuracy"].severity) == (own.value, 120, 1.0)
+    assert told["parameters"].value == found["parameters"] and told["latency_ms"].n == 10
+    assert told["kilobytes"].value >= 4 * found["parameters"] / 1000
+    assert found["lipschitz_median"] <= found["lipschitz_90"] <= found["lipschitz_largest"]

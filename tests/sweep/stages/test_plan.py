@@ -105,6 +105,7 @@ def test_a_whole_study_is_planned_with_its_trainings_epochs_hours_and_money(tmp_
         "digits, 3 draws, disjoint", "Arm: equal_compute; search: i.i.d. random search", "resnet-n5", "continuous-n10",
         # two families, two sizes, three draws; 2 x 2 confirming and 3 final trainings each
         "The study: 12 sweeps, 48 search trials and 84 confirming and final trainings",
+        "`sweep sensitivity NAME/SWEEP`, where it is asked for of one of these sweeps, is 55 trainings more:",
     ):  # fmt: skip
         assert said in text
     hours = float(text.split(" hours one after another")[0].split()[-1])
