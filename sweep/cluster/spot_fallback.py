@@ -10,8 +10,8 @@ ON_DEMAND = "_on_demand"  # how names of node types end that come last
 
 
 def score(
-    node_resources: dict[str, float],
-    resources: list[dict[str, float]],
+    node_resources: dict[str, Any],
+    resources: list[dict[str, Any]],
     node_type: str,
     *,
     node_availability_summary: Any,
