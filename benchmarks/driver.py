@@ -22,10 +22,9 @@ from bench_overhead import resident
 from measure import parser, print_table, write
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a sweep without Ray is put together for the tests
-from tests.sweep.pretended import Sweep, begun, ended, reported
-
 from sweep.execution.trial_source import FINISHED
 from sweep.worker.segment import Segment
+from tests.sweep.pretended import Sweep, begun, ended, reported
 
 TENTHS = 10
 DONE = {"search.sampler": "random", "search.scheduler": "asha"}
