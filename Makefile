@@ -59,7 +59,7 @@ faults: .venv/ready
 
 # Pins what pyproject.toml asks for: names, versions and platform markers only.
 lock:
-	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --extra docs --extra onnx --upgrade --no-header --no-annotate \
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --extra docs --extra onnx --extra team --upgrade --no-header --no-annotate \
 		pyproject.toml --output-file requirements.lock
 
 clean:

@@ -1,7 +1,7 @@
 """Count the CPUs and GPUs of a cluster's nodes, and those that one trial takes."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sweep.config.schema import AUTO, SHARE_UNITS, Resources
@@ -83,6 +83,6 @@ def _offer(nodes: list[Node]) -> str:
     return f"{listed}, in all {sum(node.cpus for node in nodes)} CPUs and {sum(node.gpus for node in nodes)} GPUs"
 
 
-def slots(per_trial: dict[str, float]) -> int:
-    """Count the trials that fit at once on the nodes present, at least 1; other users' work is not considered."""
+def slots(per_trial: Mapping[str, float]) -> int:
+    """Count the trials that fit at once on the nodes present, at least 1; what else runs there is not considered."""
     return max(1, sum(node.fits(per_trial["CPU"], per_trial.get("GPU", 0.0)) for node in _nodes()))

@@ -47,9 +47,14 @@ class ClusterConfig:
     autoscaling: bool = False  # the cluster adds nodes on demand, so what is present is no limit
     cpus: int | None = None  # local: how many Ray is told; None: what is here
     gpus: int | None = None
+    share: float | None = None  # of the trials at once, the most while other sweeps wait; None: equal parts
 
     def __post_init__(self) -> None:
         local = self.kind is ClusterKind.local
+        if self.share is not None and not 0 < self.share <= 1:
+            raise ValueError(f"cluster.share={self.share}: a part of the cluster, above 0 and at most 1.")
+        if local and self.share is not None:
+            raise ValueError("cluster.share needs cluster=address; a Ray of cluster=local is for one command alone.")
         if local and (self.address is not None or self.autoscaling):
             raise ValueError(
                 "cluster.address and cluster.autoscaling need cluster=address; cluster=local starts Ray here."
@@ -231,6 +236,11 @@ class AppConfig(ExperimentConfig):
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     modules: list[str] = field(default_factory=list)
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Epochs between two checkpoints of a trial: where nodes come and go at most one is to be lost."""
+        return self.search.checkpoint_every or (5 if self.cluster.kind is ClusterKind.local else 1)
 
     @property
     def experiment(self) -> ExperimentConfig:

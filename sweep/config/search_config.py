@@ -126,9 +126,9 @@ class SearchConfig:
     budget: Budget = field(default_factory=Budget)
     enqueue: list[str] = field(default_factory=list)  # best.yaml or trials.csv files, tried first
     timeout_minutes: float | None = None  # of one trial
-    concurrency: int | None = None  # trials at once; None: as many as fit
+    concurrency: int | None = None  # trials at once; None: as many as fit, on a cluster as nodes come and go
     retries: int = 2  # after a lost worker or node; nothing else is retried
-    checkpoint_every: int = 5  # epochs
+    checkpoint_every: int | None = None  # epochs; None: 5 on one machine, 1 on a cluster, whose nodes may go
     accept_changes: bool = False  # resume although space or code differ from what the sweep began with
 
     def __post_init__(self) -> None:

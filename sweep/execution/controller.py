@@ -20,6 +20,7 @@ class Controller:
         self._interrupt, self._tell_user = interrupt, say
         self._lost: dict[int, int] = {}  # workers lost, by trial
         self._under_way: set[int] = set()  # trials of which Ray has a segment
+        self._giving_way: set[int] = set()
         self._finished = False
         self.spent = ""  # why no further trial begins
 
@@ -64,10 +65,22 @@ class Controller:
         self._log.epoch(segment, result.epoch)
         return self._source.result(segment.number, result.epoch.epoch, result.epoch.metrics.get("objective"))
 
+    def gives_way(self, segment: Segment) -> bool:
+        """Tell whether the segment can end now for another sweep's sake, because its newest epoch has a checkpoint."""
+        is_kept = self._log.rows[segment.number].epochs % self._log.session.config.checkpoint_every == 0
+        if is_kept:
+            self._giving_way.add(segment.number)
+        return is_kept
+
     def segment_ended(self, segment: Segment, result: WorkerResult, ray: str) -> None:
         """Hear that Ray is done with the segment, whose last result this is."""
         self._under_way.discard(segment.number)
         row = self._log.rows[segment.number]
+        if segment.number in self._giving_way:
+            self._giving_way.discard(segment.number)
+            self._log.stand(segment, Outcome.paused, f"gives way to another sweep at epoch {row.epochs}", ray)
+            self._source.again(segment)
+            return
         if result.ended is not None:
             outcome, reason = result.ended.outcome, result.ended.reason
             if outcome is Outcome.done:

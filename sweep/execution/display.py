@@ -17,6 +17,8 @@ from sweep.worker.segment import Segment
 
 SHOWN = 8  # running trials listed at most
 BAR = 60  # columns at most
+DRAWING_PART = 0.1  # of the time, at most: with 100,000 trials a picture takes 0.3 s
+SHORT = 0.02  # seconds: what takes less is drawn whenever asked for
 SILENT = (Outcome.running, Outcome.paused)  # a line for each of these would be one for every segment
 
 
@@ -56,6 +58,8 @@ class ProgressDisplay:
         self._epochs: dict[str, int] = {}  # of the whole trial
         self._started = time.monotonic()
         self._began: float | None = None  # when the first trial of this session did
+        self._drawn: list[str] = []
+        self._draw_next = 0.0
         self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
 
     def __enter__(self) -> "ProgressDisplay":
@@ -111,7 +115,12 @@ class ProgressDisplay:
         return f"{head}, {row.epochs} epochs, {row.seconds:.1f} s{reason}"
 
     def _render(self) -> RenderableType:
-        return Group(*(Text(line, no_wrap=True) for line in self._lines()))
+        began = time.monotonic()
+        if began >= self._draw_next:
+            self._drawn = list(self._lines())
+            took = time.monotonic() - began
+            self._draw_next = began + (took / DRAWING_PART if took > SHORT else 0.0)
+        return Group(*(Text(line, no_wrap=True) for line in self._drawn))
 
     def _lines(self) -> Iterator[str]:
         found = sum(map(self._share, self._before.values()))

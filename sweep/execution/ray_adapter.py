@@ -12,6 +12,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from sweep.cluster.concurrency import Concurrency
 from sweep.execution.controller import Controller
 from sweep.execution.interrupt import Interrupt
 from sweep.execution.trial_source import FINISHED
@@ -22,15 +23,22 @@ from sweep.worker.segment import Segment, WorkerResult
 class SegmentSearcher(Searcher):
     """A Ray Tune searcher that asks the controllers in turn; while one waits for results, the next is asked."""
 
-    def __init__(self, controllers: list[Controller], interrupt: Interrupt) -> None:
+    def __init__(self, controllers: list[Controller], interrupt: Interrupt, concurrency: Concurrency) -> None:
         super().__init__()
-        self._controllers, self.interrupt = controllers, interrupt
+        self._controllers, self.interrupt, self._concurrency = controllers, interrupt, concurrency
         self._open = list(range(len(controllers)))
+        self._wants_more = True  # unless the last question, at a time with room, had no segment for an answer
         self.segments: dict[str, tuple[Controller, Segment]] = {}  # by Ray's trial id
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         try:
-            return self._suggest(trial_id)
+            self._concurrency.look(len(self.segments), self._wants_more)
+            if len(self.segments) >= self._concurrency.limit():
+                self._wants_more = True
+                return None
+            found = self._suggest(trial_id)
+            self._wants_more = isinstance(found, dict)
+            return found
         except Exception as error:  # noqa: BLE001 - Ray would go on; it is raised between two of its steps
             self.interrupt.fail(error)
             return None
@@ -44,6 +52,19 @@ class SegmentSearcher(Searcher):
             if segment is FINISHED:
                 self._open.remove(index)
         return None if self._open else Searcher.FINISHED
+
+    @property
+    def is_sharing(self) -> bool:
+        """Tell whether another sweep may wait for what this one does not use."""
+        return self._concurrency.shared
+
+    def has_too_many(self) -> bool:
+        """Tell whether more segments are under way than this sweep's part of a cluster that others are on, too."""
+        return self.is_sharing and len(self.segments) > self._concurrency.limit()
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:  # noqa: ARG002 - what Tune was told
+        """Tell Ray Tune that the number of trials at once is kept here."""
+        return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Do nothing: the scheduler has passed it on."""
@@ -66,11 +87,15 @@ class SegmentScheduler(FIFOScheduler):
         super().__init__()
         self._searcher = searcher
         self._ended: list[Trial] = []
+        self._tune: TuneController | None = None  # itself; `choose_trial_to_run` gets a wrapper
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """Choose as FIFOScheduler; at this point of a step nothing of Ray Tune's looks at ended segments."""
         for trial in self._ended:
+            assert self._tune is not None
             _forget(self._tune, trial)
+        if self._tune is not None and self._searcher.is_sharing and not self._tune._pending_trials:
+            self._tune._cleanup_cached_actors(force_all=True)  # else idle workers would keep what others wait for
         self._ended.clear()
         return super().choose_trial_to_run(tune_controller)
 
@@ -78,6 +103,8 @@ class SegmentScheduler(FIFOScheduler):
         controller, segment = self._searcher.segments[trial.trial_id]
         try:
             goes_on = controller.result(segment, WorkerResult.from_dict(result))
+            if goes_on and self._searcher.has_too_many():
+                goes_on = not controller.gives_way(segment)
         except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
             self._searcher.interrupt.fail(error)
             goes_on = False
@@ -106,7 +133,7 @@ class SegmentScheduler(FIFOScheduler):
         """Drop a segment that never started when the run is stopped; `finish` marks its trial as interrupted."""
 
     def _end(self, tune_controller: TuneController, trial: Trial) -> None:
-        self._tune = tune_controller  # itself; `choose_trial_to_run` gets a wrapper
+        self._tune = tune_controller
         self._ended.append(trial)
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from odenet.data.config import Portion
 from odenet.data.subsets import Splits
-from sweep.cluster.resources import slots
+from sweep.cluster.concurrency import Concurrency
 from sweep.cluster.watch import ended
+from sweep.config.schema import MOST
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller
 from sweep.execution.display import ProgressDisplay, ShownTrials
@@ -83,18 +84,18 @@ def run_works(
     from sweep.worker.trainable import SegmentTrainable
 
     shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
+    first = batches[0].session
     with (
-        ProgressDisplay(batches[0].session.console, title, sum(batch.source.total for batch in batches)) as display,
+        ProgressDisplay(first.console, title, sum(batch.source.total for batch in batches)) as display,
         Interrupt(directory.parent / "stop", display.say) as interrupt,
+        Concurrency(first.config, first.per_trial, display.say) as concurrency,
     ):
         controllers = [Controller(batch.source, batch.log, interrupt, display.say) for batch in batches]
         for controller, batch in zip(controllers, batches, strict=True):
             shown = ShownTrials(display, batch.session.config.training.epochs)
             controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner()])
-        failure = _fit(
-            _tuner(batches, SegmentSearcher(controllers, interrupt), directory, trainable or SegmentTrainable),
-            interrupt,
-        )
+        searcher = SegmentSearcher(controllers, interrupt, concurrency)
+        failure = _fit(_tuner(batches, searcher, directory, trainable or SegmentTrainable), interrupt)
         reason = interrupt.reason or "the sweep was stopped"
         waiting = sum(controller.finish(reason) for controller in controllers)
     _raise_if_cut_short(works, failure, waiting, interrupt)
@@ -177,7 +178,7 @@ def _tuner(
             search_alg=searcher,
             scheduler=SegmentScheduler(searcher),
             num_samples=-1,  # as many segments as it takes
-            max_concurrent_trials=config.search.concurrency or slots(per_trial),
+            max_concurrent_trials=MOST,  # the searcher keeps to fewer
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -197,7 +198,7 @@ def _orders(batch: Batch) -> Orders:
     return Orders(
         splits=batch.splits,
         tables=config.evaluate,
-        checkpoint_every=config.search.checkpoint_every,
+        checkpoint_every=config.checkpoint_every,
         seconds=None if minutes is None else 60 * minutes,
         modules=tuple(config.modules),
         kept_modules=kept_modules(config, batch.session.name),

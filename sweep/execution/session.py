@@ -93,8 +93,7 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
             measured = partial(_on_a_gpu, config, console)
             per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling, measured)
             each = ", ".join(f"{count:g} {kind}" for kind, count in per_trial.items())
-            at_once = config.search.concurrency or slots(per_trial)
-            console.print(f"Ray runs: {at_once} at once, each with {each}", highlight=False)
+            console.print(f"Ray runs: {_at_once(config, per_trial)} at once, each with {each}", highlight=False)
             store, kept = store_directory(config, name), kept_modules(config, name)
             for file, text in kept_texts(config.modules).items():
                 write_text(kept / file, text)
@@ -102,6 +101,15 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
                 yield Session(config, name, tracker, console, per_trial)
             if refused := aside_sentence(store):
                 console.print(refused, highlight=False)
+
+
+def _at_once(config: AppConfig, per_trial: Mapping[str, float]) -> str:
+    if config.search.concurrency is not None:
+        return f"{config.search.concurrency}"
+    now = slots(per_trial)
+    if config.cluster.autoscaling:
+        return f"{now} and, as nodes come, more"
+    return f"{now}" if config.cluster.kind is ClusterKind.local else f"{now} now"
 
 
 def _on_a_gpu(config: AppConfig, console: Console) -> int:

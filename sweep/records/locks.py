@@ -32,7 +32,10 @@ def alone(config: AppConfig, name: str) -> Iterator[None]:
                 lock = held.enter_context((place / LOCK).open("a+"))  # NFS locks only what could be read
             shared = place == store and store != directory  # sweeps of one study may be worked on side by side
             if not _locked(lock.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-                raise InputError(f"Another command is at work on {place.name}; wait for it, or stop it first.")
+                raise InputError(
+                    f"Another command is at work on {place.name}; wait for it, or stop it first. A sweep or study has "
+                    "one driver; what makes it faster is more nodes, which it uses as soon as they have come."
+                )
         settle(store)
         yield
 

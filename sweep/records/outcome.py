@@ -8,7 +8,7 @@ class Outcome(Enum):
     """The state of a trial. Only `done` can be best; `running`, `paused` and `interrupted` are no endings."""
 
     running = "running"
-    paused = "paused"  # waits at a rung for its promotion, or for the end of the search
+    paused = "paused"  # waits at a rung, for its promotion or the end of the search, or for room that another sweep has
     done = "done"
     pruned = "pruned"  # stopped early by the scheduler
     diverged = "diverged"  # the loss was not finite

@@ -5,7 +5,7 @@ import pytest
 from sweep.execution.trial_source import FINISHED
 from sweep.records.outcome import Outcome
 from sweep.worker.segment import Segment
-from tests.sweep.pretended import Sweep, Worker, begun, ended, outcomes, over, reported
+from tests.sweep.pretended import Sweep, Worker, begun, curves_of, ended, outcomes, over, reported
 
 TRIALS = "search.trials=4"
 
@@ -45,6 +45,30 @@ def test_how_a_trial_stands_is_read_from_its_last_result(tmp_path, last, until, 
     sweep.controller.segment_ended(segment, last, "TERMINATED")
     row = sweep.log.rows[0]
     assert (row.outcome, row.reason, row.ray) == (outcome, reason, "TERMINATED")
+
+
+@pytest.mark.parametrize("scheduler", ["none", "asha", "depth_asha", "pbt"])
+def test_a_sweep_whose_trials_give_way_and_whose_driver_dies_ends_as_one_left_alone(tmp_path, scheduler):
+    rules = () if scheduler == "none" else ("search.grace=0.25", "search.reduction=2", "search.pbt.interval=0.4")
+    words = (TRIALS, "training.epochs=6", "search.checkpoint_every=1", f"search.scheduler={scheduler}", *rules)
+    alone, shared = (begun(tmp_path / name, *words) for name in ("alone", "shared"))
+    alone.drive()
+    turns = waited = 0
+    while isinstance(segment := shared.controller.next_segment(), Segment):
+        turns += 1
+        for result in Worker().results(segment):
+            if not shared.controller.result(segment, result) or result.done:
+                break
+            if turns % 2 and shared.controller.gives_way(segment):
+                waited += 1
+                break
+        shared.controller.segment_ended(segment, result, "TERMINATED")
+        if turns == 3:
+            assert Outcome.paused in outcomes(shared)
+            shared = begun(tmp_path / "shared", *words)
+    assert waited > 3
+    assert curves_of(shared) == curves_of(alone)
+    assert outcomes(shared) == outcomes(alone)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.code, Outcome.host_oom], ids=str)

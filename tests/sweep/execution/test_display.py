@@ -105,6 +105,23 @@ def test_the_live_display_has_running_trials_with_epochs_value_and_parameters_an
     assert line == "  trial 3  epoch 4/9   50.0%  nodes=2 lr=0.333"
 
 
+def test_a_picture_that_takes_long_is_drawn_more_rarely(monkeypatch):
+    now, drawn = 0.0, []
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    display = ProgressDisplay(Console(file=io.StringIO(), width=80), "search x", 1)
+
+    def slowly() -> list[str]:
+        nonlocal now
+        drawn.append(now)
+        now += 0.3
+        return [f"picture {len(drawn)}"]
+
+    monkeypatch.setattr(display, "_lines", slowly)
+    for now in (0.0, 0.5, 1.0, 2.9, 3.0):  # noqa: B007 - the clock
+        display._render()
+    assert drawn == [0.0, 3.0]
+
+
 def test_what_earlier_sessions_have_done_is_no_progress_and_makes_no_time_left(monkeypatch):
     """Ten trials were done when two more were asked for: the time left is that of the two."""
     now = 0.0

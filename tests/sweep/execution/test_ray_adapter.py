@@ -9,6 +9,7 @@ import pytest
 from ray import cloudpickle, exceptions
 from ray.tune.search import Searcher
 
+from sweep.cluster.concurrency import Concurrency
 from sweep.errors import StorageError
 from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch, cause
 from sweep.records.outcome import Outcome
@@ -18,8 +19,15 @@ from tests.sweep.pretended import Sweep, begun, ended, outcomes, reported
 GO, STOP = SegmentScheduler.CONTINUE, SegmentScheduler.STOP
 
 
+@pytest.fixture(autouse=True)
+def nodes(monkeypatch) -> None:
+    node = {"NodeID": "0", "NodeManagerAddress": "::1", "Resources": {"CPU": 8.0}, "Alive": True}
+    monkeypatch.setattr("ray.nodes", lambda: [node])
+
+
 def bridge(*sweeps: Sweep) -> tuple[SegmentSearcher, SegmentScheduler]:
-    searcher = SegmentSearcher([sweep.controller for sweep in sweeps], sweeps[0].interrupt)
+    concurrency = Concurrency(sweeps[0].session.config, {"CPU": 1.0}, print)
+    searcher = SegmentSearcher([sweep.controller for sweep in sweeps], sweeps[0].interrupt, concurrency)
     return searcher, SegmentScheduler(searcher)
 
 
@@ -75,6 +83,41 @@ def test_a_result_goes_to_its_leg_and_the_answer_to_ray(tmp_path):
     assert answers == [GO, STOP]
     scheduler.on_trial_complete(None, trials[1], reported(1, 0.4).to_dict())
     assert outcomes(sweep) == [Outcome.running, Outcome.pruned]
+
+
+def crowded(monkeypatch, part: int) -> None:
+    """From now on another sweep waits, and this one may have `part` trials at once."""
+    monkeypatch.setattr(Concurrency, "shared", True)
+    monkeypatch.setattr(Concurrency, "limit", lambda _: part)
+
+
+def test_where_another_sweep_waits_a_trial_gives_way_at_a_checkpoint_and_goes_on_from_it_later(tmp_path, monkeypatch):
+    sweep = begun(tmp_path, "search.trials=3", "training.epochs=4", "search.checkpoint_every=2")
+    searcher, scheduler = bridge(sweep)
+    for name in "ab":
+        searcher.suggest(name)
+    crowded(monkeypatch, part=1)
+    assert searcher.suggest("c") is None, "a search that has as many as it may begins none"
+    answers = [scheduler.on_trial_result(None, ray_trial("a"), reported(n, 0.5).to_dict()) for n in (1, 2)]
+    assert answers == [GO, STOP], "epoch 1 has no checkpoint"
+    scheduler.on_trial_complete(None, ray_trial("a"), reported(2, 0.5).to_dict())
+    row = sweep.log.rows[0]
+    assert (row.outcome, row.reason) == (Outcome.paused, "gives way to another sweep at epoch 2")
+    assert scheduler.on_trial_result(None, ray_trial("b"), reported(2, 0.5).to_dict()) == GO, "now it is one"
+    monkeypatch.undo()
+    monkeypatch.setattr(Concurrency, "limit", lambda _: 2)
+    again = searcher.suggest("d")
+    assert isinstance(again, dict)
+    assert (again["segment"]["number"], again["segment"]["heard"]) == (0, 2)
+
+
+def test_a_search_that_has_as_many_as_it_may_or_none_to_begin_says_what_it_wants(tmp_path, monkeypatch):
+    seen: list[tuple[int, bool]] = []
+    monkeypatch.setattr(Concurrency, "look", lambda _, live, wants_more: seen.append((live, wants_more)))
+    searcher, _ = bridge(begun(tmp_path, "search.trials=2"))
+    for name in "abcd":
+        searcher.suggest(name)
+    assert seen == [(0, True), (1, True), (2, True), (2, False)]
 
 
 def test_the_last_epoch_comes_with_the_end_and_counts(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from sweep.config.overrides import override
 from sweep.config.search_config import Objective
 from sweep.errors import InputError
+from sweep.execution import trial_log
 from sweep.execution.list_source import Ended, Job, ListSource
 from sweep.execution.mlflow_runs import curve_metrics
 from sweep.execution.observers import Observer
@@ -267,6 +268,28 @@ class Reading(Observer):
         self.told.append(told)
         last = read_rows(self.files.ledger, TrialRow)[-1]
         assert (last.number, last.outcome, last.legs) == (row.number, row.outcome, row.legs)
+
+
+def test_the_table_of_many_trials_is_rewritten_more_rarely_so_that_it_takes_little_of_the_drivers_time(
+    tmp_path, monkeypatch
+):
+    now, written = 0.0, []
+    sweep = begun(tmp_path, "search.trials=1", "training.epochs=100")
+    monkeypatch.setattr(trial_log.time, "monotonic", lambda: now)
+
+    def slowly(*_: Any) -> None:
+        nonlocal now
+        written.append(now)
+        now += 0.8
+
+    monkeypatch.setattr(trial_log, "write_rows", slowly)
+    segment = sweep.controller.next_segment()
+    assert isinstance(segment, Segment)
+    written.clear()
+    while now < 100:
+        now += 1.0
+        sweep.controller.result(segment, reported(int(now) % 100 + 1, 0.5))
+    assert 0.8 * len(written) <= trial_log.WRITE_PART * 100 + 0.8
 
 
 def test_observers_are_told_what_is_written_down_already(tmp_path):
