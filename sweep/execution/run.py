@@ -27,6 +27,7 @@ from sweep.execution.observers import CheckpointCleaner
 from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import TrialSource
+from sweep.records.files import make_directory, storing
 from sweep.records.run_directory import kept_modules
 from sweep.worker.segment import Orders
 
@@ -78,6 +79,9 @@ def run_works(
     from sweep.worker.trainable import SegmentTrainable
 
     shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
+    for batch in batches:
+        with storing(batch.log.files.checkpoints, 0):
+            make_directory(batch.log.files.checkpoints)  # a worker makes no directory above its trial's
     with (
         ProgressDisplay(batches[0].session.console, title, sum(batch.source.total for batch in batches)) as display,
         Interrupt(directory.parent / "stop", display.say) as interrupt,
@@ -156,7 +160,8 @@ def _tuner(
 
     from sweep.execution.ray_adapter import SegmentScheduler, Watch, unburden
 
-    config, per_trial = batches[0].session.config, dict(batches[0].session.per_trial)
+    session = batches[0].session
+    config, per_trial = session.config, dict(session.per_trial)
     bound = tune.with_parameters(
         trainable,
         runtime=config.runtime.for_training(),
@@ -171,9 +176,9 @@ def _tuner(
         tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=SegmentScheduler(searcher),
+            scheduler=SegmentScheduler(searcher, session.placement),
             num_samples=-1,  # as many segments as it takes
-            max_concurrent_trials=config.search.concurrency or slots(per_trial),
+            max_concurrent_trials=config.search.concurrency or slots(per_trial, session.placement.left_out),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -197,4 +202,5 @@ def _orders(batch: Batch) -> Orders:
         seconds=None if minutes is None else 60 * minutes,
         modules=tuple(config.modules),
         kept_modules=kept_modules(config, batch.session.name),
+        marker=batch.session.placement.marker,
     )

@@ -9,6 +9,7 @@ import pytest
 from ray import cloudpickle, exceptions
 from ray.tune.search import Searcher
 
+from sweep.cluster.placement import Placement
 from sweep.errors import StorageError
 from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch, cause
 from sweep.records.outcome import Outcome
@@ -20,7 +21,7 @@ GO, STOP = SegmentScheduler.CONTINUE, SegmentScheduler.STOP
 
 def bridge(*sweeps: Sweep) -> tuple[SegmentSearcher, SegmentScheduler]:
     searcher = SegmentSearcher([sweep.controller for sweep in sweeps], sweeps[0].interrupt)
-    return searcher, SegmentScheduler(searcher)
+    return searcher, SegmentScheduler(searcher, Placement())
 
 
 def ray_trial(trial_id: str, **last: Any) -> Any:
