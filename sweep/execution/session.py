@@ -30,6 +30,7 @@ from sweep.records.run_directory import (
     store_directory,
 )
 from sweep.tracking.outbox import Tracker, delivering
+from sweep.tracking.sqlite_store import network_sentence
 from sweep.tracking.state import aside_sentence
 
 
@@ -100,6 +101,8 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
         with connected(config.cluster, run_directory(config, name)) as left_out, _marked(config, name) as marker:
             placement = _placement(config, console, left_out, marker)
             store, kept = store_directory(config, name), kept_modules(config, name)
+            if config.tracking.uri is None and (advice := network_sentence(store)):
+                say(advice, console)
             for file, text in kept_texts(config.modules).items():
                 write_text(kept / file, text)
             with delivering(store, config.tracking.uri, modules=config.modules) as tracker:

@@ -25,6 +25,7 @@ from sweep.config.schema import AUTO, AppConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 from sweep.interpreter import DISTRIBUTION
 from sweep.records.files import storing
+from sweep.tracking.sqlite_store import network_sentence
 
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
@@ -184,7 +185,8 @@ def _results(config: AppConfig) -> Iterator[Finding]:
 def _tracking(config: AppConfig) -> Iterator[Finding]:
     uri = config.tracking.uri
     if uri is None:
-        yield _ok("MLflow's store is a sqlite file in the run directory")
+        advice = network_sentence(Path(config.runtime.runs_dir))
+        yield Finding(Level.warning, advice) if advice else _ok("MLflow's store is a sqlite file in the run directory")
         return
     try:
         request = urllib.request.Request(f"{uri.rstrip('/')}/version", headers=authorization())

@@ -2,7 +2,6 @@
 
 import sqlite3
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -100,12 +99,13 @@ class Sweep:
             lambda: any(self.recorded().get(one, 0) > before.get(one, 0) for one in numbers), "progress", seconds
         )
 
-    def figures(self, event: str, repeated: int, seconds: float) -> Figures:
-        """Count what became of the trials; no file may differ from another."""
+    def figures(self, event: str, repeated: int, seconds: float, database: Path | None = None) -> Figures:
+        """Count what became of the trials. `database`: of an MLflow server; else no file may differ from another."""
         rows = read_rows(self.directory / "trials.csv", TrialRow)
-        assert differences(self.directory) == []
+        if database is None:
+            assert differences(self.directory) == []
         ended = endings(self.directory)
-        steps = metric_steps(self.directory / "mlflow.db")
+        steps = metric_steps(database or self.directory / "mlflow.db")
         wanted = Counter({(row.trial_id, epoch): 1 for row in rows for epoch in range(1, row.epochs + 1)})
         return Figures(
             event, len(rows), len(asked(self.directory)) - sum(row.outcome is Outcome.done for row in rows),
@@ -128,7 +128,18 @@ class Cluster:
     """A head that runs no trials, where commands are typed, and workers with one CPU each."""
 
     network: Network
-    head: Host
+
+    def begin(self, workers: int = 2) -> None:
+        """Start Ray on the head and on its workers, or start all of them anew."""
+        head = ["--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false"]
+        self.start_ray(self.network.host(1), *head)
+        joining = [self.worker(2 + index, wait=False) for index in range(workers)]
+        for host in joining:
+            self.up(host)
+
+    @property
+    def head(self) -> Host:
+        return self.network.hosts[1]
 
     @property
     def runs(self) -> Path:
@@ -169,16 +180,6 @@ class Cluster:
 def cluster(workers: int = 2) -> Iterator[Cluster]:
     """A head and workers, which join at the same time."""
     with network() as made:
-        one = Cluster(made, made.host(1))
-        head = ["--head", "--port=6379", "--num-cpus=0", "--include-dashboard=false"]
-        one.start_ray(one.head, *head)
-        joining = [one.worker(2 + index, wait=False) for index in range(workers)]
-        for host in joining:
-            one.up(host)
+        one = Cluster(made)
+        one.begin(workers)
         yield one
-
-
-def seconds_of(action: Callable[[], object]) -> float:
-    begun = time.monotonic()
-    action()
-    return time.monotonic() - begun

@@ -26,7 +26,7 @@ def obstacle() -> str:
     if missing:
         return f"hosts of namespaces need {', '.join(missing)}"
     apart = ["unshare", "--net", "--mount", "--pid", "--uts", "--fork"]
-    pair = ["ip", "link", "add", "a", "type", "veth", "peer", "b"]
+    pair = ["ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2"]
     tried = subprocess.run([*apart, *pair], capture_output=True, text=True, check=False)
     return f"namespaces are not allowed here: {tried.stderr.strip()}" if tried.returncode else ""
 

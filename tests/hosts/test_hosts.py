@@ -45,7 +45,7 @@ def test_the_trials_of_a_killed_host_go_on_elsewhere(hosts: Cluster) -> None:
 def test_a_sweep_whose_driver_was_killed_is_resumed(hosts: Cluster) -> None:
     sweep = hosts.sweep("driver", TRIALS)
     sweep.trains(20)
-    hosts.head.run("bash", "-c", "kill -9 $(pgrep -f 'sweep search driver')")
+    hosts.head.run("bash", "-c", "kill -9 $(pgrep -f '[s]weep search driver')")
     sweep.command.wait()
     running = set(sweep.recorded()) - {
         row.number for row in read_rows(sweep.directory / "ledger.csv", TrialRow) if row.outcome is Outcome.done
