@@ -150,6 +150,8 @@ def obstacles(marker: Path, left_out: LeftOut, seconds: float) -> dict[str, str]
 
     nodes = {node["NodeID"]: host_of(node) for node in ray.nodes() if node["Alive"]}
     looks = {node: _look(node, marker) for node in nodes if node not in left_out.reasons}
+    if not looks:
+        return {}
     ray.wait(list(looks.values()), num_returns=len(looks), timeout=seconds, fetch_local=False)
     answers = {node: _answer(look, seconds) for node, look in looks.items()}
     return {node: f"{nodes[node]}: {answer}" for node, answer in answers.items() if answer}

@@ -1,6 +1,6 @@
 """The nodes of a cluster that get no trials: named by the user, or found to be of no use."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ class LeftOut:
 
     hosts: Sequence[str] = ()
     reasons: dict[str, str] = field(default_factory=dict)  # by Ray's node id
+    seen: set[str] = field(default_factory=set)  # names and addresses of all hosts
 
     def add(self, node: str, reason: str) -> None:
         """Leave a node out. Ray started anew on its host is another node, which is tried again."""
@@ -21,8 +22,17 @@ class LeftOut:
     def hear(self, nodes: Iterable[Mapping[str, Any]]) -> None:
         """Leave out those of Ray's nodes that are on the user's hosts."""
         for node in nodes:
-            if {node["NodeManagerHostname"], node["NodeManagerAddress"]} & set(self.hosts):
+            names = {node["NodeManagerHostname"], node["NodeManagerAddress"]}
+            if names & set(self.hosts):
                 self.add(node["NodeID"], f"{host_of(node)}: cluster.leave_out names it")
+            self.seen |= names
+
+    def sentences(self) -> Iterator[str]:
+        """Say which nodes are left out, and which of the user's hosts are not there."""
+        for reason in self.reasons.values():
+            yield f"Left out: {reason}. It gets no trials; Ray started anew there is tried again."
+        for host in sorted(set(self.hosts) - self.seen):
+            yield f"cluster.leave_out={host}: no node is there at present; there are {', '.join(sorted(self.seen))}."
 
     @property
     def text(self) -> str:

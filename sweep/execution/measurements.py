@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -104,7 +105,7 @@ def measure_all(
     networks = {one.row.number: one for one, _ in tasks}
     pickled = {number: ray.put(pickle.dumps(one)) for number, one in networks.items()}
 
-    def sent(task: MeasuringTask) -> ray.ObjectRef:
+    def sent(task: MeasuringTask) -> Any:
         there = remote.options(label_selector=placement.left_out.selector())
         return there.remote(shared, task[1], pickled[task[0].row.number])
 

@@ -120,8 +120,8 @@ def _marked(config: AppConfig, name: str) -> AbstractContextManager[Path | None]
 
 def _placement(config: AppConfig, console: Console, left_out: LeftOut, marker: Path | None) -> Placement:
     """Find what a trial gets of the cluster and where, and say so."""
-    for reason in left_out.reasons.values():
-        say(f"Left out: {reason}. It gets no trials; Ray started anew there is tried again.", console)
+    for sentence in left_out.sentences():
+        say(sentence, console)
     autoscaling, measured = config.cluster.autoscaling, partial(_on_a_gpu, config, console, left_out)
     per_trial = trial_resources(config.runtime.resources, autoscaling, measured, left_out)
     each = ", ".join(f"{count:g} {kind}" for kind, count in per_trial.items())

@@ -18,6 +18,7 @@ from sweep.cluster import connect
 from sweep.cluster import resources as offers
 from sweep.cluster.connect import connected
 from sweep.cluster.environment import environment
+from sweep.cluster.left_out import LeftOut
 from sweep.cluster.resources import Node, slots, trial_resources
 from sweep.config.schema import ClusterConfig, ClusterKind, Resources
 from sweep.errors import InputError, WorkError
@@ -90,6 +91,19 @@ def test_where_the_share_is_measured_as_many_fit_on_a_gpu_as_was_found(monkeypat
     given = trial_resources(Resources(gpus="auto"), on_a_gpu=lambda: count)
     assert given == {"CPU": 1.0, "GPU": share}
     assert LARGE._replace(gpus=1, cpus=99).fits(1, share) == count
+
+
+def test_hosts_that_the_user_leaves_out_get_no_trials_and_one_that_is_not_there_is_said():
+    nodes = [
+        {"NodeID": f"a{n}", "NodeManagerHostname": f"host{n}", "NodeManagerAddress": f"10.0.0.{n}"} for n in (1, 2)
+    ]
+    left_out = LeftOut(["host2", "10.0.0.9"])
+    assert left_out.selector() == {}
+    left_out.hear(nodes)
+    assert left_out.selector() == {"ray.io/node-id": "!in(a2)"}
+    named, absent = left_out.sentences()
+    assert named.startswith("Left out: host2 (10.0.0.2): cluster.leave_out names it. ")
+    assert absent.startswith("cluster.leave_out=10.0.0.9: no node is there at present; there are 10.0.0.1, ")
 
 
 def test_nothing_is_measured_where_there_is_no_gpu(monkeypatch):
