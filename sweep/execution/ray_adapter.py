@@ -109,7 +109,7 @@ class SegmentScheduler(FIFOScheduler):
         controller, segment = self._searcher.segments.pop(trial.trial_id)
         try:
             outcome, reason = cause(trial)
-            if outcome is Outcome.node_unfit:  # Ray says neither which node it was
+            if outcome is Outcome.node_unfit:  # Ray does not say which node it was
                 self._placement.look_again()
                 self._check_nodes()
             controller.segment_failed(segment, outcome, reason)
@@ -185,8 +185,8 @@ def unburden() -> None:
 def cause(trial: Trial) -> tuple[Outcome, str]:
     """Find out why a segment ended in an error, as an outcome and a reason."""
     last = WorkerResult.from_dict(trial.last_result or {}).ended
-    if last is not None and last.outcome is Outcome.code:
-        return Outcome.code, last.reason
+    if last is not None and last.outcome in (Outcome.code, Outcome.node_unfit):
+        return last.outcome, last.reason
     error, text = _error(trial)
     if "running low on memory" in text:
         return Outcome.host_oom, "Ray's memory monitor ended its worker: the machine was out of memory"

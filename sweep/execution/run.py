@@ -187,6 +187,8 @@ def _tuner(
             storage_path=str(directory.parent),
             callbacks=[Watch(searcher.interrupt)],
             failure_config=tune.FailureConfig(max_failures=0),
+            # Ray's own would hold nothing, and fails on a node without the run directory before that is told.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )

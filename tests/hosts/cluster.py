@@ -17,7 +17,7 @@ from tests.sweep.faults.fault_drivers import asked, differences, endings
 
 RAY = str(Path(sys.executable).parent / "ray")
 RAY_SECONDS = 150.0  # for a host to be a node
-EPOCHS = 40
+EPOCHS = 30
 # An epoch takes about a tenth of a second of an idle core.
 SMALL = [
     "space=smoke", "data.per_class=50", "model.width=8", f"training.epochs={EPOCHS}", "search.sampler=random",
@@ -74,6 +74,18 @@ class Sweep:
         found: dict[int, int] = {}
         for curve in self.curves():
             found[curve.number] = max(curve.epoch, found.get(curve.number, 0))
+        return found
+
+    def midway_on(self, host: Host) -> set[int]:
+        """Wait until a trial there is in the midst of its epochs, and return it."""
+        found = set[int]()
+
+        def is_midway() -> bool:
+            recorded = self.recorded()
+            found.update(one for one in self.running_on(host) if 2 <= recorded.get(one, 0) < EPOCHS // 2)
+            return bool(found)
+
+        self.until(is_midway, f"a trial on {host.name}")
         return found
 
     def running_on(self, host: Host) -> set[int]:

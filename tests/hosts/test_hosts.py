@@ -30,9 +30,7 @@ def test_a_host_that_comes_late_without_the_run_directory_is_named_and_gets_no_f
 
 def test_the_trials_of_a_killed_host_go_on_elsewhere(hosts: Cluster) -> None:
     sweep, victim = hosts.sweep("killed", TRIALS), hosts.network.hosts[3]
-    sweep.until(lambda: sweep.running_on(victim), "a trial on host3")
-    sweep.trains(10)
-    hit = sweep.running_on(victim)
+    hit = sweep.midway_on(victim)
     victim.kill()
     repeated = sweep.unsaved(hit)
     seconds = sweep.progress_of(hit)

@@ -21,7 +21,7 @@ def test_a_host_that_is_added_gets_trials(hosts: Cluster) -> None:
     sweep.trains(5)
     begun = time.monotonic()
     added = hosts.worker(4)
-    sweep.until(lambda: sweep.running_on(added), "a trial on the added host")
+    sweep.midway_on(added)
     seconds = time.monotonic() - begun
     assert sweep.command.wait() == 0, sweep.said
     noted(sweep.figures("host added", 0, seconds))
@@ -46,9 +46,7 @@ def test_a_host_with_a_full_disk_is_named_and_left_out_and_so_is_one_that_the_us
 
 def test_the_trials_of_a_host_that_is_cut_from_the_network_go_on_elsewhere(hosts: Cluster) -> None:
     sweep, victim = hosts.sweep("cut", TRIALS), hosts.network.hosts[3]
-    sweep.until(lambda: sweep.running_on(victim), "a trial on host3")
-    sweep.trains(10)
-    hit = sweep.running_on(victim)
+    hit = sweep.midway_on(victim)
     victim.cut()
     repeated = sweep.unsaved(hit)
     seconds = sweep.progress_of(hit)
