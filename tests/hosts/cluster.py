@@ -52,7 +52,8 @@ class Sweep:
 
     @property
     def said(self) -> str:
-        return self.command.said
+        """What it has said, however wide its lines are."""
+        return " ".join(self.command.said.split())
 
     def curves(self) -> list[CurveRow]:
         file = self.directory / "curves.csv"

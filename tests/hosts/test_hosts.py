@@ -11,7 +11,7 @@ from tests.hosts.cluster import Cluster
 from tests.hosts.conftest import noted
 
 pytestmark = pytest.mark.timeout(400)
-TRIALS = "search.trials=6"
+TRIALS = "search.trials=4"
 
 
 def test_a_host_that_comes_late_without_the_run_directory_is_named_and_gets_no_further_trial(hosts: Cluster) -> None:
