@@ -75,15 +75,14 @@ class Claims:
         from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list
 
         for name in sorted(key.decode() for key in _internal_kv_list("", namespace=NAMESPACE)):
-            written = _internal_kv_get(name, namespace=NAMESPACE)
-            if name == self.name or not written:
+            read = _read(_internal_kv_get(name, namespace=NAMESPACE)) if name != self.name else None
+            if read is None:
                 continue
-            claim = json.loads(written)
-            beat, now = claim.pop("beat"), time.monotonic()
+            (beat, claim), now = read, time.monotonic()
             if self._heard.get(name, (None, 0.0))[0] != beat:
                 self._heard[name] = beat, now
             if now - self._heard[name][1] < SILENT_SECONDS:
-                yield name, Claim(**claim)
+                yield name, claim
             else:
                 _internal_kv_del(name, namespace=NAMESPACE)
 
@@ -94,3 +93,13 @@ class Claims:
 
         with suppress(RayError, ConnectionError):  # a cluster that is gone has no claims
             _internal_kv_del(self.name, namespace=NAMESPACE)
+
+
+def _read(written: bytes | None) -> tuple[int, Claim] | None:
+    """Read another sweep's beat and claim; None where it is gone, or of a version that writes something else."""
+    try:
+        entry = json.loads(written or b"")
+        beat, claim = int(entry["beat"]), Claim(float(entry["wanted"]), float(entry["most"]))
+    except (ValueError, TypeError, KeyError):
+        return None
+    return (beat, claim) if 0 <= claim.wanted <= 1 and 0 < claim.most <= 1 else None

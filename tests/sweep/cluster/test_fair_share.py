@@ -76,3 +76,17 @@ def test_a_sweep_that_writes_no_more_is_forgotten_by_its_beat_not_by_a_clock(sto
     assert set(first.exchange(Claim(1.0))) == {first.name, alive.name}
     assert {key.decode() for key in store} == {first.name, alive.name}
     assert json.loads(store[first.name.encode()]) == {"beat": 5, "wanted": 1.0, "most": 1.0}
+
+
+NO_CLAIMS = (
+    *(b"", b"?", b"[]", b"{}", b'{"beat": 1, "wanted": null, "most": 1}', b'{"beat": 1, "wanted": NaN, "most": 1}'),
+    *(b'{"beat": 1, "wanted": 7, "most": 1}', b'{"beat": 1, "wanted": 1, "most": 0}'),
+)
+
+
+@for_each("written", NO_CLAIMS)
+def test_what_is_no_claim_stops_nobody(store, written):
+    store[b"stranger"] = written
+    own = Claims()
+    assert own.exchange(Claim(1.0)) == {own.name: Claim(1.0)}
+    own.withdraw()
