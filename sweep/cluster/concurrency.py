@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from sweep.cluster.fair_share import Claim, Claims, slots_of
+from sweep.cluster.placement import Placement
 from sweep.cluster.resources import slots
 from sweep.config.schema import AppConfig, ClusterKind
 
@@ -21,11 +22,11 @@ class Concurrency:
     every two seconds.
     """
 
-    def __init__(self, config: AppConfig, per_trial: Mapping[str, float], say: Callable[[str], None]) -> None:
+    def __init__(self, config: AppConfig, placement: Placement, say: Callable[[str], None]) -> None:
         self._cluster, self._asked = config.cluster, config.search.concurrency
-        self._per_trial, self._say = per_trial, say
+        self._placement, self._say = placement, say
         self._claims = Claims() if self._cluster.kind is ClusterKind.address else None
-        self._slots, self._grew = slots(per_trial), time.monotonic()
+        self._slots, self._grew = self._present(), time.monotonic()
         self._sweeps = 1  # on this cluster
         self._part = self._slots  # of these slots, where others are here, too
         self._looked = -REFRESH_SECONDS
@@ -67,8 +68,11 @@ class Concurrency:
             self._divide(self._claims.name, self._claims.exchange(claim))
         self._looked = time.monotonic()
 
+    def _present(self) -> int:
+        return slots(self._placement.per_trial, self._placement.left_out)
+
     def _count(self) -> None:
-        now = slots(self._per_trial)
+        now = self._present()
         if now > self._slots:
             self._grew = time.monotonic()
         if now != self._slots:

@@ -45,6 +45,7 @@ class ClusterConfig:
     kind: ClusterKind = ClusterKind.local
     address: str | None = None  # HOST:PORT, or auto: $RAY_ADDRESS, else the cluster found on this machine
     autoscaling: bool = False  # the cluster adds nodes on demand, so what is present is no limit
+    leave_out: list[str] = field(default_factory=list)  # hosts that get no trials, by name or address
     cpus: int | None = None  # local: how many Ray is told; None: what is here
     gpus: int | None = None
     share: float | None = None  # of the trials at once, the most while other sweeps wait; None: equal parts
@@ -55,9 +56,10 @@ class ClusterConfig:
             raise ValueError(f"cluster.share={self.share}: a part of the cluster, above 0 and at most 1.")
         if local and self.share is not None:
             raise ValueError("cluster.share needs cluster=address; a Ray of cluster=local is for one command alone.")
-        if local and (self.address is not None or self.autoscaling):
+        if local and (self.address is not None or self.autoscaling or self.leave_out):
             raise ValueError(
-                "cluster.address and cluster.autoscaling need cluster=address; cluster=local starts Ray here."
+                "cluster.address, cluster.autoscaling and cluster.leave_out need cluster=address; cluster=local starts "
+                "Ray here."
             )
         if not local and self.address is None:
             raise ValueError("cluster=address needs cluster.address=HOST:PORT, or auto.")

@@ -28,6 +28,7 @@ from sweep.execution.observers import CheckpointCleaner
 from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import TrialSource
+from sweep.records.files import make_directory, storing
 from sweep.records.run_directory import kept_modules
 from sweep.worker.segment import Orders
 
@@ -85,10 +86,13 @@ def run_works(
 
     shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
     first = batches[0].session
+    for batch in batches:
+        with storing(batch.log.files.checkpoints, 0):
+            make_directory(batch.log.files.checkpoints)  # a worker makes no directory above its trial's
     with (
         ProgressDisplay(first.console, title, sum(batch.source.total for batch in batches)) as display,
         Interrupt(directory.parent / "stop", display.say) as interrupt,
-        Concurrency(first.config, first.per_trial, display.say) as concurrency,
+        Concurrency(first.config, first.placement, display.say) as concurrency,
     ):
         controllers = [Controller(batch.source, batch.log, interrupt, display.say) for batch in batches]
         for controller, batch in zip(controllers, batches, strict=True):
@@ -161,7 +165,8 @@ def _tuner(
 
     from sweep.execution.ray_adapter import SegmentScheduler, Watch, unburden
 
-    config, per_trial = batches[0].session.config, dict(batches[0].session.per_trial)
+    session = batches[0].session
+    config, per_trial = session.config, dict(session.per_trial)
     bound = tune.with_parameters(
         trainable,
         runtime=config.runtime.for_training(),
@@ -176,7 +181,7 @@ def _tuner(
         tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=SegmentScheduler(searcher),
+            scheduler=SegmentScheduler(searcher, session.placement),
             num_samples=-1,  # as many segments as it takes
             max_concurrent_trials=MOST,  # the searcher keeps to fewer
             reuse_actors=True,
@@ -187,6 +192,8 @@ def _tuner(
             storage_path=str(directory.parent),
             callbacks=[Watch(searcher.interrupt)],
             failure_config=tune.FailureConfig(max_failures=0),
+            # Ray's own would hold nothing, and fails on a node without the run directory before that is told.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
@@ -202,4 +209,5 @@ def _orders(batch: Batch) -> Orders:
         seconds=None if minutes is None else 60 * minutes,
         modules=tuple(config.modules),
         kept_modules=kept_modules(config, batch.session.name),
+        marker=batch.session.placement.marker,
     )

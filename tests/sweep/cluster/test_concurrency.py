@@ -10,6 +10,7 @@ from ray.exceptions import RpcError
 from sweep.cluster import concurrency as module
 from sweep.cluster.concurrency import Concurrency
 from sweep.cluster.fair_share import Claim
+from sweep.cluster.placement import Placement
 from sweep.config.schema import AppConfig, ClusterConfig, ClusterKind
 
 
@@ -50,7 +51,7 @@ def concurrency(said: list[str], asked: int | None = None, **cluster: Any) -> Co
     options = {"kind": ClusterKind.address, "address": "auto", **cluster}
     config = AppConfig(cluster=ClusterConfig(**options))
     config = replace(config, search=replace(config.search, concurrency=asked))
-    return Concurrency(config, {"CPU": 1.0}, said.append)
+    return Concurrency(config, Placement(), said.append)
 
 
 def test_concurrency_follows_the_nodes_that_come_and_go(monkeypatch):
