@@ -85,7 +85,7 @@ def run_works(
         controllers = [Controller(batch.source, batch.log, interrupt, display.say) for batch in batches]
         for controller, batch in zip(controllers, batches, strict=True):
             shown = ShownTrials(display, batch.session.config.training.epochs)
-            controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner()])
+            controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner(batch.session.mirror)])
         failure = _fit(
             _tuner(batches, SegmentSearcher(controllers, interrupt), directory, trainable or SegmentTrainable),
             interrupt,

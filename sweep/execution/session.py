@@ -10,9 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.cluster.connect import connected
+from sweep.cluster.environment import BUCKET_ENVIRONMENT
 from sweep.cluster.resources import slots, trial_resources
 from sweep.config.modules import kept_texts
+from sweep.config.places import is_bucket
 from sweep.config.schema import AppConfig, ClusterConfig, ClusterKind
+from sweep.console import say
+from sweep.records.checkpoints import TrialFolders
 from sweep.records.files import write_text
 from sweep.records.locks import LOCK, alone
 from sweep.records.provenance import identity_text, name_begun_with
@@ -26,6 +30,9 @@ from sweep.records.run_directory import (
     run_directory,
     store_directory,
 )
+from sweep.storage.mirror import RECORD, Mirror
+from sweep.storage.mirroring import check_absent, forget, mirrored
+from sweep.storage.rebuild import record_text
 from sweep.tracking.outbox import Tracker, delivering
 from sweep.tracking.state import aside_sentence
 
@@ -38,6 +45,7 @@ class Session:
     name: str
     tracker: Tracker
     console: Console
+    mirror: Mirror | None = None  # of the run directory, where runtime.storage is set
     per_trial: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})  # resources, as Ray names them
 
     @property
@@ -58,6 +66,14 @@ class Session:
     def gpus_per_trial(self) -> float:
         return self.per_trial.get("GPU", 0.0)
 
+    def folders(self, files: SweepFiles) -> TrialFolders:
+        """Return the place of the checkpoints of the search, or of the final phases, whose files these are."""
+        storage = self.config.runtime.storage
+        if storage is None:
+            return TrialFolders(str(files.checkpoints))
+        place = files.checkpoints.relative_to(Path(self.config.runtime.runs_dir).resolve())
+        return TrialFolders(f"{storage.rstrip('/')}/{place.as_posix()}", by_id=True)
+
     def member(self, config: AppConfig, part: str) -> "Session":
         """Derive the session of a sweep within this study."""
         return replace(self, config=config, name=f"{self.name}/{part}")
@@ -69,9 +85,12 @@ def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[s
 
     `begun`: texts of files by which `sweep resume` knows from the first moment what it is.
     """
-    directory = free_directory(config, name)
+    directory, storage = free_directory(config, name), config.runtime.storage
+    check_absent(storage, name)
     claim_directory(directory)
     begun = {**begun, ORIGIN: identity_text(name, directory)}
+    if storage is not None:
+        begun |= {RECORD: record_text(storage)}
     try:
         for file, text in begun.items():
             write_text(directory / file, text)
@@ -79,27 +98,30 @@ def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[s
             yield session
     except BaseException:
         if {path.name for path in directory.iterdir()} <= {LOCK, MODULES, *begun}:
+            forget(storage, directory)
             shutil.rmtree(directory)
         raise
 
 
 @contextmanager
 def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Session]:
-    """Lock the run directory, connect the cluster, find what a trial gets of it, keep the source of the user's modules,
-    and deliver to MLflow meanwhile."""
-    with alone(config, name):
+    """Lock the run directory, mirror it to storage, connect the cluster, find what a trial gets of it, keep the source
+    of the user's modules, and deliver to MLflow meanwhile."""
+    storage, store = config.runtime.storage, store_directory(config, name)
+    with alone(config, name), mirrored(storage, store, partial(say, console=console)) as mirror:
         console.print(_connecting(config.cluster), highlight=False)
-        with connected(config.cluster, run_directory(config, name)):
+        passed = BUCKET_ENVIRONMENT if is_bucket(storage) else ()
+        with connected(config.cluster, run_directory(config, name), passed):
             measured = partial(_on_a_gpu, config, console)
             per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling, measured)
             each = ", ".join(f"{count:g} {kind}" for kind, count in per_trial.items())
             at_once = config.search.concurrency or slots(per_trial)
             console.print(f"Ray runs: {at_once} at once, each with {each}", highlight=False)
-            store, kept = store_directory(config, name), kept_modules(config, name)
+            kept = kept_modules(config, name)
             for file, text in kept_texts(config.modules).items():
                 write_text(kept / file, text)
             with delivering(store, config.tracking.uri, modules=config.modules) as tracker:
-                yield Session(config, name, tracker, console, per_trial)
+                yield Session(config, name, tracker, console, mirror, per_trial)
             if refused := aside_sentence(store):
                 console.print(refused, highlight=False)
 
