@@ -85,15 +85,15 @@ class Bucket(ObjectStore):
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
         """Turn the errors of boto3 into ours; `what` is what the bucket is asked to do."""
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # type: ignore[import-untyped]
+        from botocore import exceptions  # type: ignore[import-untyped]
 
         try:
             yield
-        except ClientError as error:
+        except exceptions.ClientError as error:
             raise self._answered(error, what) from error
-        except HTTPClientError as error:  # no connection, no answer in time, or one that was cut
+        except (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError) as error:
             raise Unreachable(f"{self.address} does not answer: {error}") from error
-        except (BotoCoreError, ValueError) as error:
+        except (exceptions.BotoCoreError, ValueError) as error:
             raise Refused(f"{self.address} cannot {what}: {error}") from error
 
     def _answered(self, error: Any, what: str) -> OSError:

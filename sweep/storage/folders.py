@@ -14,6 +14,7 @@ from sweep.storage.opening import PATIENCE, Asked, open_store, patiently
 
 if TYPE_CHECKING:
     from odenet.training.checkpoint import Checkpoint
+    from odenet.training.loop import Training
 
 
 class Folder(ABC):
@@ -36,8 +37,8 @@ class Folder(ABC):
         """Read a checkpoint. DamagedCheckpoint: it is not what was written."""
 
     @abstractmethod
-    def save(self, name: str, checkpoint: "Checkpoint") -> None:
-        """Write a checkpoint, at once and whole."""
+    def save(self, name: str, training: "Training") -> None:
+        """Write a checkpoint of the present state, at once and whole."""
 
     @abstractmethod
     def copy_to(self, name: str, target: Path) -> None:
@@ -80,11 +81,9 @@ class DirectoryFolder(Folder):
 
         return load_checkpoint(self._directory / name)
 
-    def save(self, name: str, checkpoint: "Checkpoint") -> None:
-        from odenet.training.checkpoint import save_checkpoint
-
+    def save(self, name: str, training: "Training") -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(self._directory / name, checkpoint)
+        training.save(self._directory / name)
 
     def copy_to(self, name: str, target: Path) -> None:
         copy_file(self._directory / name, target)
@@ -132,10 +131,10 @@ class BucketFolder(Folder):
 
         return unpacked(self._content(self._prefix + name), self.path(name))
 
-    def save(self, name: str, checkpoint: "Checkpoint") -> None:
+    def save(self, name: str, training: "Training") -> None:
         from odenet.training.checkpoint import packed
 
-        content = packed(checkpoint)
+        content = packed(training.checkpoint())
         self._ask(lambda: self._store.put(self._prefix + name, content))
 
     def copy_to(self, name: str, target: Path) -> None:

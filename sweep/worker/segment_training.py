@@ -152,7 +152,7 @@ class SegmentTraining:
         ):
             return
         assert self._training is not None
-        folder.save(checkpoint_name(epoch), self._training.checkpoint())
+        folder.save(checkpoint_name(epoch), self._training)
         folder.delete(folder.names()[KEPT:])
 
     # --- time ---------------------------------------------------------------------------------------------------------

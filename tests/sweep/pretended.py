@@ -21,7 +21,7 @@ from sweep.execution.population_source import PopulationSource
 from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import FINISHED, SearchSource, Trials, TrialSource
-from sweep.records.checkpoints import KEPT, TrialFolders, checkpoint_file, checkpoint_files
+from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
 from sweep.records.rows import METRICS, CurveRow, TrialRow
 from sweep.records.run_directory import JOURNAL
@@ -135,7 +135,7 @@ def searching(session: Session, rows: Sequence[TrialRow] = ()) -> TrialSource:
     study = open_study(session.directory / JOURNAL, session.name, config.search.objectives)
     study = reconciled(study, rows, problem.space)
     proposals = Proposals(problem.space, config.search, study, 0.1)
-    trials = Trials(proposals, problem.experiment, config.search, TrialFolders(str(files.checkpoints)))
+    trials = Trials(proposals, problem.experiment, config.search, session.folders(files))
     if config.search.scheduler is SchedulerKind.pbt:
         return PopulationSource(trials, problem.space)
     return SearchSource(trials, build_scheduler(config.search, config.training.epochs))
@@ -187,7 +187,7 @@ def opened(session: Session, source: TrialSource | None = None, splits: dict[Por
     interrupt = Interrupt(session.directory / "stop", display.say)
     controller = Controller(source, log, interrupt, display.say)
     shown = ShownTrials(display, session.config.training.epochs)
-    controller.take_up([TrialRuns(session, splits or data()), shown, CheckpointCleaner()])
+    controller.take_up([TrialRuns(session, splits or data()), shown, CheckpointCleaner(session.mirror)])
     return Sweep(controller, log, source, interrupt, session, display)
 
 
