@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sweep.cluster.environment import FOR_WORKERS, environment, only_allowed, same_imports
+from sweep.cluster.environment import BUCKET_ENVIRONMENT, FOR_WORKERS, environment, only_allowed, same_imports
 from sweep.cluster.join import check_visible, join
 from sweep.cluster.session_directory import session_directory
 from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, watched
+from sweep.config.places import is_bucket
 from sweep.config.schema import ClusterConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 
@@ -21,9 +22,9 @@ _QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "l
 
 
 @contextmanager
-def connected(config: ClusterConfig, run_directory: Path, passed: Sequence[str] = ()) -> Iterator[None]:
-    """Keep Ray ready for trials inside the block. Nested inside another, it uses what that one connected. `passed`: as
-    for `only_allowed`, where Ray is started here.
+def connected(config: ClusterConfig, run_directory: Path, storage: str | None = None) -> Iterator[None]:
+    """Keep Ray ready for trials inside the block. Nested inside another, it uses what that one connected. With a bucket
+    as storage, workers have what they need to write there, and need not see the run directory.
 
     At the end Ray is shut down where it was started here, and left where it was joined. The environment variables set
     for it (quiet, token) are taken back; those the user had set are never touched.
@@ -39,13 +40,13 @@ def connected(config: ClusterConfig, run_directory: Path, passed: Sequence[str] 
         if not ray.is_initialized():
             stack.enter_context(environment(config))
             if config.kind is ClusterKind.local:
-                stack.enter_context(_started(config, passed))
+                stack.enter_context(_started(config, BUCKET_ENVIRONMENT if is_bucket(storage) else ()))
             else:
                 stack.callback(ray.shutdown)
                 _refresh_authentication()
                 with _constants(**_OWN_CODE):
                     join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
-        if config.kind is ClusterKind.address:
+        if config.kind is ClusterKind.address and not is_bucket(storage):
             check_visible(run_directory)
         yield
 

@@ -18,6 +18,8 @@ from odenet.data.config import Portion
 from odenet.data.subsets import Splits
 from sweep.cluster.resources import slots
 from sweep.cluster.watch import ended
+from sweep.config.modules import kept_texts
+from sweep.config.places import is_bucket
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller
 from sweep.execution.display import ProgressDisplay, ShownTrials
@@ -161,7 +163,7 @@ def _tuner(
         trainable,
         runtime=config.runtime.for_training(),
         orders=[_orders(batch) for batch in batches],
-        stop=searcher.interrupt.file,
+        stop=batches[0].session.stop_sign(searcher.interrupt.file),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
@@ -197,4 +199,5 @@ def _orders(batch: Batch) -> Orders:
         seconds=None if minutes is None else 60 * minutes,
         modules=tuple(config.modules),
         kept_modules=kept_modules(config, batch.session.name),
+        module_texts=kept_texts(config.modules) if is_bucket(config.runtime.storage) else {},
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.cluster.connect import connected
-from sweep.cluster.environment import BUCKET_ENVIRONMENT
 from sweep.cluster.resources import slots, trial_resources
 from sweep.config.modules import kept_texts
 from sweep.config.places import is_bucket
@@ -33,6 +32,7 @@ from sweep.records.run_directory import (
 from sweep.storage.mirror import RECORD, Mirror
 from sweep.storage.mirroring import check_absent, forget, mirrored
 from sweep.storage.rebuild import record_text
+from sweep.storage.stop import StopObject, StopSign
 from sweep.tracking.outbox import Tracker, delivering
 from sweep.tracking.state import aside_sentence
 
@@ -74,6 +74,12 @@ class Session:
         place = files.checkpoints.relative_to(Path(self.config.runtime.runs_dir).resolve())
         return TrialFolders(f"{storage.rstrip('/')}/{place.as_posix()}", by_id=True)
 
+    def stop_sign(self, file: Path) -> StopSign:
+        """Return what tells workers to stop when this file appears."""
+        if self.mirror is not None and is_bucket(self.config.runtime.storage):
+            return StopObject(self.mirror.stop_address)
+        return file
+
     def member(self, config: AppConfig, part: str) -> "Session":
         """Derive the session of a sweep within this study."""
         return replace(self, config=config, name=f"{self.name}/{part}")
@@ -110,8 +116,7 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
     storage, store = config.runtime.storage, store_directory(config, name)
     with alone(config, name), mirrored(storage, store, partial(say, console=console)) as mirror:
         console.print(_connecting(config.cluster), highlight=False)
-        passed = BUCKET_ENVIRONMENT if is_bucket(storage) else ()
-        with connected(config.cluster, run_directory(config, name), passed):
+        with connected(config.cluster, run_directory(config, name), storage):
             measured = partial(_on_a_gpu, config, console)
             per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling, measured)
             each = ", ".join(f"{count:g} {kind}" for kind, count in per_trial.items())

@@ -19,6 +19,7 @@ from sweep.storage.lease import is_followed, manifest_key, sessions_of
 from sweep.storage.objects import ObjectStore
 
 RECORD = "storage.json"  # of the run directory, not mirrored
+STOP = "stop"  # the file by which workers see that the sweep is to stop
 SEGMENT_BYTES = 2**20
 KEPT_MANIFESTS = 2
 KEPT_SESSIONS = 2
@@ -29,7 +30,7 @@ GROWING = (
 )  # fmt: skip
 # What belongs to this machine, is made again from the rest, or is in storage already.
 LEFT_OUT = {
-    "ray", "ray-search", "ray-final", "stop", "checkpoints", "mlartifacts", "delivered.json", "away.json",
+    "ray", "ray-search", "ray-final", STOP, "checkpoints", "mlartifacts", "delivered.json", "away.json",
     "set_aside.jsonl", "delivery.log", RECORD,
 }  # fmt: skip
 LEFT_OUT_HEADS, LEFT_OUT_ENDS = (".", "mlflow.db"), (".lock", ".torn")
@@ -97,10 +98,16 @@ class Mirror:
 
     def __init__(self, store: ObjectStore, folder: str, directory: Path) -> None:
         self._store, self._folder, self._directory = store, folder, directory
+        self._stops = False
         self._files: dict[str, Mirrored] = {}
         self._count = self._turn = 0
         self._live: list[set[str]] = []  # the objects of the newest manifests, and these themselves
         self._later: list[Callable[[], None]] = []
+
+    @property
+    def stop_address(self) -> str:
+        """The address of the object that tells workers to stop."""
+        return f"{self._store.address}/{self._folder}/{STOP}"
 
     def after_next(self, action: Callable[[], None]) -> None:
         """Do this when what is on disk now is in storage, too, such as deleting what only older records need."""
@@ -115,6 +122,7 @@ class Mirror:
         """
         if is_followed(self._store, self._folder):
             raise Followed
+        self._pass_on_stop()
         later = list(self._later)
         paths = mirrored_paths(self._directory)
         names = {path.relative_to(self._directory).as_posix() for path in paths}
@@ -126,6 +134,11 @@ class Mirror:
         for action in later:
             action()
             self._later.remove(action)
+
+    def _pass_on_stop(self) -> None:
+        if not self._stops and any(any(self._directory.glob(f"{above}{STOP}")) for above in ("", "*/", "*/*/")):
+            self._store.put(f"{self._folder}/{STOP}", b"")
+            self._stops = True
 
     def _bring(self, path: Path) -> None:
         """Send what is new of a file."""

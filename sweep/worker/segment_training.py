@@ -5,7 +5,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,6 +18,7 @@ from odenet.training.transfer import transfer
 from sweep.records.checkpoints import KEPT, checkpoint_name
 from sweep.records.outcome import Outcome
 from sweep.storage.folders import load_from, open_folder
+from sweep.storage.stop import StopSign
 from sweep.worker.cuda import out_of_memory
 from sweep.worker.segment import EpochResult, Orders, Segment, TrialEnded, WorkerResult
 
@@ -40,7 +40,7 @@ class SegmentTraining:
     case. A defect is reported with its reason, and raised at the next step.
     """
 
-    def __init__(self, segment: Segment, runtime: RuntimeConfig, orders: Orders, stop: Path) -> None:
+    def __init__(self, segment: Segment, runtime: RuntimeConfig, orders: Orders, stop: StopSign) -> None:
         self._segment, self._orders = segment, orders
         self._runtime, self._stop = runtime, stop
         self._experiment = segment.experiment

@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 
-from sweep.storage import opening
+from sweep.records.outcome import Outcome
+from sweep.storage import opening, stop
 from sweep.storage.folders import BucketFolder, DirectoryFolder, open_folder
+from sweep.storage.lease import begin_session
+from sweep.storage.mirror import Mirror
+from sweep.storage.opening import open_store
+from sweep.storage.stop import StopObject, StopSign
 from sweep.worker.segment_training import SegmentTraining
 from tests.sweep.storage.bucket_server import SECRET, BucketServer
 from tests.sweep.worker.test_trainable import CPU, ORDERS, learned, segment
 
 
-def begun(folder: str, until: int = 4, **more: Any) -> SegmentTraining:
+def begun(folder: str, until: int = 4, sign: StopSign = Path("/no/stop"), **more: Any) -> SegmentTraining:
     one = replace(segment(Path("x"), until, **more), folder=folder)
-    return SegmentTraining(one, CPU, ORDERS, Path("/no/stop"))
+    return SegmentTraining(one, CPU, ORDERS, sign)
 
 
 def run(folder: str, until: int = 4, **more: Any) -> list[dict[str, Any]]:
@@ -78,3 +83,15 @@ def test_a_folder_takes_what_another_has_copies_it_and_is_removed_alone(
     assert target.read_bytes()
     one.remove()
     assert [folder.is_there() for folder in (one, other)] == [False, True]
+
+
+def test_a_worker_that_does_not_see_the_drivers_disk_stops_by_an_object(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(stop, "ASK_SECONDS", 0.0)
+    store = open_store(bucket.address)
+    mirror = Mirror(store, begin_session(store, "stopped", "here", print), tmp_path)
+    trial = begun(f"{bucket.address}/stopped/checkpoints/000000-t0", sign=StopObject(mirror.stop_address))
+    assert trial.step().ended is None
+    (tmp_path / "stop").touch()
+    mirror.turn()
+    result = trial.step()
+    assert result.done and result.ended is not None and result.ended.outcome is Outcome.interrupted
