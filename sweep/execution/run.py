@@ -162,7 +162,7 @@ def _tuner(
     bound = tune.with_parameters(
         trainable,
         runtime=config.runtime.for_training(),
-        orders=[_orders(batch) for batch in batches],
+        orders=[orders_of(batch) for batch in batches],
         stop=batches[0].session.stop_sign(searcher.interrupt.file),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
@@ -189,7 +189,7 @@ def _tuner(
     )
 
 
-def _orders(batch: Batch) -> Orders:
+def orders_of(batch: Batch) -> Orders:
     config = batch.session.config
     minutes = config.search.timeout_minutes
     return Orders(

@@ -1,6 +1,7 @@
 """A run directory in storage: what is built again is what was there at the last manifest, whatever is damaged since."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -293,3 +294,18 @@ def _wait(until: Callable[[], bool]) -> None:
     while not until() and lease.time.monotonic() < end:
         lease.time.sleep(0.01)
     assert until()
+
+
+def test_a_driver_whose_sweep_another_has_taken_over_is_stopped_and_says_so(place, monkeypatch):
+    monkeypatch.setattr(mirroring, "BEAT_SECONDS", 0.02)
+    asked_to_stop: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked_to_stop.append(number))
+    try:
+        with (
+            pytest.raises(WorkError, match=r"Another driver went on with this sweep in .*; what this one wrote after"),
+            mirrored(place.address, place.directory, place.said.append),
+        ):
+            place.store.create("x/_sessions/000002/driver.json", b"{}")
+            _wait(lambda: bool(asked_to_stop))
+    finally:
+        signal.signal(signal.SIGTERM, before)
