@@ -12,7 +12,7 @@ from odenet.inference.classifier import Classifier
 from odenet.training.config import RuntimeConfig
 from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.modules import import_kept
-from sweep.execution.session import Session
+from sweep.execution.session import Session, shipped_texts
 from sweep.records.rows import EvaluationRow, TrialRow
 from sweep.records.run_directory import kept_modules
 from sweep.worker.measurement import Bench, Condition, Measurement, TestSet, measure
@@ -63,6 +63,7 @@ class WorkerSetup:
     threads: int
     modules: tuple[str, ...]
     kept_modules: Path
+    module_texts: Mapping[str, str]
     evaluate: EvaluateConfig
     runtime: RuntimeConfig
     attacked: Path
@@ -82,6 +83,7 @@ def measure_all(
         threads=int(cpus),
         modules=tuple(config.modules),
         kept_modules=kept_modules(config, session.name),
+        module_texts=shipped_texts(config),
         evaluate=config.evaluate,
         runtime=config.runtime.for_training(),
         attacked=session.files.attacked,
@@ -99,7 +101,7 @@ def _measure_on(shared: tuple[WorkerSetup, TestSet], condition: Condition, pickl
     """Measure a network that is unpickled only when the modules are there that it may be of."""
     setup, test = shared
     torch.set_num_threads(setup.threads)
-    import_kept(setup.modules, setup.kept_modules)
+    import_kept(setup.modules, setup.kept_modules, setup.module_texts)
     one: FinalNetwork = pickle.loads(pickled)
     bench = Bench(
         model=one.network, test=test, config=setup.evaluate, runtime=setup.runtime, others=one.others,

@@ -18,15 +18,13 @@ from odenet.data.config import Portion
 from odenet.data.subsets import Splits
 from sweep.cluster.resources import slots
 from sweep.cluster.watch import ended
-from sweep.config.modules import kept_texts
-from sweep.config.places import is_bucket
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller
 from sweep.execution.display import ProgressDisplay, ShownTrials
 from sweep.execution.interrupt import Interrupt, Interrupted
 from sweep.execution.mlflow_runs import TrialRuns
 from sweep.execution.observers import CheckpointCleaner
-from sweep.execution.session import Session
+from sweep.execution.session import Session, shipped_texts
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import TrialSource
 from sweep.records.run_directory import kept_modules
@@ -199,5 +197,5 @@ def orders_of(batch: Batch) -> Orders:
         seconds=None if minutes is None else 60 * minutes,
         modules=tuple(config.modules),
         kept_modules=kept_modules(config, batch.session.name),
-        module_texts=kept_texts(config.modules) if is_bucket(config.runtime.storage) else {},
+        module_texts=shipped_texts(config),
     )

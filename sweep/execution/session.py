@@ -85,6 +85,11 @@ class Session:
         return replace(self, config=config, name=f"{self.name}/{part}")
 
 
+def shipped_texts(config: AppConfig) -> dict[str, str]:
+    """Return the source of the user's modules where workers need not see the run directory; else they find it there."""
+    return kept_texts(config.modules) if is_bucket(config.runtime.storage) else {}
+
+
 @contextmanager
 def new_session(config: AppConfig, name: str, console: Console, begun: Mapping[str, str]) -> Iterator[Session]:
     """Create the run directory and open a session in it; remove the directory if nothing could be started.

@@ -5,6 +5,7 @@ import json
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +43,18 @@ def answering(address: str) -> Iterator[ObjectStore]:
             f"runtime.storage={address}: {error.strerror}. Nothing was started; bucket, credentials and endpoint are "
             "said by the address, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or a profile), and AWS_ENDPOINT_URL."
         ) from error
+
+
+def check_usable(address: str | None) -> None:
+    """Write, list, read and delete an object. InputError: storage does not answer, or refuses one of these."""
+    if address is None:
+        return
+    with answering(address) as store:
+        key = f"_check/{uuid.uuid4().hex}"
+        store.put(key, b"")
+        for found in store.objects(key):
+            store.get(found.key)
+        store.delete([key])
 
 
 def check_absent(address: str | None, name: str) -> None:

@@ -1,13 +1,10 @@
 """The Ray Tune Trainable of a segment. The driver, which only names it to Ray, loads neither torch nor networks."""
 
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from ray import tune
 
 from odenet.training.config import RuntimeConfig
-from sweep.records.files import write_text
 from sweep.storage.stop import StopSign
 from sweep.worker.segment import Orders, Segment
 
@@ -38,7 +35,9 @@ class SegmentTrainable(tune.Trainable):
 
         limit_memory(self._share)
         orders = self._orders[new_config["batch"]]
-        import_kept(orders.modules, _sources(orders))  # before a segment can name their networks
+        import_kept(
+            orders.modules, orders.kept_modules, orders.module_texts
+        )  # before a segment can name their networks
         segment = Segment.from_dict(new_config["segment"])
         self._training = SegmentTraining(segment, self._runtime, orders, self._stop)
         return True
@@ -48,14 +47,3 @@ class SegmentTrainable(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: Ray keeps no checkpoints."""
-
-
-def _sources(orders: Orders) -> Path:
-    """Return the directory with the source of the user's modules, which is written here where this machine does not see
-    the run directory."""
-    if not orders.module_texts or orders.kept_modules.is_dir():
-        return orders.kept_modules
-    directory = Path(mkdtemp(prefix="sweep-modules-"))
-    for file, text in orders.module_texts.items():
-        write_text(directory / file, text)
-    return directory

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from sweep.config.compose import load
+from sweep.stages.doctor import CHECKS
+from sweep.storage.opening import open_store
 from tests.sweep.storage.bucket_server import SECRET, BucketServer
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory, tree
 
@@ -37,6 +40,15 @@ def test_a_bucket_that_is_not_there_and_a_server_that_is_away_are_refused(sweep:
     assert_refused(sweep, [*SEARCH, "runtime.storage=s3://no-such-bucket"], ("s3://no-such-bucket", "NoSuchBucket"))
     with bucket.away():
         assert_refused(sweep, [*SEARCH, f"runtime.storage={bucket.address}"], ("does not answer", "AWS_ENDPOINT_URL"))
+
+
+def test_the_doctor_asks_storage_and_leave_nothing_there(bucket: BucketServer) -> None:
+    before = open_store(bucket.address).objects("")
+    found = {name: list(CHECKS["storage"](load([f"runtime.storage={name}"]))) for name in (bucket.address, "s3://nope")}
+    assert [(one.level.value, one.text.split(" ")[0]) for one in found[bucket.address]] == [("ok", bucket.address)]
+    assert [(one.level.value, "NoSuchBucket" in one.text) for one in found["s3://nope"]] == [("failed", True)]
+    assert open_store(bucket.address).objects("") == before
+    assert list(CHECKS["storage"](load([]))) == []
 
 
 def test_a_sweep_that_storage_does_not_have_is_refused_with_those_it_has(sweep: Command, bucket: BucketServer) -> None:
