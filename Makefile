@@ -7,7 +7,7 @@ ARGS ?=
 # A module's tests run in one worker, because they may share something expensive; tests/conftest.py puts slow ones first.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
-.PHONY: sweep install test test-fast lint docs bench gpu faults clean lock
+.PHONY: sweep install test test-fast test-hosts test-hosts-all lint docs bench gpu faults clean lock
 
 # The main job: a pilot study of both families on scikit-learn's digits, three draws, ending in a report.
 # On CIFAR-10: make sweep STUDY=cifar10_lowdata ARGS="runtime.data_dir=/path/to/data"
@@ -24,6 +24,14 @@ test: .venv/ready
 # Without what starts Ray, MLflow or a browser, and modules that take seconds.
 test-fast: .venv/ready
 	$(PYTEST) -m "not slow"
+
+# A sweep on hosts made of namespaces, which need Linux and root: one is lost, one has no run directory, the driver dies.
+test-hosts: .venv/ready
+	TEST_HOSTS=1 $(BIN)/python -m pytest tests/hosts/test_hosts.py
+
+# And what else befalls a cluster: about half an hour.
+test-hosts-all: .venv/ready
+	TEST_HOSTS=1 $(BIN)/python -m pytest tests/hosts
 
 lint: .venv/ready
 	$(BIN)/ruff check .

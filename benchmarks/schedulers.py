@@ -21,6 +21,7 @@ from rich.console import Console
 from scipy.stats import t as student
 
 from sweep.cluster.connect import connected
+from sweep.cluster.placement import Placement
 from sweep.cluster.resources import trial_resources
 from sweep.config.compose import load
 from sweep.execution.run import run_works
@@ -62,7 +63,7 @@ def run(configurations: dict[str, list[str]], directory: Path) -> None:
     first = next(iter(configs.values()))
     with connected(first.cluster, directory), delivering(directory, None) as tracker:
         per_trial = trial_resources(first.runtime.resources)
-        sessions = [Session(config, name, tracker, Console(), per_trial) for name, config in configs.items()]
+        sessions = [Session(config, name, tracker, Console(), Placement(per_trial)) for name, config in configs.items()]
         searches = [Search(session, prepare_search(session.config)) for session in sessions]
         run_works(searches, "schedulers", directory / "ray")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sweep.cluster.environment import BUCKET_ENVIRONMENT, FOR_WORKERS, environment, only_allowed, same_imports
 from sweep.cluster.join import check_visible, join
+from sweep.cluster.left_out import LeftOut
 from sweep.cluster.session_directory import session_directory
 from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, watched
 from sweep.config.places import is_bucket
@@ -22,16 +23,17 @@ _QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "l
 
 
 @contextmanager
-def connected(config: ClusterConfig, run_directory: Path, storage: str | None = None) -> Iterator[None]:
-    """Keep Ray ready for trials inside the block. Nested inside another, it uses what that one connected. With a bucket
-    as storage, workers have what they need to write there, and need not see the run directory.
+def connected(config: ClusterConfig, run_directory: Path, storage: str | None = None) -> Iterator[LeftOut]:
+    """Keep Ray ready for trials inside the block, and yield the nodes that are to get none. Nested inside another, it
+    uses what that one connected. With a bucket as storage, workers have what they need to write there, and need not see
+    the run directory.
 
     At the end Ray is shut down where it was started here, and left where it was joined. The environment variables set
     for it (quiet, token) are taken back; those the user had set are never touched.
 
     Raises:
         InputError: Ray cannot start as asked; no cluster answers at the address, or not to this token, version or
-            machine; a node cannot use the run directory.
+            machine; no node with CPUs can use the run directory.
         WorkError: Ray failed while starting.
     """
     import ray
@@ -46,9 +48,10 @@ def connected(config: ClusterConfig, run_directory: Path, storage: str | None = 
                 _refresh_authentication()
                 with _constants(**_OWN_CODE):
                     join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
+        left_out = LeftOut(config.leave_out)
         if config.kind is ClusterKind.address and not is_bucket(storage):
-            check_visible(run_directory)
-        yield
+            check_visible(run_directory, left_out)
+        yield left_out
 
 
 def _refresh_authentication() -> None:

@@ -10,18 +10,19 @@ from odenet.networks.refinement import refine
 from odenet.training.config import ExperimentConfig, RuntimeConfig
 from odenet.training.gpu_load import MIB, GpuLoad, gpu_load
 from odenet.training.loop import Training
+from sweep.cluster.left_out import LeftOut
 from sweep.config.schema import AppConfig
 
 MINUTES = 5  # for a node to give the GPU and a process to start there
 
 
-def trials_on_a_gpu(config: AppConfig, console: Console) -> int:
+def trials_on_a_gpu(config: AppConfig, console: Console, left_out: LeftOut) -> int:
     """Measure the configured network, at its final depth, on a GPU of the cluster, and say what was found.
 
     Raises:
         ray.exceptions.RayError: it could not be measured.
     """
-    task = ray.remote(num_cpus=config.runtime.resources.cpus, num_gpus=1)(_measure)
+    task = ray.remote(num_cpus=config.runtime.resources.cpus, num_gpus=1, label_selector=left_out.selector())(_measure)
     measured = task.remote(config.experiment, config.runtime.for_training())
     load, total_mib, cpus = ray.get(measured, timeout=60 * MINUTES)
     count = load.trials_on(total_mib, max(1, cpus // config.runtime.resources.cpus))

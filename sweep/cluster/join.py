@@ -11,11 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from sweep.cluster.left_out import LeftOut, host_of
 from sweep.errors import InputError
 from sweep.interpreter import PACKAGES
+from sweep.records.files import obstacle
 
 NODE_SECONDS = 60  # for a node to start a process with the shipped code and to look at the run directory
 ALIVE_SECONDS = 5  # for a cluster to say that it is one
+LONGEST_ANSWER = 300  # characters of what Ray says of a node
 
 
 def join(address: str, run_directory: Path, options: dict[str, Any], worker_environment: dict[str, str]) -> None:
@@ -113,30 +116,45 @@ def _refusal(address: str, error: Exception) -> str:
     )
 
 
-def check_visible(run_directory: Path) -> None:
-    """Look at the run directory from every node that is alive.
+def check_visible(run_directory: Path, left_out: LeftOut) -> None:
+    """Have every node that is alive look at the run directory, and leave out those that cannot use it.
 
     Raises:
-        InputError: it cannot be written from here, or not be read and written from a node.
+        InputError: it cannot be written from here, or not be used from any node with CPUs.
     """
     import ray
 
     directory = run_directory.absolute()
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    left_out.hear(ray.nodes())
     probe = _probe(directory)
     try:
-        looks = {_look(node, probe): ip for node, ip in nodes.items()}
-        ray.wait(list(looks), num_returns=len(looks), timeout=NODE_SECONDS, fetch_local=False)
-        answers = [(ip, _answer(look)) for look, ip in looks.items()]
+        blind = obstacles(Path(probe), left_out, NODE_SECONDS)
     finally:
         Path(probe).unlink(missing_ok=True)
-    blind = [f"{ip} ({obstacle})" for ip, obstacle in answers if obstacle]
-    if blind:
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in left_out.reasons]
+    seeing = [node for node in nodes if node["NodeID"] not in blind]
+    if blind and not any(node["Resources"].get("CPU") for node in seeing):
         raise InputError(
-            f"Every node must read and write the run directory {directory}; {len(blind)} of {len(nodes)} cannot: "
-            f"{', '.join(blind)}. Choose a directory on storage that all nodes mount at the same path: "
-            "runtime.runs_dir=/shared/runs, say."
+            f"A node must read and write the run directory {directory} to run trials; {len(blind)} of {len(nodes)} "
+            f"cannot, and no other has CPUs: {'; '.join(blind.values())}. Choose a directory on storage that all nodes "
+            "mount at the same path: runtime.runs_dir=/shared/runs, say."
         )
+    for node, reason in blind.items():
+        left_out.add(node, reason)
+
+
+def obstacles(marker: Path | None, left_out: LeftOut, seconds: float) -> dict[str, str]:
+    """Find by node, of those that are alive and not left out, what keeps it from using the marker's directory. Nodes
+    that can use it are not in the result."""
+    import ray
+
+    nodes = {node["NodeID"]: host_of(node) for node in ray.nodes() if node["Alive"]}
+    looks = {node: _look(node, marker) for node in nodes if node not in left_out.reasons}
+    if not looks:
+        return {}
+    ray.wait(list(looks.values()), num_returns=len(looks), timeout=seconds, fetch_local=False)
+    answers = {node: _answer(look, seconds) for node, look in looks.items()}
+    return {node: f"{nodes[node]}: {answer}" for node, answer in answers.items() if answer}
 
 
 def _probe(directory: Path) -> str:
@@ -148,31 +166,21 @@ def _probe(directory: Path) -> str:
     return path
 
 
-def _look(node: str, probe: str) -> Any:
-    """Ask a node to look at the probe, and return the future of its answer."""
+def _look(node: str, marker: Path | None) -> Any:
+    """Ask a node to look at the marker, and return the future of its answer."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(_obstacle).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(probe)
+    return ray.remote(obstacle).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(marker)
 
 
-def _obstacle(probe: str) -> str:
-    """Find, on a node, what keeps it from using the directory of the probe; empty where nothing does."""
-    try:
-        Path(probe).read_bytes()
-        with tempfile.TemporaryFile(dir=Path(probe).parent):
-            return ""
-    except OSError as error:
-        return error.strerror or str(error)
-
-
-def _answer(look: Any) -> str:
+def _answer(look: Any, seconds: float) -> str:
     import ray
 
     try:
         return ray.get(look, timeout=1)
     except ray.exceptions.GetTimeoutError:
-        return f"no answer within {NODE_SECONDS} s"
+        return f"no answer within {seconds:.0f} s"
     except ray.exceptions.RayError as error:
-        return str(error).strip().splitlines()[0]
+        return " ".join(str(error).split())[:LONGEST_ANSWER]

@@ -1,11 +1,14 @@
 """Count the CPUs and GPUs of a cluster's nodes, and those that one trial takes."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from sweep.cluster.left_out import LeftOut
 from sweep.config.schema import AUTO, SHARE_UNITS, Resources
 from sweep.errors import InputError
+
+NOBODY = LeftOut()
 
 
 class Node(NamedTuple):
@@ -26,7 +29,8 @@ class Node(NamedTuple):
         return min(by_cpus, int(self.gpus // gpus))
 
 
-def _nodes() -> list[Node]:
+def _nodes(left_out: LeftOut) -> list[Node]:
+    """List the nodes that are alive and not left out."""
     import ray
 
     return [
@@ -37,12 +41,15 @@ def _nodes() -> list[Node]:
             int(node["Resources"].get("GPU", 0)),
         )
         for node in ray.nodes()
-        if node["Alive"]
+        if node["Alive"] and node["NodeID"] not in left_out.reasons
     ]
 
 
 def trial_resources(
-    resources: Resources, autoscaling: bool = False, on_a_gpu: Callable[[], int] = lambda: 1
+    resources: Resources,
+    autoscaling: bool = False,
+    on_a_gpu: Callable[[], int] = lambda: 1,
+    left_out: LeftOut = NOBODY,
 ) -> dict[str, float]:
     """Name one trial's resources as Ray's placement groups do: {"CPU": 1.0, "GPU": 0.5}; no GPU, no key.
 
@@ -50,11 +57,12 @@ def trial_resources(
         autoscaling: of ClusterConfig: nodes may still come, so nothing is refused for being larger than those present,
             but whether trials get GPUs must be said.
         on_a_gpu: measures how many trials share a GPU, where gpus=auto and there is one.
+        left_out: nodes that are not counted.
 
     Raises:
         InputError: no node can ever meet it; the message says what the cluster has.
     """
-    nodes = _nodes()
+    nodes = _nodes(left_out)
     gpus = resources.gpus
     if gpus is None or isinstance(gpus, str):
         if autoscaling and not any(node.gpus for node in nodes):
@@ -83,6 +91,11 @@ def _offer(nodes: list[Node]) -> str:
     return f"{listed}, in all {sum(node.cpus for node in nodes)} CPUs and {sum(node.gpus for node in nodes)} GPUs"
 
 
-def slots(per_trial: dict[str, float]) -> int:
+def slots(per_trial: Mapping[str, float], left_out: LeftOut = NOBODY) -> int:
     """Count the trials that fit at once on the nodes present, at least 1; other users' work is not considered."""
-    return max(1, sum(node.fits(per_trial["CPU"], per_trial.get("GPU", 0.0)) for node in _nodes()))
+    return max(1, fitting(per_trial, left_out))
+
+
+def fitting(per_trial: Mapping[str, float], left_out: LeftOut) -> int:
+    """Count the trials that fit at once, if any."""
+    return sum(node.fits(per_trial["CPU"], per_trial.get("GPU", 0.0)) for node in _nodes(left_out))

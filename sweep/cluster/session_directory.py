@@ -62,7 +62,7 @@ def _made(place: Path) -> Path:
 
 def _remove_abandoned(place: Path) -> None:
     for mark in place.glob(f"{_PREFIX}???/{MARK}"):
-        with suppress(OSError), mark.open() as lock:  # another user's, or removed meanwhile
+        with suppress(OSError), mark.open("r+") as lock:  # another user's, or removed meanwhile
             if mark.parent.stat().st_uid == os.getuid() and not mark.parent.is_symlink():
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(mark.parent)

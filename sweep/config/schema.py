@@ -45,14 +45,16 @@ class ClusterConfig:
     kind: ClusterKind = ClusterKind.local
     address: str | None = None  # HOST:PORT, or auto: $RAY_ADDRESS, else the cluster found on this machine
     autoscaling: bool = False  # the cluster adds nodes on demand, so what is present is no limit
+    leave_out: list[str] = field(default_factory=list)  # hosts that get no trials, by name or address
     cpus: int | None = None  # local: how many Ray is told; None: what is here
     gpus: int | None = None
 
     def __post_init__(self) -> None:
         local = self.kind is ClusterKind.local
-        if local and (self.address is not None or self.autoscaling):
+        if local and (self.address is not None or self.autoscaling or self.leave_out):
             raise ValueError(
-                "cluster.address and cluster.autoscaling need cluster=address; cluster=local starts Ray here."
+                "cluster.address, cluster.autoscaling and cluster.leave_out need cluster=address; cluster=local starts "
+                "Ray here."
             )
         if not local and self.address is None:
             raise ValueError("cluster=address needs cluster.address=HOST:PORT, or auto.")

@@ -128,6 +128,7 @@ class SearchConfig:
     timeout_minutes: float | None = None  # of one trial
     concurrency: int | None = None  # trials at once; None: as many as fit
     retries: int = 2  # after a lost worker or node; nothing else is retried
+    tolerated: float = 0.1  # fraction of the trials that may end by defects or losses; with more the command fails
     checkpoint_every: int = 5  # epochs
     accept_changes: bool = False  # resume although space or code differ from what the sweep began with
 
@@ -165,8 +166,9 @@ class SearchConfig:
                 raise ValueError(f"search.{name}={value}: must be from {low} to {high}.")
         if not 0 < self.grace <= 1:
             raise ValueError(f"search.grace={self.grace}: a fraction of the epochs, above 0 and at most 1.")
-        if not 0 <= self.random_share <= 1:
-            raise ValueError(f"search.random_share={self.random_share}: a fraction of the trials, from 0 to 1.")
+        for name in ("random_share", "tolerated"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"search.{name}={getattr(self, name)}: a fraction of the trials, from 0 to 1.")
         if self.timeout_minutes is not None and not 0 < self.timeout_minutes <= LONGEST_MINUTES:
             raise ValueError(
                 f"search.timeout_minutes={self.timeout_minutes}: must be above 0, or null for no limit; at most a "

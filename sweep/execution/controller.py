@@ -1,5 +1,6 @@
 """One sweep while it runs: hand out segments, hear what became of them, decide what goes on, keep to the budget."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from sweep.records.outcome import STATES, Outcome
 from sweep.tuning.stopping import exhausted
 from sweep.worker.segment import Segment, WorkerResult
 
+MOST_UNFIT = 100  # nodes of no use that a trial may come upon: each is left out from then on
+
 
 class Controller:
     """The go-between of a source of segments and the log; every call writes down what happened before it returns."""
@@ -19,6 +22,8 @@ class Controller:
         self._source, self._log, self._config = source, log, log.session.config.search
         self._interrupt, self._tell_user = interrupt, say
         self._lost: dict[int, int] = {}  # workers lost, by trial
+        self._unfit: Counter[int] = Counter()  # nodes that were of no use, by trial
+        self._said: set[str] = set()  # of these nodes
         self._under_way: set[int] = set()  # trials of which Ray has a segment
         self._finished = False
         self.spent = ""  # why no further trial begins
@@ -55,6 +60,8 @@ class Controller:
 
         The source hears again of an epoch that comes again: what it had decided may not have been carried out.
         """
+        if result.place is not None:
+            self._log.placed(segment.number, result.place)
         if result.ended is not None and result.ended.storage:
             self._interrupt.storage_failed(result.ended.storage)
         if result.epoch is None:
@@ -81,11 +88,17 @@ class Controller:
     def segment_failed(self, segment: Segment, outcome: Outcome, reason: str) -> None:
         """Hear that the segment's worker ended, or that its code raised an exception."""
         self._under_way.discard(segment.number)
-        self._conclude(segment, outcome, reason)
+        host = self._log.rows[segment.number].host
+        self._conclude(segment, outcome, f"{reason} ({host})" if host and outcome.retried else reason)
 
     def _conclude(self, segment: Segment, outcome: Outcome, reason: str, ray: str | None = None) -> None:
         """Try again what is worth another attempt, and write down how the trial stands after anything else."""
-        if outcome.retried:
+        if outcome is Outcome.node_unfit and not self._interrupt.stopping:
+            self._unfit[segment.number] += 1
+            if self._unfit[segment.number] <= MOST_UNFIT:
+                self._elsewhere(segment, reason)
+                return
+        elif outcome.retried:
             lost = self._lost[segment.number] = self._lost.get(segment.number, 0) + 1
             if self._interrupt.stopping:
                 outcome = Outcome.interrupted
@@ -94,6 +107,13 @@ class Controller:
                 self._source.again(segment)
                 return
         self._source.segment_ended(self._log.stand(segment, outcome, reason, ray or STATES[outcome].ray))
+
+    def _elsewhere(self, segment: Segment, reason: str) -> None:
+        """Give the trial another segment, which Ray places on another node, and name a node of no use once."""
+        if reason not in self._said:
+            self._said.add(reason)
+            self._say(f"trial {segment.number}: {reason}; trials go elsewhere, until Ray is started anew there")
+        self._source.again(segment)
 
     def _say(self, text: str) -> None:
         self._tell_user(f"{self._log.session.name} {text}")

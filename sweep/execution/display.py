@@ -1,7 +1,6 @@
 """The display while trials run: live in a terminal, plain lines elsewhere."""
 
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 
@@ -12,7 +11,7 @@ from rich.text import Text
 from sweep.console import fitted, is_live, printable, short_names, short_value, varying, wrapped
 from sweep.execution.observers import Observer
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, Phase, TrialRow, best_so_far
+from sweep.records.rows import CurveRow, Phase, TrialRow, best_so_far, counted, standing_of
 from sweep.worker.segment import Segment
 
 SHOWN = 8  # running trials listed at most
@@ -33,6 +32,9 @@ class ShownTrials(Observer):
 
     def began(self, row: TrialRow, segment: Segment) -> None:
         self._epochs_of[row.number] = segment.epochs
+        self._show(row)
+
+    def placed(self, row: TrialRow) -> None:
         self._show(row)
 
     def epoch(self, row: TrialRow, curve: CurveRow) -> None:  # noqa: ARG002
@@ -90,16 +92,12 @@ class ProgressDisplay:
         """Sum up everything so far in one line; time and cost are this session's."""
         spent = f"{time.monotonic() - self._started:.0f} s, {self._gflops():,.0f} GFLOP"
         again = " in this session" if self._before else ""
-        counts = self._counts() or "no trial yet"
+        counts = counted(self._known()) or "no trial yet"
         return f"{self._title}: {counts} of {self._total}; {best_so_far(self._known())}; {spent}{again}"
 
     def _known(self) -> list[TrialRow]:
         """Copy the rows at once: the thread that draws would stumble over a trial that is added meanwhile."""
         return list(self._rows.values())
-
-    def _counts(self) -> str:
-        counts = Counter(row.outcome for row in self._known())
-        return ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
 
     def _gflops(self) -> float:
         return sum(row.gflops for row in self._known()) - sum(row.gflops for row in self._before.values())
@@ -123,7 +121,7 @@ class ProgressDisplay:
         yield self._bar(passed / (self._total - found) if self._total > found else 1.0)
         if self._rows:
             yield from wrapped(
-                self._console, f"{self._counts()}; {best_so_far(self._known())}; {self._gflops():,.0f} GFLOP"
+                self._console, f"{counted(self._known())}; {best_so_far(self._known())}; {self._gflops():,.0f} GFLOP"
             )
         yield from self._running()
 
@@ -149,7 +147,7 @@ class ProgressDisplay:
 
     def _running(self) -> Iterator[str]:
         """Describe each running trial on a line of its own: as many of its parameters as fit, whole ones only."""
-        rows = [row for row in self._known() if row.outcome is Outcome.running]
+        rows = [row for row in self._known() if standing_of(row) == Outcome.running.value]
         keys = varying([row.parameters for row in self._known()])
         names, several = short_names(keys), len({row.sweep for row in self._known()}) > 1
         room = max(1, min(SHOWN, self._console.height - 8))

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -12,10 +13,14 @@ from odenet.inference.classifier import Classifier
 from odenet.training.config import RuntimeConfig
 from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.modules import import_kept
+from sweep.console import say
+from sweep.errors import WorkError
 from sweep.execution.session import Session, shipped_texts
 from sweep.records.rows import EvaluationRow, TrialRow
 from sweep.records.run_directory import kept_modules
 from sweep.worker.measurement import Bench, Condition, Measurement, TestSet, measure
+from sweep.worker.place import here
+from sweep.worker.segment_training import unseen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +72,15 @@ class WorkerSetup:
     evaluate: EvaluateConfig
     runtime: RuntimeConfig
     attacked: Path
+    marker: Path | None = None  # of the session's run directory
+
+
+@dataclass(frozen=True, slots=True)
+class UnfitNode:
+    """A node, by Ray's id, on which nothing can be measured."""
+
+    node: str
+    reason: str
 
 
 def measure_all(
@@ -75,9 +89,9 @@ def measure_all(
     """Measure on workers, and yield what is measured as soon as it is.
 
     Raises:
-        ray.exceptions.RayError: a worker failed.
+        ray.exceptions.RayError: a worker failed. WorkError: no node is left that can measure.
     """
-    config, cpus = session.config, session.per_trial["CPU"]
+    config, cpus, placement = session.config, session.per_trial["CPU"], session.placement
     remote = ray.remote(num_cpus=cpus, num_gpus=session.gpus_per_trial)(_measure_on)
     setup = WorkerSetup(
         threads=int(cpus),
@@ -87,19 +101,42 @@ def measure_all(
         evaluate=config.evaluate,
         runtime=config.runtime.for_training(),
         attacked=session.files.attacked,
+        marker=placement.marker,
     )
     shared = ray.put((setup, test))
     networks = {one.row.number: one for one, _ in tasks}
     pickled = {number: ray.put(pickle.dumps(one)) for number, one in networks.items()}
-    waiting = {remote.remote(shared, condition, pickled[one.row.number]): (one, condition) for one, condition in tasks}
+
+    def sent(task: MeasuringTask) -> Any:
+        there = remote.options(label_selector=placement.left_out.selector())
+        return there.remote(shared, task[1], pickled[task[0].row.number])
+
+    waiting = {sent(task): task for task in tasks}
     while waiting:
         (ready,), _ = ray.wait(list(waiting), num_returns=1)
-        yield waiting.pop(ready), ray.get(ready)
+        task, found = waiting.pop(ready), ray.get(ready)
+        if isinstance(found, Measurement):
+            yield task, found
+        else:
+            _leave_out(session, found)
+            waiting[sent(task)] = task
 
 
-def _measure_on(shared: tuple[WorkerSetup, TestSet], condition: Condition, pickled: bytes) -> Measurement:
+def _leave_out(session: Session, unfit: UnfitNode) -> None:
+    """Send nothing more to a node, and say so once. WorkError: no node is left."""
+    placement = session.placement
+    if unfit.node not in placement.left_out.reasons:
+        say(f"{session.name}: {unfit.reason}; it is measured elsewhere", session.console)
+    placement.left_out.add(unfit.node, unfit.reason)
+    if obstacle := placement.obstacle():
+        raise WorkError(f"The evaluation of {session.name} stopped: {obstacle}. What was measured is kept.")
+
+
+def _measure_on(shared: tuple[WorkerSetup, TestSet], condition: Condition, pickled: bytes) -> Measurement | UnfitNode:
     """Measure a network that is unpickled only when the modules are there that it may be of."""
     setup, test = shared
+    if (unfit := unseen(setup.marker)) is not None:
+        return UnfitNode(here().node, unfit.reason)
     torch.set_num_threads(setup.threads)
     import_kept(setup.modules, setup.kept_modules, setup.module_texts)
     one: FinalNetwork = pickle.loads(pickled)

@@ -160,6 +160,7 @@ class TrialRuns(Observer):
 
     def cut_short(self, row: TrialRow) -> None:
         tags = {"outcome": row.outcome.value, "reason": row.reason}
+        tags |= {name: text for name in ("host", "gpu") if (text := getattr(row, name))}
         self._tracker.end(self._key(row), STATES[row.outcome].mlflow, tags)
 
     def _key(self, row: TrialRow) -> str:

@@ -21,6 +21,9 @@ class Observer:
     def began(self, row: TrialRow, segment: Segment) -> None:
         """Hear that a trial begins or goes on."""
 
+    def placed(self, row: TrialRow) -> None:
+        """Hear that a trial's segment runs, on the host that the row names."""
+
     def epoch(self, row: TrialRow, curve: CurveRow) -> None:
         """Hear that a trial has trained an epoch."""
 

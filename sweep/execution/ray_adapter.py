@@ -6,12 +6,15 @@ from typing import Any
 from ray import cloudpickle, exceptions
 from ray.air._internal import usage
 from ray.tune.execution import class_cache
+from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from sweep.cluster.placement import Placement
+from sweep.errors import WorkError
 from sweep.execution.controller import Controller
 from sweep.execution.interrupt import Interrupt
 from sweep.execution.trial_source import FINISHED
@@ -62,10 +65,16 @@ class SegmentSearcher(Searcher):
 class SegmentScheduler(FIFOScheduler):
     """A Ray Tune scheduler that passes on every result, end and error; the controller decides."""
 
-    def __init__(self, searcher: SegmentSearcher) -> None:
+    def __init__(self, searcher: SegmentSearcher, placement: Placement) -> None:
         super().__init__()
-        self._searcher = searcher
+        self._searcher, self._placement = searcher, placement
         self._ended: list[Trial] = []
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Keep the segment away from nodes that are left out by now; later ones give it another segment."""
+        super().on_trial_add(tune_controller, trial)
+        if arguments := self._placement.arguments():
+            trial.update_resources(PlacementGroupFactory([dict(self._placement.per_trial)], **arguments))
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """Choose as FIFOScheduler; at this point of a step nothing of Ray Tune's looks at ended segments."""
@@ -89,6 +98,7 @@ class SegmentScheduler(FIFOScheduler):
         try:
             if self._searcher.interrupt.failure is None:
                 last = WorkerResult.from_dict(result)
+                self._leave_out(last)
                 controller.result(segment, last)
                 controller.segment_ended(segment, last, Trial.TERMINATED)
         except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
@@ -98,9 +108,22 @@ class SegmentScheduler(FIFOScheduler):
         self._end(tune_controller, trial)
         controller, segment = self._searcher.segments.pop(trial.trial_id)
         try:
-            controller.segment_failed(segment, *cause(trial))
+            outcome, reason = cause(trial)
+            if outcome is Outcome.node_unfit:  # Ray does not say which node it was
+                self._placement.look_again()
+                self._check_nodes()
+            controller.segment_failed(segment, outcome, reason)
         except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
             self._searcher.interrupt.fail(error)
+
+    def _leave_out(self, result: WorkerResult) -> None:
+        if result.place is not None and result.ended is not None and result.ended.outcome is Outcome.node_unfit:
+            self._placement.left_out.add(result.place.node, result.ended.reason)
+            self._check_nodes()
+
+    def _check_nodes(self) -> None:
+        if obstacle := self._placement.obstacle():
+            raise WorkError(obstacle)
 
     def on_trial_remove(self, _: TuneController, trial: Trial) -> None:
         """Drop a segment that never started when the run is stopped; `finish` marks its trial as interrupted."""
@@ -162,16 +185,22 @@ def unburden() -> None:
 def cause(trial: Trial) -> tuple[Outcome, str]:
     """Find out why a segment ended in an error, as an outcome and a reason."""
     last = WorkerResult.from_dict(trial.last_result or {}).ended
-    if last is not None and last.outcome is Outcome.code:
-        return Outcome.code, last.reason
+    if last is not None and last.outcome in (Outcome.code, Outcome.node_unfit):
+        return last.outcome, last.reason
     error, text = _error(trial)
     if "running low on memory" in text:
         return Outcome.host_oom, "Ray's memory monitor ended its worker: the machine was out of memory"
     if isinstance(error, exceptions.NodeDiedError) or "node has died" in text:
         return Outcome.node_lost, "its node was lost"
+    if isinstance(error, exceptions.RuntimeEnvSetupError) or "RuntimeEnvSetupError" in text:
+        return Outcome.node_unfit, f"a node could not start its worker: {last_line(text)}"
     if isinstance(error, exceptions.RayActorError | exceptions.WorkerCrashedError):
         return Outcome.worker_lost, "its worker process was lost"
-    return Outcome.code, (text.strip().splitlines() or ["Ray gave no reason"])[-1]
+    return Outcome.code, last_line(text)
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["Ray gave no reason"])[-1]
 
 
 def _error(trial: Trial) -> tuple[Any, str]:

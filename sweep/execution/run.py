@@ -18,6 +18,7 @@ from odenet.data.config import Portion
 from odenet.data.subsets import Splits
 from sweep.cluster.resources import slots
 from sweep.cluster.watch import ended
+from sweep.config.places import is_bucket
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller
 from sweep.execution.display import ProgressDisplay, ShownTrials
@@ -27,6 +28,7 @@ from sweep.execution.observers import CheckpointCleaner
 from sweep.execution.session import Session, shipped_texts
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import TrialSource
+from sweep.records.files import make_directory, storing
 from sweep.records.run_directory import kept_modules
 from sweep.worker.segment import Orders
 
@@ -78,6 +80,8 @@ def run_works(
     from sweep.worker.trainable import SegmentTrainable
 
     shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
+    for batch in batches:
+        _make_place(batch.session.folders(batch.log.files).place)
     with (
         ProgressDisplay(batches[0].session.console, title, sum(batch.source.total for batch in batches)) as display,
         Interrupt(directory.parent / "stop", display.say) as interrupt,
@@ -94,6 +98,13 @@ def run_works(
         waiting = sum(controller.finish(reason) for controller in controllers)
     _raise_if_cut_short(works, failure, waiting, interrupt)
     _conclude(works)
+
+
+def _make_place(place: str) -> None:
+    """Make the directory of the trials' folders: a worker makes no directory above its trial's."""
+    if not is_bucket(place):
+        with storing(Path(place), 0):
+            make_directory(Path(place))
 
 
 def _fit(tuner: "tune.Tuner", interrupt: Interrupt) -> BaseException | None:
@@ -156,7 +167,8 @@ def _tuner(
 
     from sweep.execution.ray_adapter import SegmentScheduler, Watch, unburden
 
-    config, per_trial = batches[0].session.config, dict(batches[0].session.per_trial)
+    session = batches[0].session
+    config, per_trial = session.config, dict(session.per_trial)
     bound = tune.with_parameters(
         trainable,
         runtime=config.runtime.for_training(),
@@ -171,9 +183,9 @@ def _tuner(
         tune.with_resources(bound, tune.PlacementGroupFactory([per_trial])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=SegmentScheduler(searcher),
+            scheduler=SegmentScheduler(searcher, session.placement),
             num_samples=-1,  # as many segments as it takes
-            max_concurrent_trials=config.search.concurrency or slots(per_trial),
+            max_concurrent_trials=config.search.concurrency or slots(per_trial, session.placement.left_out),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -182,6 +194,8 @@ def _tuner(
             storage_path=str(directory.parent),
             callbacks=[Watch(searcher.interrupt)],
             failure_config=tune.FailureConfig(max_failures=0),
+            # Ray's own would hold nothing, and fails on a node without the run directory before that is told.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
@@ -198,4 +212,5 @@ def orders_of(batch: Batch) -> Orders:
         modules=tuple(config.modules),
         kept_modules=kept_modules(config, batch.session.name),
         module_texts=shipped_texts(config),
+        marker=batch.session.placement.marker,
     )

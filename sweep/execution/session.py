@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,13 +10,15 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.cluster.connect import connected
+from sweep.cluster.left_out import LeftOut
+from sweep.cluster.placement import Placement
 from sweep.cluster.resources import slots, trial_resources
 from sweep.config.modules import kept_texts
 from sweep.config.places import is_bucket
 from sweep.config.schema import AppConfig, ClusterConfig, ClusterKind
 from sweep.console import say
 from sweep.records.checkpoints import TrialFolders
-from sweep.records.files import write_text
+from sweep.records.files import marked, write_text
 from sweep.records.locks import LOCK, alone
 from sweep.records.provenance import identity_text, name_begun_with
 from sweep.records.run_directory import (
@@ -34,6 +36,7 @@ from sweep.storage.mirroring import check_absent, forget, mirrored
 from sweep.storage.rebuild import record_text
 from sweep.storage.stop import StopObject, StopSign
 from sweep.tracking.outbox import Tracker, delivering
+from sweep.tracking.sqlite_store import network_sentence
 from sweep.tracking.state import aside_sentence
 
 
@@ -46,7 +49,7 @@ class Session:
     tracker: Tracker
     console: Console
     mirror: Mirror | None = None  # of the run directory, where runtime.storage is set
-    per_trial: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})  # resources, as Ray names them
+    placement: Placement = field(default_factory=Placement)
 
     @property
     def directory(self) -> Path:
@@ -61,6 +64,11 @@ class Session:
         """The key of the sweep's own MLflow run, the parent of its trials': the name that the sweep was begun with,
         whatever its directory is called now."""
         return name_begun_with(self.files.origin) or self.name
+
+    @property
+    def per_trial(self) -> Mapping[str, float]:
+        """The resources of a trial, as Ray names them."""
+        return self.placement.per_trial
 
     @property
     def gpus_per_trial(self) -> float:
@@ -121,25 +129,45 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
     storage, store = config.runtime.storage, store_directory(config, name)
     with alone(config, name), mirrored(storage, store, partial(say, console=console)) as mirror:
         console.print(_connecting(config.cluster), highlight=False)
-        with connected(config.cluster, run_directory(config, name), storage):
-            measured = partial(_on_a_gpu, config, console)
-            per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling, measured)
-            each = ", ".join(f"{count:g} {kind}" for kind, count in per_trial.items())
-            at_once = config.search.concurrency or slots(per_trial)
-            console.print(f"Ray runs: {at_once} at once, each with {each}", highlight=False)
+        with (
+            connected(config.cluster, run_directory(config, name), storage) as left_out,
+            _marked(config, name) as marker,
+        ):
+            placement = _placement(config, console, left_out, marker)
             kept = kept_modules(config, name)
+            if config.tracking.uri is None and (advice := network_sentence(store)):
+                say(advice, console)
             for file, text in kept_texts(config.modules).items():
                 write_text(kept / file, text)
             with delivering(store, config.tracking.uri, modules=config.modules) as tracker:
-                yield Session(config, name, tracker, console, mirror, per_trial)
+                yield Session(config, name, tracker, console, mirror, placement)
             if refused := aside_sentence(store):
                 console.print(refused, highlight=False)
 
 
-def _on_a_gpu(config: AppConfig, console: Console) -> int:
+def _marked(config: AppConfig, name: str) -> AbstractContextManager[Path | None]:
+    """Mark the run directory for workers on other machines that need it; here they see it."""
+    if config.cluster.kind is ClusterKind.local or is_bucket(config.runtime.storage):
+        return nullcontext()
+    return marked(run_directory(config, name))
+
+
+def _placement(config: AppConfig, console: Console, left_out: LeftOut, marker: Path | None) -> Placement:
+    """Find what a trial gets of the cluster and where, and say so."""
+    for sentence in left_out.sentences():
+        say(sentence, console)
+    autoscaling, measured = config.cluster.autoscaling, partial(_on_a_gpu, config, console, left_out)
+    per_trial = trial_resources(config.runtime.resources, autoscaling, measured, left_out)
+    each = ", ".join(f"{count:g} {kind}" for kind, count in per_trial.items())
+    at_once = config.search.concurrency or slots(per_trial, left_out)
+    console.print(f"Ray runs: {at_once} at once, each with {each}", highlight=False)
+    return Placement(per_trial, left_out, autoscaling, marker)
+
+
+def _on_a_gpu(config: AppConfig, console: Console, left_out: LeftOut) -> int:
     from sweep.cluster.gpu_share import trials_on_a_gpu
 
-    return trials_on_a_gpu(config, console)
+    return trials_on_a_gpu(config, console, left_out)
 
 
 def _connecting(cluster: ClusterConfig) -> str:

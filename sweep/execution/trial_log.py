@@ -22,10 +22,10 @@ from sweep.execution.session import Session
 from sweep.records.files import cut_sentence, sync
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.progress import SweepProgress
-from sweep.records.rows import METRICS, CurveRow, ManifestationRow, RowT, TrialRow
+from sweep.records.rows import METRICS, WAITS, CurveRow, ManifestationRow, RowT, TrialRow
 from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import append_row, cut_half_row, take_up_rows, write_rows
-from sweep.worker.segment import EpochResult, Segment, TrialEnded
+from sweep.worker.segment import EpochResult, Segment, TrialEnded, WorkerPlace
 
 WRITE_SECONDS = 2.0  # trials.csv is rewritten at most so often while trials run
 
@@ -88,15 +88,21 @@ class TrialLog:
             splits = self._splits[segment.experiment.data.portion]
             first, curve = first_row(self.session, segment, splits), self._newest.get(segment.number)
             row = as_curves_know(first, curve, self.session.gpus_per_trial)
-        row = replace(
-            row, outcome=Outcome.running, reason="", ray="RUNNING", legs=row.legs + 1, schedule=segment.schedule
-        )
+        row = replace(row, outcome=Outcome.running, reason=WAITS, ray="RUNNING", legs=row.legs + 1, host="", gpu="")
+        row = replace(row, schedule=segment.schedule)
         self._note(row)
         if row.legs == 1:
             sync(self.files.ledger)  # its id
         for observer in self._observers:
             observer.began(row, segment)
         return row
+
+    def placed(self, number: int, place: WorkerPlace) -> None:
+        """Hear that a trial's segment runs, and where. The ledger says it when the segment ends."""
+        row = self.rows[number] = replace(self.rows[number], reason="", host=place.host, gpu=place.gpu)
+        for observer in self._observers:
+            observer.placed(row)
+        self._write_at_times()
 
     def epoch(self, segment: Segment, result: EpochResult) -> bool:
         """Record an epoch; False where a worker that was lost had reported it before."""
@@ -110,7 +116,7 @@ class TrialLog:
         curve = curve_row(segment.number, result)
         append_row(self.files.curves, curve)
         gpu_seconds = (curve.cost_seconds - row.seconds) * self.session.gpus_per_trial
-        row = replace(with_curve(row, curve), gpu_seconds=row.gpu_seconds + max(0.0, gpu_seconds))
+        row = replace(with_curve(row, curve), reason="", gpu_seconds=row.gpu_seconds + max(0.0, gpu_seconds))
         self.rows[row.number] = row
         for observer in self._observers:
             observer.epoch(row, curve)

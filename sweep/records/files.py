@@ -12,9 +12,11 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -175,9 +177,9 @@ def _sync(descriptor: int, path: Path, is_new: bool = False) -> None:
 # --- read after a kill or a loss of power -----------------------------------------------------------------------------
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, mode: int = os.O_RDONLY) -> BinaryIO:
     """Open a file for reading. OSError: it cannot be opened, or is none: a named pipe would be waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(path, mode | os.O_NONBLOCK)
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
@@ -201,7 +203,7 @@ def cut_half_line(path: Path, whole: Callable[[bytes], int]) -> int:
     """
     if not path.exists():
         return 0
-    with open_regular(path) as file:
+    with open_regular(path, os.O_RDWR) as file:  # NFS locks exclusively only what could be written
         fcntl.flock(file, fcntl.LOCK_EX)  # not while another process appends
         content = file.read()
         length = whole(content)
@@ -241,3 +243,41 @@ def whole_rows(content: bytes) -> int:
 
 def _before_zeros(content: bytes) -> bytes:
     return content.partition(b"\0")[0]
+
+
+# --- seen from other machines -----------------------------------------------------------------------------------------
+
+MARKER = ".session-"
+
+
+@contextmanager
+def marked(directory: Path) -> Iterator[Path]:
+    """Keep a marker in a run directory while inside the block, in place of that of a killed session: a worker that sees
+    it sees this directory, and no other one at the same path. StorageError: it cannot be written.
+
+    Its name is new in every session: a copy on a node's own disk has everything but that, and a network file system may
+    remember for a while that a name was not there.
+    """
+    marker = directory / f"{MARKER}{uuid.uuid4().hex}"
+    with storing(marker, 0):
+        for former in directory.glob(f"{MARKER}*"):
+            former.unlink(missing_ok=True)
+        marker.touch()
+    try:
+        yield marker
+    finally:
+        with suppress(OSError):  # the next session removes it
+            marker.unlink()
+
+
+def obstacle(marker: Path | None) -> str:
+    """Find what keeps this process from using the directory of the marker; empty where nothing does, or it needs
+    none."""
+    if marker is None:
+        return ""
+    try:
+        marker.read_bytes()
+        with tempfile.TemporaryFile(dir=marker.parent):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)

@@ -16,6 +16,7 @@ class Outcome(Enum):
     host_oom = "host_oom"
     worker_lost = "worker_lost"
     node_lost = "node_lost"
+    node_unfit = "node_unfit"  # its nodes did not see the run directory, or could not start a worker
     timeout = "timeout"  # longer than search.timeout_minutes
     code = "code"  # a defect raised an exception
     interrupted = "interrupted"  # the sweep was stopped; a resumed one takes the trial up again
@@ -28,7 +29,12 @@ class Outcome(Enum):
     @property
     def retried(self) -> bool:
         """Tell whether the machine failed and not the trial, in which case the trial gets another attempt."""
-        return self in (Outcome.worker_lost, Outcome.node_lost)
+        return self in (Outcome.worker_lost, Outcome.node_lost, Outcome.node_unfit)
+
+    @property
+    def failed(self) -> bool:
+        """Tell whether the trial ended by a defect or a loss, which says nothing of its configuration."""
+        return self is Outcome.code or self is Outcome.host_oom or self.retried
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ STATES: dict[Outcome, States] = {
     Outcome.host_oom: States("ERROR", "FAIL", "FAILED"),
     Outcome.worker_lost: States("ERROR", "FAIL", "FAILED"),
     Outcome.node_lost: States("ERROR", "FAIL", "FAILED"),
+    Outcome.node_unfit: States("ERROR", "FAIL", "FAILED"),
     Outcome.timeout: States("TERMINATED", "PRUNED", "KILLED"),
     Outcome.code: States("ERROR", "FAIL", "FAILED"),
     Outcome.interrupted: States("TERMINATED", "WAITING", "KILLED"),

@@ -1,7 +1,7 @@
 """The rows of the tables in which stages meet: a trial, an epoch, a manifestation, a value of an evaluation."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from statistics import fmean
@@ -86,6 +86,10 @@ class TrialRow:
     """`seconds` times the GPUs that the trial had; 0 on CPUs."""
     classes: int | None = None
     """Classes of the data; empty in rows of before, which are of published sets."""
+    host: str = ""
+    """The host that runs the trial's last segment, or ran it; empty while it waits for one."""
+    gpu: str = ""
+    """The GPU there, by Ray's number and its name; empty on CPUs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +224,32 @@ def stale(evaluations: Iterable[EvaluationRow], final: Iterable[TrialRow]) -> li
     """List the measured values of other networks than the final ones beside them."""
     hashes = {row.config_hash for row in final if row.phase is Phase.final}
     return [row for row in evaluations if row.config_hash not in hashes]
+
+
+WAITING = "waiting"
+WAITS = "waits for a worker"  # the reason of a running trial whose segment no worker has yet
+
+
+def counted(rows: Iterable[TrialRow]) -> str:
+    """Count trials by how they stand: 2 running, 1 waiting, 3 done."""
+    standing = Counter(standing_of(row) for row in rows)
+    names = [Outcome.running.value, WAITING, *(one.value for one in Outcome if one is not Outcome.running)]
+    return ", ".join(f"{standing[name]} {name}" for name in names if standing[name])
+
+
+def standing_of(row: TrialRow) -> str:
+    """Name a trial's outcome; a running one that no worker has yet is waiting."""
+    return WAITING if row.outcome is Outcome.running and row.reason == WAITS else row.outcome.value
+
+
+def reasons(rows: Iterable[TrialRow]) -> Iterator[str]:
+    """Say why trials stand as they do, each reason once."""
+    numbers = defaultdict(list)
+    for row in rows:
+        if row.reason:
+            numbers[row.reason].append(str(row.number))
+    for reason, those in numbers.items():
+        yield f"{'trials' if len(those) > 1 else 'trial'} {', '.join(those)}: {reason}"
 
 
 def ranked(rows: Iterable[TrialRow]) -> list[TrialRow]:

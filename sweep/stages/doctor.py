@@ -18,6 +18,7 @@ from rich.console import Console
 
 from odenet.data.sets import load_test
 from sweep.cluster.connect import connected
+from sweep.cluster.left_out import LeftOut
 from sweep.cluster.resources import slots, trial_resources
 from sweep.cluster.session_directory import LONGEST_TEMPORARY
 from sweep.config.credentials import authorization
@@ -26,6 +27,7 @@ from sweep.errors import InputError, WorkError
 from sweep.interpreter import DISTRIBUTION
 from sweep.records.files import storing
 from sweep.storage.mirroring import check_usable
+from sweep.tracking.sqlite_store import network_sentence
 
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
@@ -198,7 +200,8 @@ def _storage(config: AppConfig) -> Iterator[Finding]:
 def _tracking(config: AppConfig) -> Iterator[Finding]:
     uri = config.tracking.uri
     if uri is None:
-        yield _ok("MLflow's store is a sqlite file in the run directory")
+        advice = network_sentence(Path(config.runtime.runs_dir))
+        yield Finding(Level.warning, advice) if advice else _ok("MLflow's store is a sqlite file in the run directory")
         return
     try:
         request = urllib.request.Request(f"{uri.rstrip('/')}/version", headers=authorization())
@@ -230,14 +233,14 @@ def _ray(config: AppConfig) -> Iterator[Finding]:
     try:
         with (
             tempfile.TemporaryDirectory(dir=existing, prefix="doctor") as probe,
-            connected(config.cluster, Path(probe)),
+            connected(config.cluster, Path(probe)) as left_out,
         ):
-            yield from _nodes(config)
+            yield from _nodes(config, left_out)
     except (InputError, WorkError, OSError) as error:
         yield _failed(str(error))
 
 
-def _nodes(config: AppConfig) -> Iterator[Finding]:
+def _nodes(config: AppConfig, left_out: LeftOut) -> Iterator[Finding]:
     import ray
 
     total = ray.cluster_resources()
@@ -246,9 +249,11 @@ def _nodes(config: AppConfig) -> Iterator[Finding]:
     yield _ok(f"{alive} node(s), {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs, authentication {mode}")
     if mode != "token":
         yield Finding(Level.warning, "the cluster takes anybody who reaches it: start it with RAY_AUTH_MODE=token")
-    per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling)
+    for sentence in left_out.sentences():
+        yield Finding(Level.warning, sentence)
+    per_trial = trial_resources(config.runtime.resources, config.cluster.autoscaling, left_out=left_out)
     each = ", ".join(f"{count:g} {name}" for name, count in per_trial.items())
-    yield _ok(f"a trial gets {each}; {config.search.concurrency or slots(per_trial)} run at once")
+    yield _ok(f"a trial gets {each}; {config.search.concurrency or slots(per_trial, left_out)} run at once")
     if config.runtime.resources.gpus == AUTO and "GPU" in per_trial:
         yield _ok("runtime.resources.gpus=auto: how many share a GPU is measured before trials begin")
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from sweep.console import printable, say, short_names, short_value, varying
 from sweep.records.outcome import Outcome
-from sweep.records.rows import Phase, TrialRow, ranked
+from sweep.records.rows import WAITING, Phase, TrialRow, counted, ranked, reasons, standing_of
 
 GAP = 2  # blanks between columns
 OF_COURSE = (Outcome.pruned, Outcome.paused)  # what their reasons say can be seen
@@ -90,18 +89,14 @@ def show_trials(name: str, rows: Sequence[TrialRow], console: Console, view: Vie
     """Print the trials of one phase, or of the two final ones, and below them why some of them failed."""
     best = next(iter(ranked([row for row in rows if row.phase is Phase.search])), None)
     chosen = f"; best is trial {best.number} at {best.objective:.1%} (search, one seed)" if best else ""
-    say(f"{name}: {outcomes(rows) or 'no trial yet'}{chosen}", console)
+    say(f"{name}: {counted(rows) or 'no trial yet'}{chosen}", console)
     if not rows:
         return
     left_out = show(list(_columns(rows, view)), console, view, rows.index(best) if best else None)
     say_left_out(left_out, console)
-    for line in _reasons(rows) if view is View.window else ():
+    told = [row for row in rows if row.outcome not in OF_COURSE and standing_of(row) != WAITING]
+    for line in reasons(told) if view is View.window else ():
         say(line, console)
-
-
-def outcomes(rows: Sequence[TrialRow]) -> str:
-    counts = Counter(row.outcome for row in rows)
-    return ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
 
 
 def _columns(rows: Sequence[TrialRow], view: View) -> Iterator[Column]:
@@ -109,12 +104,14 @@ def _columns(rows: Sequence[TrialRow], view: View) -> Iterator[Column]:
     if any(row.phase is not Phase.search for row in rows):
         yield Column("phase", [row.phase.value for row in rows], right=False)
         yield Column("of trial", [str(row.candidate) for row in rows])
-    yield Column("outcome", [row.outcome.value for row in rows], right=False)
+    yield Column("outcome", [standing_of(row) for row in rows], right=False)
     yield Column("objective", ["-" if row.objective is None else f"{row.objective:.1%}" for row in rows])
     yield Column("epochs", [str(row.epochs) for row in rows])
     yield Column("GFLOP", [f"{row.gflops:,.1f}" for row in rows])
     if view is View.wide:
         yield Column("seconds", [f"{row.seconds:,.1f}" for row in rows])
+        for name in ("host", "gpu"):
+            yield Column(name, [getattr(row, name) for row in rows], right=False)
     for key, name in short_names(varying([row.parameters for row in rows])).items():
         cells = [short_value(row.parameters[key]) if key in row.parameters else "" for row in rows]
         yield Column(name, cells, right=not any(isinstance(row.parameters.get(key), str) for row in rows))
@@ -125,16 +122,6 @@ def _columns(rows: Sequence[TrialRow], view: View) -> Iterator[Column]:
 def say_left_out(heads: Sequence[str], console: Console) -> None:
     if heads:
         say(f"No room for {', '.join(heads)}: --wide, --csv and --json have all.", console)
-
-
-def _reasons(rows: Sequence[TrialRow]) -> Iterator[str]:
-    """Say why trials failed, each reason once."""
-    numbers: dict[str, list[str]] = {}
-    for row in rows:
-        if row.reason and row.outcome not in OF_COURSE:
-            numbers.setdefault(row.reason, []).append(str(row.number))
-    for reason, those in numbers.items():
-        yield f"{'trials' if len(those) > 1 else 'trial'} {', '.join(those)}: {reason}"
 
 
 def trial_record(row: TrialRow) -> dict[str, Any]:
@@ -151,6 +138,8 @@ def trial_record(row: TrialRow) -> dict[str, Any]:
         "gflops": row.gflops,
         "seconds": row.seconds,
         "gpu_seconds": row.gpu_seconds,
+        "host": row.host,
+        "gpu": row.gpu,
         "seed": row.seed,
         "parameters": row.parameters,
     }

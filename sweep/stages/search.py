@@ -15,7 +15,7 @@ from odenet.training.config import ExperimentConfig
 from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SchedulerKind
 from sweep.config.study_config import Arm
-from sweep.console import PlainConsole
+from sweep.console import PlainConsole, say
 from sweep.errors import InputError, WorkError
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.population_source import PopulationSource
@@ -26,8 +26,8 @@ from sweep.execution.trial_source import SearchSource, Trials, TrialSource
 from sweep.records.best import write_best, write_candidates
 from sweep.records.files import write_text
 from sweep.records.provenance import check_origin, origin
-from sweep.records.rows import ranked
-from sweep.records.run_directory import CONFIG, FORMER, STAGE, SweepFiles
+from sweep.records.rows import ranked, reasons
+from sweep.records.run_directory import BEST, CONFIG, FORMER, STAGE, SweepFiles
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.study.frozen import record_allowed
 from sweep.tuning.arms import equal_terms
@@ -148,6 +148,15 @@ class Search(Work):
                 f"{session.name}` says why."
             )
         self.stopped("FINISHED")
+        failed = [row for row in rows if row.outcome.failed]
+        for line in reasons(failed):
+            say(f"{session.name} {line}", session.console)
+        tolerated = session.config.search.tolerated
+        if len(failed) > tolerated * len(rows):
+            raise WorkError(
+                f"{len(failed)} of the {len(rows)} trials of {session.name} ended by defects or losses, more than "
+                f"search.tolerated={tolerated:g} allows. The others are kept, and {BEST} is of them."
+            )
 
     def stopped(self, status: str) -> None:
         self._write_best()

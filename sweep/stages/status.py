@@ -12,14 +12,13 @@ from sweep.console import say
 from sweep.errors import InputError
 from sweep.records.locks import is_alive
 from sweep.records.progress import SweepProgress
-from sweep.records.rows import EvaluationRow, Phase, TrialRow, stale
+from sweep.records.rows import EvaluationRow, Phase, TrialRow, counted, stale
 from sweep.records.run_directory import CONFIG, SweepFiles, is_former
 from sweep.records.summary import SweepSummary
 from sweep.records.tables import read_rows
 from sweep.stages.listing import (
     Column,
     View,
-    outcomes,
     print_csv,
     print_json,
     say_left_out,
@@ -170,7 +169,7 @@ def _record(path: Path, runs: Path) -> dict[str, Any]:
         "sweep": str(path.relative_to(runs)),
         "family": rows[0].family if rows else "",
         "trials": len(rows),
-        "outcomes": outcomes(rows),
+        "outcomes": counted(rows),
         **_best(SweepSummary(rows, tables[-1], [])),
         "gflops": sum(row.gflops for row in rows),
         "seconds": sum(row.seconds for row in rows),

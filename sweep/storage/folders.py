@@ -82,7 +82,7 @@ class DirectoryFolder(Folder):
         return load_checkpoint(self._directory / name)
 
     def save(self, name: str, training: "Training") -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(exist_ok=True)  # not those above it: where they are missing this is another disk
         training.save(self._directory / name)
 
     def copy_to(self, name: str, target: Path) -> None:

@@ -4,6 +4,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,3 +123,32 @@ def _has(store: sqlite3.Connection, table: str) -> bool:
 def _reading(file: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as store:
         yield store
+
+
+# --- where it lies ----------------------------------------------------------------------------------------------------
+
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "lustre", "gpfs", "beegfs", "fuse.*")
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+def network_sentence(directory: Path, mounts: Path = MOUNTS) -> str:
+    """Say what is to be known where mlflow.db lies on a network file system; empty where it lies on a disk."""
+    kind = _file_system(directory, mounts)
+    if not any(fnmatchcase(kind, pattern) for pattern in NETWORK):
+        return ""
+    return (
+        f"mlflow.db lies on {kind}, where sqlite's locks may fail: open it on no other machine while a stage runs, or "
+        "give tracking.uri=http://HOST:5000 of an MLflow server, whose database is on its own disk."
+    )
+
+
+def _file_system(directory: Path, mounts: Path) -> str:
+    """Name the type of the file system that holds a directory; empty where the system does not tell."""
+    if not mounts.exists():
+        return ""
+    found = {}  # the later mount covers the earlier one
+    for line in mounts.read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        found[Path(before.split()[4].replace("\\040", " "))] = after.split()[0]
+    place = directory.resolve()
+    return next((found[path] for path in (place, *place.parents) if path in found), "")

@@ -58,6 +58,7 @@ class Orders:
     modules: tuple[str, ...] = ()  # the user's own, with networks
     kept_modules: Path = Path()  # where their source is
     module_texts: Mapping[str, str] = field(default_factory=dict)  # it, for workers that may not see that place
+    marker: Path | None = None  # of the session's run directory, which a worker on another machine must see
 
 
 def new_trial_id() -> str:
@@ -86,16 +87,26 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerResult:
-    """The result of one step of a worker: an epoch, the end of training, or both. `done`: the segment is over."""
+class WorkerPlace:
+    """The place of a worker. `node` is Ray's id of it, `gpu` its number and name."""
 
+    host: str
+    node: str = ""
+    gpu: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerResult:
+    """The result of one step of a worker: where it is, an epoch, the end of training. `done`: the segment is over."""
+
+    place: WorkerPlace | None = None
     epoch: EpochResult | None = None
     ended: TrialEnded | None = None
     done: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Flatten the result for Ray: metrics by their names, what was measured below footprint/."""
-        plain: dict[str, Any] = {"done": self.done}
+        plain: dict[str, Any] = {"done": self.done} | ({"place": asdict(self.place)} if self.place else {})
         if self.epoch is not None:
             plain |= {**self.epoch.metrics, "epoch": self.epoch.epoch, "weights": self.epoch.weights}
             plain |= {"notice": self.epoch.notice} if self.epoch.notice else {}
@@ -110,6 +121,7 @@ class WorkerResult:
     def from_dict(cls, plain: dict[str, Any]) -> "WorkerResult":
         """Restore the result from Ray's, which has further keys of its own."""
         epoch = ended = None
+        place = WorkerPlace(**plain["place"]) if "place" in plain else None
         if "epoch" in plain:
             metrics = {name: plain[name] for name in METRICS if name in plain}
             notice = plain.get("notice", "")
@@ -123,4 +135,4 @@ class WorkerResult:
                 footprint={name.removeprefix(head): plain[name] for name in plain if name.startswith(head)},
                 manifestations=plain.get("manifestations", []),
             )
-        return cls(epoch=epoch, ended=ended, done=plain.get("done", True))
+        return cls(place=place, epoch=epoch, ended=ended, done=plain.get("done", True))

@@ -2,9 +2,11 @@
 
 import errno
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,13 +18,15 @@ from odenet.training.loop import Progress, Report, Training
 from odenet.training.optim_config import OptimizerKind
 from odenet.training.transfer import transfer
 from sweep.records.checkpoints import KEPT, checkpoint_name
+from sweep.records.files import obstacle
 from sweep.records.outcome import Outcome
 from sweep.storage.folders import load_from, open_folder
 from sweep.storage.stop import StopSign
 from sweep.worker.cuda import out_of_memory
 from sweep.worker.segment import EpochResult, Orders, Segment, TrialEnded, WorkerResult
 
-STORAGE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+STORAGE = (*FULL, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 class TrialFailed(RuntimeError):
@@ -68,6 +72,8 @@ class SegmentTraining:
             return TrialEnded(outcome=Outcome.cuda_oom, reason=reason)
         if isinstance(error, OutOfTime):
             return TrialEnded(outcome=Outcome.timeout, reason=f"longer than {self._orders.seconds:.0f} s")
+        if isinstance(error, OSError) and error.errno not in FULL and (unfit := unseen(self._orders.marker)):
+            return unfit
         if isinstance(error, OSError) and error.errno in STORAGE:
             return TrialEnded(outcome=Outcome.interrupted, reason=str(error), storage=str(error))
         return TrialEnded(outcome=Outcome.code, reason=f"{type(error).__name__}: {error}")
@@ -171,6 +177,14 @@ class SegmentTraining:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, before)
+
+
+def unseen(marker: Path | None) -> TrialEnded | None:
+    """End a segment whose node does not see the run directory of this marker, or cannot write there; None: it does."""
+    if marker is None or not (why := obstacle(marker)):
+        return None
+    reason = f"{socket.gethostname()} cannot use the run directory {marker.parent}: {why}"
+    return TrialEnded(outcome=Outcome.node_unfit, reason=reason)
 
 
 def _first_report(checkpoint: Checkpoint) -> int:

@@ -6,13 +6,14 @@ from ray import tune
 
 from odenet.training.config import RuntimeConfig
 from sweep.storage.stop import StopSign
-from sweep.worker.segment import Orders, Segment
+from sweep.worker.segment import Orders, Segment, WorkerResult
 
 
 class SegmentTrainable(tune.Trainable):
     """Train a segment: `config` holds the segment, and in `batch` the index of the orders that it is under.
 
-    Processes are reused, so nothing is kept between segments. A step's result is a `WorkerResult`.
+    Processes are reused, so nothing is kept between segments. A step's result is a `WorkerResult`; the first says where
+    the worker is, and that it goes no further where it does not see the run directory.
     """
 
     def setup(  # type: ignore[override]  # Tune binds the further arguments
@@ -31,19 +32,23 @@ class SegmentTrainable(tune.Trainable):
         """Begin another segment in this process; called by Tune, and first by `setup`."""
         from sweep.config.modules import import_kept
         from sweep.worker.cuda import limit_memory
-        from sweep.worker.segment_training import SegmentTraining
+        from sweep.worker.place import here
+        from sweep.worker.segment_training import SegmentTraining, unseen
 
         limit_memory(self._share)
         orders = self._orders[new_config["batch"]]
-        import_kept(
-            orders.modules, orders.kept_modules, orders.module_texts
-        )  # before a segment can name their networks
-        segment = Segment.from_dict(new_config["segment"])
-        self._training = SegmentTraining(segment, self._runtime, orders, self._stop)
+        unfit = unseen(orders.marker)
+        self._first: WorkerResult | None = WorkerResult(place=here(), ended=unfit, done=unfit is not None)
+        if unfit is None:
+            # Before a segment can name their networks.
+            import_kept(orders.modules, orders.kept_modules, orders.module_texts)
+            segment = Segment.from_dict(new_config["segment"])
+            self._training = SegmentTraining(segment, self._runtime, orders, self._stop)
         return True
 
     def step(self) -> dict[str, Any]:
-        return self._training.step().to_dict()
+        result, self._first = self._first or self._training.step(), None
+        return result.to_dict()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: Ray keeps no checkpoints."""

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,7 @@ def member(study: Path, request: pytest.FixtureRequest) -> SweepFiles:
 
 def test_every_trial_has_one_row_one_study_trial_and_one_mlflow_run_that_agree(member: SweepFiles) -> None:
     rows = read_rows(member.trials, TrialRow)
+    assert {row.host for row in rows} == {socket.gethostname()}
     trials = study_trials(member.directory)
     runs = mlflow_runs(member.directory.parent, "tags.phase = 'search'", family=member.directory.name.split("-")[0])
     assert [row.number for row in rows] == [trial.number for trial in trials] == [0, 1, 2]

@@ -18,6 +18,7 @@ from sweep.cluster import connect
 from sweep.cluster import resources as offers
 from sweep.cluster.connect import connected
 from sweep.cluster.environment import environment
+from sweep.cluster.left_out import LeftOut
 from sweep.cluster.resources import Node, slots, trial_resources
 from sweep.config.schema import ClusterConfig, ClusterKind, Resources
 from sweep.errors import InputError, WorkError
@@ -79,26 +80,39 @@ CPU_ONLY = Node("c", "::4", 8, 0)
     ],
 )
 def test_a_trial_gets_what_was_asked_and_as_many_run_as_fit_node_by_node(monkeypatch, nodes, asked, given, fit):
-    monkeypatch.setattr(offers, "_nodes", lambda: nodes)
+    monkeypatch.setattr(offers, "_nodes", lambda left_out: nodes)
     assert trial_resources(asked) == given
     assert slots(given) == fit
 
 
 @pytest.mark.parametrize(("count", "share"), [(1, 1.0), (4, 0.25), (3, 0.3333), (7, 0.1428)])
 def test_where_the_share_is_measured_as_many_fit_on_a_gpu_as_was_found(monkeypatch, count, share):
-    monkeypatch.setattr(offers, "_nodes", lambda: [LARGE])
+    monkeypatch.setattr(offers, "_nodes", lambda left_out: [LARGE])
     given = trial_resources(Resources(gpus="auto"), on_a_gpu=lambda: count)
     assert given == {"CPU": 1.0, "GPU": share}
     assert LARGE._replace(gpus=1, cpus=99).fits(1, share) == count
 
 
+def test_hosts_that_the_user_leaves_out_get_no_trials_and_one_that_is_not_there_is_said():
+    nodes = [
+        {"NodeID": f"a{n}", "NodeManagerHostname": f"host{n}", "NodeManagerAddress": f"10.0.0.{n}"} for n in (1, 2)
+    ]
+    left_out = LeftOut(["host2", "10.0.0.9"])
+    assert left_out.selector() == {}
+    left_out.hear(nodes)
+    assert left_out.selector() == {"ray.io/node-id": "!in(a2)"}
+    named, absent = left_out.sentences()
+    assert named.startswith("Left out: host2 (10.0.0.2): cluster.leave_out names it. ")
+    assert absent.startswith("cluster.leave_out=10.0.0.9: no node is there at present; there are 10.0.0.1, ")
+
+
 def test_nothing_is_measured_where_there_is_no_gpu(monkeypatch):
-    monkeypatch.setattr(offers, "_nodes", lambda: [CPU_ONLY])
+    monkeypatch.setattr(offers, "_nodes", lambda left_out: [CPU_ONLY])
     assert trial_resources(Resources(gpus="auto"), on_a_gpu=lambda: 1 // 0) == {"CPU": 1.0}
 
 
 def test_more_than_any_node_has_is_refused_with_what_the_cluster_has_unless_nodes_may_come(monkeypatch):
-    monkeypatch.setattr(offers, "_nodes", lambda: [HEAD, SMALL, SMALL])
+    monkeypatch.setattr(offers, "_nodes", lambda left_out: [HEAD, SMALL, SMALL])
     with pytest.raises(InputError) as refused:
         trial_resources(Resources(gpus=2))
     assert "asks for 1 CPUs and 2 GPUs on one node" in str(refused.value)
@@ -107,7 +121,7 @@ def test_more_than_any_node_has_is_refused_with_what_the_cluster_has_unless_node
 
 
 def test_an_autoscaling_cluster_without_nodes_must_be_told_about_gpus_and_has_one_slot(monkeypatch):
-    monkeypatch.setattr(offers, "_nodes", lambda: [HEAD])
+    monkeypatch.setattr(offers, "_nodes", lambda left_out: [HEAD])
     with pytest.raises(InputError, match=r"say runtime\.resources\.gpus=1, a share, or 0"):
         trial_resources(Resources(), autoscaling=True)
     assert slots(trial_resources(Resources(gpus=0.5), autoscaling=True)) == 1

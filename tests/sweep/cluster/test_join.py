@@ -13,6 +13,7 @@ import ray
 
 from sweep.cluster import join as joining
 from sweep.cluster.join import check_visible
+from sweep.cluster.left_out import LeftOut
 from sweep.errors import InputError
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow
@@ -91,9 +92,9 @@ def test_a_joined_cluster_runs_the_code_shipped_to_it_on_every_node_and_lives_on
 @as_root
 def test_a_run_directory_that_a_node_cannot_see_is_refused(place, address):
     message = join(place, "auto", directory="hidden", RAY_ADDRESS=address)
-    assert "InputError: Every node must read and write the run directory" in message
-    assert "1 of 2 cannot" in message
-    assert "(No such file or directory)" in message
+    assert "InputError: A node must read and write the run directory" in message
+    assert "1 of 2 cannot, and no other has CPUs" in message
+    assert ": No such file or directory. " in message
     assert "runtime.runs_dir=/shared/runs" in message
     assert list((place.path / "hidden").iterdir()) == []
 
@@ -166,23 +167,27 @@ def test_auto_without_a_cluster_here_is_refused(place):
 def test_a_run_directory_that_cannot_be_written_here_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("ray.nodes", list)
     with pytest.raises(InputError, match=r"missing cannot be written: No such file or directory"):
-        check_visible(tmp_path / "missing")
+        check_visible(tmp_path / "missing", LeftOut())
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(ray.exceptions.GetTimeoutError(), "no answer within 60 s"), (ray.exceptions.RayError("died\nwhy"), "died")],
+    [(ray.exceptions.GetTimeoutError(), "no answer within 60 s"), (ray.exceptions.RayError("died\nwhy"), "died why")],
 )
 def test_a_node_that_gives_no_answer_is_named_with_the_reason(monkeypatch, tmp_path, error, reason):
     def get(look, timeout):
         raise error
 
-    monkeypatch.setattr("ray.nodes", lambda: [{"NodeID": "0" * 56, "NodeManagerAddress": "::7", "Alive": True}])
+    node = {"NodeID": "0" * 56, "NodeManagerHostname": "seven", "NodeManagerAddress": "::7", "Resources": {"CPU": 1.0}}
+    monkeypatch.setattr("ray.nodes", lambda: [{**node, "Alive": True}])
     monkeypatch.setattr(joining, "_look", lambda node, probe: node)
     monkeypatch.setattr("ray.wait", lambda looks, **options: ([], looks))
     monkeypatch.setattr("ray.get", get)
-    with pytest.raises(InputError, match=rf"1 of 1 cannot: ::7 \({reason}\)\. Choose a directory on storage"):
-        check_visible(tmp_path)
+    with pytest.raises(
+        InputError,
+        match=rf"1 of 1 cannot, and no other has CPUs: seven \(::7\): {reason}\. Choose a directory on storage",
+    ):
+        check_visible(tmp_path, LeftOut())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from sweep.execution.trial_source import FINISHED
 from sweep.records.outcome import Outcome
-from sweep.worker.segment import Segment
+from sweep.records.rows import counted
+from sweep.worker.segment import Segment, WorkerPlace, WorkerResult
 from tests.sweep.pretended import Sweep, Worker, begun, ended, outcomes, over, reported
 
 TRIALS = "search.trials=4"
@@ -66,6 +67,28 @@ def test_a_lost_worker_is_followed_by_as_many_attempts_as_are_allowed_and_each_i
     sweep.controller.segment_failed(next_segment(sweep), outcome, "it was lost")
     assert (sweep.log.rows[0].outcome, sweep.log.rows[0].legs) == (outcome, 3)
     assert next_segment(sweep).number == 1
+
+
+def test_a_trial_on_a_node_of_no_use_goes_elsewhere_at_no_cost_and_the_node_is_named_once(tmp_path):
+    sweep = begun(tmp_path, TRIALS, "search.retries=0")
+    unfit = over(Outcome.node_unfit, "host4 cannot use the run directory: gone")
+    for _ in range(3):
+        sweep.controller.segment_ended(next_segment(sweep), unfit, "TERMINATED")
+    named = "x trial 0: host4 cannot use the run directory: gone; trials go elsewhere, until Ray is started anew there"
+    assert sweep.said().count("host4") == 1
+    assert " ".join(sweep.said().split()).count(named) == 1
+    assert {row.outcome for row in sweep.log.in_order()} == {Outcome.running}
+
+
+def test_a_trial_waits_until_a_worker_has_it_and_a_loss_names_the_host(tmp_path):
+    sweep = begun(tmp_path, TRIALS, "search.retries=0")
+    segment = next_segment(sweep)
+    assert counted(sweep.log.in_order()) == "1 waiting"
+    sweep.controller.result(segment, WorkerResult(place=WorkerPlace(host="host2", gpu="0 H100"), done=False))
+    row = sweep.log.rows[0]
+    assert (counted([row]), row.reason, row.host, row.gpu) == ("1 running", "", "host2", "0 H100")
+    sweep.controller.segment_failed(segment, Outcome.node_lost, "its node was lost")
+    assert sweep.log.rows[0].reason == "its node was lost (host2)"
 
 
 def test_a_notice_of_a_worker_is_said_with_its_trial(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.cluster.placement import Placement
 from sweep.config.search_config import Objective
 from sweep.errors import InputError
 from sweep.records import files
@@ -160,7 +161,8 @@ def test_the_ledger_goes_back_to_what_the_curves_know_and_says_so(tmp_path):
 
 def test_a_trial_that_has_not_ended_goes_back_to_the_epochs_that_the_curves_know_with_what_they_cost(tmp_path):
     def with_a_gpu() -> Sweep:
-        return opened(replace(session_on(configured("search.trials=1", runs=tmp_path)), per_trial={"GPU": 1.0}))
+        session = session_on(configured("search.trials=1", runs=tmp_path))
+        return opened(replace(session, placement=Placement({"GPU": 1.0})))
 
     sweep = with_a_gpu()
     segment = sweep.controller.next_segment()

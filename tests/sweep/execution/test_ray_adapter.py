@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from ray import cloudpickle, exceptions
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from sweep.cluster.placement import Placement
 from sweep.errors import StorageError
 from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch, cause
 from sweep.records.outcome import Outcome
-from sweep.worker.segment import Segment
+from sweep.worker.segment import Segment, TrialEnded, WorkerPlace, WorkerResult
 from tests.sweep.pretended import Sweep, begun, ended, outcomes, reported
 
 GO, STOP = SegmentScheduler.CONTINUE, SegmentScheduler.STOP
@@ -20,7 +22,7 @@ GO, STOP = SegmentScheduler.CONTINUE, SegmentScheduler.STOP
 
 def bridge(*sweeps: Sweep) -> tuple[SegmentSearcher, SegmentScheduler]:
     searcher = SegmentSearcher([sweep.controller for sweep in sweeps], sweeps[0].interrupt)
-    return searcher, SegmentScheduler(searcher)
+    return searcher, SegmentScheduler(searcher, Placement())
 
 
 def ray_trial(trial_id: str, **last: Any) -> Any:
@@ -93,6 +95,7 @@ def test_the_last_epoch_comes_with_the_end_and_counts(tmp_path):
         (exceptions.WorkerCrashedError(), "x", Outcome.worker_lost, "its worker process was lost"),
         (exceptions.NodeDiedError("gone"), "x", Outcome.node_lost, "its node was lost"),
         (exceptions.ActorDiedError(), "its node has died", Outcome.node_lost, "its node was lost"),
+        (exceptions.RuntimeEnvSetupError(), "why\nno space", Outcome.node_unfit, "start its worker: no space"),
         (ValueError(), "line 1\nValueError: 3", Outcome.code, "ValueError: 3"),
         (None, "", Outcome.code, "Ray gave no reason"),
     ],
@@ -115,6 +118,31 @@ def test_an_error_is_passed_on_with_its_cause(tmp_path):
     scheduler.on_trial_error(None, failed(tmp_path, exceptions.ActorDiedError(), "x"))
     row = sweep.log.rows[0]
     assert (row.outcome, row.reason) == (Outcome.worker_lost, "its worker process was lost")
+
+
+def node(name: str) -> dict[str, Any]:
+    return {"NodeID": name, "NodeManagerHostname": f"host-{name}", "NodeManagerAddress": f"10.0.0.{name}"} | {
+        "Resources": {"CPU": 1.0}, "Alive": True,
+    }  # fmt: skip
+
+
+def unfit(name: str) -> dict[str, Any]:
+    over = TrialEnded(outcome=Outcome.node_unfit, reason=f"host-{name} is of no use")
+    return WorkerResult(place=WorkerPlace(host=f"host-{name}", node=name), ended=over).to_dict()
+
+
+def test_later_segments_keep_away_from_a_node_of_no_use_and_without_another_the_sweep_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr("ray.nodes", lambda: [node("1"), node("2")])
+    sweep, added = begun(tmp_path), Trial("none", stub=True, trial_id="c")
+    searcher, scheduler = bridge(sweep)
+    for name in "12":
+        assert sweep.interrupt.failure is None
+        searcher.suggest(name)
+        scheduler.on_trial_complete(None, ray_trial(name), unfit(name))
+    scheduler.on_trial_add(None, added)
+    selector = added.placement_group_factory._bound.arguments["bundle_label_selector"]
+    assert selector == [{"ray.io/node-id": "!in(1,2)"}]
+    assert "no node is left that a trial can run on: host-1 is of no use; host-2" in str(sweep.interrupt.failure)
 
 
 @pytest.mark.parametrize("moment", ["suggest", "result", "complete", "error"])

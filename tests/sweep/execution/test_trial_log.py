@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sweep.cluster.placement import Placement
 from sweep.config.overrides import override
 from sweep.config.search_config import Objective
 from sweep.errors import InputError
@@ -288,7 +289,7 @@ def test_each_objective_is_what_it_says(objective, value):
 
 
 def with_half_a_gpu(runs: Path) -> Sweep:
-    return opened(replace(session_on(configured(runs=runs)), per_trial={"CPU": 1.0, "GPU": 0.5}))
+    return opened(replace(session_on(configured(runs=runs)), placement=Placement({"CPU": 1.0, "GPU": 0.5})))
 
 
 def test_gpu_time_is_what_a_trial_has_of_gpus_times_its_seconds_also_those_of_a_killed_driver(tmp_path):

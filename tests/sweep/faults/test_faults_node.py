@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,7 +79,8 @@ def test_a_trial_whose_node_dies_goes_on_elsewhere_and_ends_once(place: Place, a
             command.wait()
     assert command.returncode == 0, said.read_text()
     # Ray may see the worker's end first and the node's some seconds later.
-    assert re.search(r"its (node|worker process) was lost; attempt 2 follows", said.read_text())
+    lost = rf"its (node|worker process) was lost \({socket.gethostname()}\); attempt 2 follows"
+    assert re.search(lost, " ".join(said.read_text().split()))
     rows = rows_of(directory)
     assert [(row.outcome, row.epochs) for row in rows] == [(Outcome.done, 150)] * 2
     assert sorted(row.legs for row in rows) == [1, 2]

@@ -1,17 +1,24 @@
 """Files on storage that is full, read-only, or cut off by a kill: what was whole stays whole, and it is said."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sweep.errors import StorageError
-from sweep.records.files import write_text
+from sweep.records.files import MARKER, marked, obstacle, write_text
+from sweep.records.locks import alone, is_alive
 from sweep.records.rows import TrialRow
 from sweep.records.tables import append_row, cut_half_row, read_rows, write_rows
+from sweep.tracking.store import locked
+from tests.sweep.pretended import configured
 from tests.sweep.small_disk import make_read_only, mounted
 from tests.sweep.sweep_files import trial
 
@@ -34,6 +41,43 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 def small_disk(tmp_path) -> Iterator[Path]:
     with mounted(tmp_path / "disk") as disk:
         yield disk
+
+
+def test_files_and_locks_are_opened_as_nfs_wants_to_lock_them(tmp_path, monkeypatch):
+    """Linux takes a lock there for reading only where the file could be read, and an exclusive one where it could be
+    written."""
+    lock = fcntl.flock
+
+    def as_on_nfs(file: Any, kind: int) -> None:
+        mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        refused = os.O_WRONLY if kind & fcntl.LOCK_SH else os.O_RDONLY
+        if mode == refused and not kind & fcntl.LOCK_UN:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock(file, kind)
+
+    monkeypatch.setattr("fcntl.flock", as_on_nfs)
+    config = configured(runs=tmp_path)
+    for name in ("x", "study/x"):
+        with alone(config, name):
+            assert is_alive(tmp_path / name)
+        assert not is_alive(tmp_path / name)
+    table = tmp_path / "trials.csv"
+    append_row(table, trial(0))
+    with table.open("ab") as file:
+        file.write(b"2,half")
+    assert cut_half_row(table) == len(b"2,half")
+    assert read_rows(table, TrialRow) == [trial(0)]
+    with locked(tmp_path / "mlflow.db.lock"):
+        pass
+
+
+def test_a_marker_is_new_in_every_session_and_seen_only_in_its_directory(tmp_path):
+    (tmp_path / f"{MARKER}killed").touch()
+    with marked(tmp_path) as marker:
+        assert (list(tmp_path.iterdir()), obstacle(marker)) == ([marker], "")
+    with marked(tmp_path) as other:
+        assert (obstacle(marker), obstacle(other)) == ("No such file or directory", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_refuses_a_row_whole_names_the_table_and_takes_the_row_after_space_is_made(small_disk):

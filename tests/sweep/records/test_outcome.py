@@ -26,7 +26,9 @@ def test_a_run_has_ended_in_mlflow_unless_its_trial_runs_or_waits():
 
 
 def test_only_a_lost_machine_is_worth_another_attempt_and_what_has_not_ended_goes_on_anyway():
-    assert {outcome for outcome in Outcome if outcome.retried} == {Outcome.worker_lost, Outcome.node_lost}
+    machine = {Outcome.worker_lost, Outcome.node_lost, Outcome.node_unfit}
+    assert {outcome for outcome in Outcome if outcome.retried} == machine
+    assert {outcome for outcome in Outcome if outcome.failed} == machine | {Outcome.host_oom, Outcome.code}
     assert {outcome for outcome in Outcome if not outcome.ended} == {
         Outcome.running, Outcome.paused, Outcome.interrupted,
     }  # fmt: skip

@@ -66,7 +66,7 @@ def test_columns_are_found_by_their_names(tmp_path):
     path = tmp_path / "trials.csv"
     write_rows(path, TrialRow, ROWS)
     changed(path, backwards)
-    assert path.read_text().startswith("schema,classes,gpu_seconds,schedule,")
+    assert path.read_text().startswith("schema,gpu,host,classes,gpu_seconds,schedule,")
     assert read_rows(path, TrialRow) == ROWS
 
 

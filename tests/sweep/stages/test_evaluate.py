@@ -37,6 +37,7 @@ from sweep.report.statistics import wilson
 from sweep.stages.evaluate import PreparedEvaluation, conditions, evaluate, prepare_evaluate
 from sweep.tracking.lines import OUTBOX
 from sweep.worker.measurement import Bench, Measured, class_balanced, measure
+from sweep.worker.segment import TrialEnded, WorkerPlace
 from tests.sweep.sweep_files import PARAMETERS, session_on, trial, write_sweep
 
 CPU = RuntimeConfig(device=Device.cpu)
@@ -162,7 +163,29 @@ def in_place(monkeypatch):
 def as_if_remote(**resources: float):
     assert resources == {"num_cpus": 1.0, "num_gpus": 0.0}
 
-    return lambda function: SimpleNamespace(remote=partial(partial, function))
+    def remote(function):
+        def options(label_selector):
+            return SimpleNamespace(remote=lambda *words: partial(function, *words))
+
+        return SimpleNamespace(options=options)
+
+    return remote
+
+
+def test_a_node_of_no_use_is_said_once_and_what_it_had_is_measured_elsewhere(config, in_place, monkeypatch):
+    unfit = TrialEnded(outcome=Outcome.node_unfit, reason="host4 cannot use the run directory: gone")
+    answers = iter([unfit, unfit])
+    monkeypatch.setattr(measurements, "unseen", lambda marker: next(answers, None))
+    monkeypatch.setattr(measurements, "here", lambda: WorkerPlace(host="host4", node="a4"))
+    monkeypatch.setattr("sweep.cluster.placement.fitting", lambda *_: 1)
+    session, prepared = session_on(config), prepare_evaluate(config, "x")
+    tasks = prepared.tasks[:2]
+    assert [task for task, _ in measurements.measure_all(session, tasks, prepared.test)] == tasks
+    assert session.console.file.getvalue().count("host4") == 1
+    assert session.placement.left_out.selector() == {"ray.io/node-id": "!in(a4)"}
+    monkeypatch.setattr("sweep.cluster.placement.fitting", lambda *_: 0)
+    with pytest.raises(WorkError, match="no node is left that a trial can run on: host4 cannot use"):
+        measurements._leave_out(session, measurements.UnfitNode("a4", unfit.reason))
 
 
 def test_rows_csv_has_every_value_of_every_network_under_its_own_key(config, measured, in_place, capsys):

@@ -1,6 +1,7 @@
 """A search as one piece of work: what it leaves behind when it ends, is stopped, or goes on later."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,19 @@ def test_a_sweep_without_a_trial_to_choose_failed_and_says_where_the_reasons_are
         one.conclude()
     assert not (tmp_path / "x" / "best.yaml").exists()
     assert last_line(tmp_path)["status"] == "FAILED"
+
+
+@pytest.mark.parametrize(("words", "failed"), [((), True), (("search.tolerated=0.25",), False)])
+def test_defects_and_losses_are_named_last_and_more_than_are_tolerated_fail_the_command(tmp_path, words, failed):
+    one = work(tmp_path, *words)
+    drive(one)
+    rows, console = one.batch.log.rows, one.batch.session.console
+    rows[1] = replace(rows[1], outcome=Outcome.node_lost, reason="its node was lost (host3)")
+    with pytest.raises(WorkError, match="1 of the 4 trials of x ended by") if failed else nullcontext():
+        one.conclude()
+    assert console.file.getvalue().endswith("x trial 1: its node was lost (host3)\n")  # type: ignore[attr-defined]
+    assert read_best(tmp_path / "x" / "best.yaml").provenance["trial"] == 3
+    assert last_line(tmp_path)["status"] == "FINISHED"
 
 
 def test_the_best_of_a_population_has_the_schedule_of_its_weights(tmp_path):

@@ -1,6 +1,9 @@
 """The worker: a segment is trained from the newest whole checkpoint to its end, whatever happened before."""
 
 import errno
+import shutil
+import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +22,7 @@ from odenet.training.optim_config import OptimizerKind
 from sweep.config.overrides import override
 from sweep.config.schema import EvaluateConfig
 from sweep.records.checkpoints import checkpoint_file, checkpoint_files, inherited_file
+from sweep.records.files import marked
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase
 from sweep.worker.segment import Orders, Segment
@@ -46,10 +50,19 @@ class Worker(SegmentTrainable):
 
 
 def worker(one: Segment, orders: Orders = ORDERS) -> Worker:
+    """One that has said where it is."""
+    made = begun(one, orders)
+    assert made.step() == {"place": {"host": socket.gethostname(), "node": "", "gpu": ""}, "done": False}
+    return made
+
+
+def begun(one: Segment, orders: Orders = ORDERS) -> Worker:
     resources = SimpleNamespace(trial_resources=PlacementGroupFactory([{"CPU": 1}]))
     stop = Path(one.folder).parent / "stop"
     config = {"batch": 0, "segment": one.to_dict(), "orders": orders, "stop": stop, TRIAL_INFO: resources}
-    storage: Any = SimpleNamespace(trial_fs_path="here", trial_working_directory=one.folder)  # else in the user's home
+    storage: Any = SimpleNamespace(
+        trial_fs_path="here", trial_working_directory=tempfile.gettempdir()
+    )  # else in the user's home
     return Worker(config, storage)
 
 
@@ -115,6 +128,7 @@ def test_a_worker_takes_the_next_leg_without_anything_of_the_one_before(tmp_path
     one = worker(segment(tmp_path / "other", experiment=override(EXPERIMENT, {"training.seed": 9})))
     one.step()
     assert one.reset_config({"batch": 0, "segment": segment(tmp_path / "0").to_dict()})
+    assert "place" in one.step()
     assert learned([one.step()]) == undisturbed[:1]
 
 
@@ -310,6 +324,28 @@ def test_a_defect_is_reported_first_and_then_an_error_in_rays_eyes(tmp_path, mon
     assert result["reason"] == f"{type(error).__name__}: {error}"
     with pytest.raises(TrialFailed, match=type(error).__name__):
         one.step()
+
+
+def test_a_worker_that_does_not_see_the_run_directory_trains_nothing_and_says_so_first(tmp_path):
+    orders = replace(ORDERS, marker=tmp_path / "elsewhere" / ".session-1")
+    result = begun(segment(tmp_path / "0"), orders).step()
+    assert (result["outcome"], result["done"], result["place"]["host"]) == ("node_unfit", True, socket.gethostname())
+    where = f"{socket.gethostname()} cannot use the run directory {tmp_path / 'elsewhere'}"
+    assert result["reason"] == f"{where}: No such file or directory"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_directory_that_goes_meanwhile_is_not_made_anew_on_the_workers_own_disk(tmp_path):
+    runs = tmp_path / "runs"
+    (runs / "checkpoints").mkdir(parents=True)
+    with marked(runs) as marker:
+        one = worker(segment(runs / "checkpoints" / "0"), replace(ORDERS, marker=marker))
+        assert one.step()["epoch"] == 1
+        shutil.rmtree(runs)
+        result = one.step()
+    assert (result["outcome"], result["done"]) == ("node_unfit", True)
+    assert result["reason"].endswith(f"cannot use the run directory {runs}: No such file or directory")
+    assert not runs.exists()
 
 
 def _fail_with(patch: pytest.MonkeyPatch, error: Exception) -> None:
