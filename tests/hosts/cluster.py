@@ -23,6 +23,8 @@ SMALL = [
     "space=smoke", "data.per_class=50", "model.width=8", f"training.epochs={EPOCHS}", "search.sampler=random",
     "search.checkpoint_every=1",
 ]  # fmt: skip
+HEAD = "| event | trials | lost | duplicated | epochs repeated | seconds to progress | steps missing | steps doubled |"
+TABLE: list[str] = []  # of all events, said at the end
 
 
 @dataclass
@@ -41,6 +43,12 @@ class Figures:
     def line(self) -> str:
         values = [getattr(self, one.name) for one in fields(self)]
         return "| " + " | ".join(f"{value:.0f}" if isinstance(value, float) else str(value) for value in values) + " |"
+
+
+def noted(figures: Figures) -> None:
+    """Put an event into the table; none may lose or double anything."""
+    TABLE.append(figures.line())
+    assert (figures.lost, figures.duplicated, figures.missing, figures.doubled) == (0, 0, 0, 0), figures
 
 
 @dataclass

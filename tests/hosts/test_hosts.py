@@ -7,8 +7,7 @@ import pytest
 from sweep.records.outcome import Outcome
 from sweep.records.rows import TrialRow
 from sweep.records.tables import read_rows
-from tests.hosts.cluster import Cluster
-from tests.hosts.conftest import noted
+from tests.hosts.cluster import Cluster, noted
 
 pytestmark = pytest.mark.timeout(400)
 TRIALS = "search.trials=4"

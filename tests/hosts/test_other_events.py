@@ -7,8 +7,7 @@ import pytest
 
 from sweep.records.rows import TrialRow
 from sweep.records.tables import read_rows
-from tests.hosts.cluster import RAY, Cluster
-from tests.hosts.conftest import noted
+from tests.hosts.cluster import RAY, Cluster, noted
 from tests.hosts.hosts import until
 
 pytestmark = pytest.mark.timeout(600)
