@@ -36,6 +36,8 @@ MAY_IMPORT = {
     "sweep": {
         *("odenet", "search_spaces", "torch", "numpy", "rich", "yaml"),
         *(
+            "boto3",
+            "botocore",
             "grpc",
             "hydra",
             "jinja2",
@@ -62,6 +64,8 @@ ONLY_IN = {
     "safetensors": {"odenet.training.export", "odenet.pretrained.weight_file"},
     "onnxruntime": {"odenet.training.export"},
     "pyautoattack": {"odenet.robustness.attacks"},
+    "boto3": {"sweep.storage.bucket"},
+    "botocore": {"sweep.storage.bucket"},
     "grpc": {"sweep.cluster.join"},
     "hydra": {"sweep.config", "sweep.cli.completion"},
     "omegaconf": {"sweep.config"},
@@ -85,9 +89,15 @@ ONLY_IN_FUNCTIONS = {
     "safetensors",
     "onnxruntime",
     "grpc",
+    "boto3",
+    "botocore",
     "pyautoattack",
 }
-COMES_WITH = {"grpc": ["ray"], "sqlalchemy": ["mlflow"]}  # whose own channel and database are looked into
+COMES_WITH = {
+    "grpc": ["ray"],
+    "sqlalchemy": ["mlflow"],
+    "botocore": ["boto3"],
+}  # whose own channel and database are looked into
 
 
 @dataclass(frozen=True)

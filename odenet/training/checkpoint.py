@@ -97,17 +97,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     ...     [file.name for file in Path(directory).iterdir()]
     ['first']
     """
-    head = {
-        "experiment": to_plain(checkpoint.experiment),
-        "depths": [to_plain(depth) for depth in checkpoint.depths],
-        "images": None if checkpoint.images is None else to_plain(checkpoint.images),
-        **{name: getattr(checkpoint, name) for name in ("channels", "classes", "epoch", "progress", "versions")},
-    }
-    path = Path(path)
-    buffer = io.BytesIO()
-    tensors = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer}
-    torch.save({"head": json.dumps(head), **tensors}, buffer)
-    payload = buffer.getvalue()
+    path, payload = Path(path), _payload(checkpoint)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -118,6 +108,25 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         _sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def packed(checkpoint: Checkpoint) -> bytes:
+    """Return the content of a checkpoint's file, for storage that has no files."""
+    payload = _payload(checkpoint)
+    return _header(payload) + payload
+
+
+def _payload(checkpoint: Checkpoint) -> bytes:
+    head = {
+        "experiment": to_plain(checkpoint.experiment),
+        "depths": [to_plain(depth) for depth in checkpoint.depths],
+        "images": None if checkpoint.images is None else to_plain(checkpoint.images),
+        **{name: getattr(checkpoint, name) for name in ("channels", "classes", "epoch", "progress", "versions")},
+    }
+    buffer = io.BytesIO()
+    tensors = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer}
+    torch.save({"head": json.dumps(head), **tensors}, buffer)
+    return buffer.getvalue()
 
 
 def _sync_directory(directory: Path) -> None:
@@ -146,16 +155,20 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     if Path(path).is_fifo():
         raise DamagedCheckpoint(f"{path} is no odenet checkpoint but a named pipe, which would be waited for.")
-    content = Path(path).read_bytes()
+    return unpacked(Path(path).read_bytes(), path)
+
+
+def unpacked(content: bytes, place: Path | str) -> Checkpoint:
+    """Read the content of a checkpoint's file. DamagedCheckpoint: as `load_checkpoint`, which names `place`."""
     header, payload = content[:HEADER_BYTES], content[HEADER_BYTES:]
     if not header.startswith(MAGIC):
-        raise DamagedCheckpoint(f"{path} is no odenet checkpoint of version 1.")
+        raise DamagedCheckpoint(f"{place} is no odenet checkpoint of version 1.")
     if header != _header(payload):
-        raise DamagedCheckpoint(f"{path} is damaged: its {len(content)} bytes do not match their checksum.")
+        raise DamagedCheckpoint(f"{place} is damaged: its {len(content)} bytes do not match their checksum.")
     try:
         return _unpack(payload)
     except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, EOFError) as error:
-        raise DamagedCheckpoint(f"{path} holds something else than a checkpoint of this version: {error}") from error
+        raise DamagedCheckpoint(f"{place} holds something else than a checkpoint of this version: {error}") from error
 
 
 def _header(payload: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Find the run directories that a command line names, with their configurations."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from search_spaces import OURS, SPACES, Space, as_written
@@ -9,20 +10,22 @@ from sweep.config.compose import FOLLOWS, check_possible, load, value_of
 from sweep.config.modules import changed_since, hashes, not_named
 from sweep.config.own import OF_THE_USER
 from sweep.config.schema import AppConfig, SpaceConfig
+from sweep.console import PlainConsole, say
 from sweep.errors import InputError
 from sweep.records.best import Best, read_best
-from sweep.records.run_directory import SweepFiles, kept_modules, run_directory
+from sweep.records.run_directory import SweepFiles, kept_modules, run_directory, store_directory
 from sweep.stages.status import missing, sweeps_below
 
-DATA_PATH = "data.path="
+DATA_PATH, STORAGE = "data.path=", "runtime.storage="
 
 
 def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[AppConfig, str]:
     """Load the configuration that a sweep was searched with, or a study begun, with what is set of it now; and its
     name."""
-    how = load([text for text in command.overrides if text.startswith((*OF_THE_USER, "runtime.runs_dir="))])
+    how = load([text for text in command.overrides if text.startswith((*OF_THE_USER, "runtime.runs_dir=", STORAGE))])
     name = command.names[0]
     files = SweepFiles(run_directory(how, name))
+    _rebuild(how, name)
     saved = files.study if files.study.exists() else files.config
     if not saved.is_file():
         raise missing(Path(how.runtime.runs_dir).resolve(), name)
@@ -30,6 +33,18 @@ def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[App
     kept = kept_modules(config, name)
     _check_unchanged(changed_since(config.modules, kept), config, f"{saved} was made with, kept in {kept}")
     return config, name
+
+
+def _rebuild(how: AppConfig, name: str) -> None:
+    """Build the run directory again from storage where it is not on this machine. InputError: it is not there either,
+    or storage cannot be asked."""
+    from sweep.storage.mirroring import answering
+    from sweep.storage.rebuild import rebuild
+
+    directory, address = store_directory(how, name), how.runtime.storage
+    if address is not None and not directory.exists():
+        with answering(address) as store:
+            rebuild(store, directory.name, directory, partial(say, console=PlainConsole()))
 
 
 def here(config: AppConfig, how: AppConfig) -> AppConfig:

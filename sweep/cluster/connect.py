@@ -1,16 +1,17 @@
 """Start Ray on this machine, or join it where it runs. Nothing else starts or joins Ray."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sweep.cluster.environment import FOR_WORKERS, environment, only_allowed, same_imports
+from sweep.cluster.environment import BUCKET_ENVIRONMENT, FOR_WORKERS, environment, only_allowed, same_imports
 from sweep.cluster.join import check_visible, join
 from sweep.cluster.left_out import LeftOut
 from sweep.cluster.session_directory import session_directory
 from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, watched
+from sweep.config.places import is_bucket
 from sweep.config.schema import ClusterConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 
@@ -22,9 +23,10 @@ _QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "l
 
 
 @contextmanager
-def connected(config: ClusterConfig, run_directory: Path) -> Iterator[LeftOut]:
+def connected(config: ClusterConfig, run_directory: Path, storage: str | None = None) -> Iterator[LeftOut]:
     """Keep Ray ready for trials inside the block, and yield the nodes that are to get none. Nested inside another, it
-    uses what that one connected.
+    uses what that one connected. With a bucket as storage, workers have what they need to write there, and need not see
+    the run directory.
 
     At the end Ray is shut down where it was started here, and left where it was joined. The environment variables set
     for it (quiet, token) are taken back; those the user had set are never touched.
@@ -40,14 +42,14 @@ def connected(config: ClusterConfig, run_directory: Path) -> Iterator[LeftOut]:
         if not ray.is_initialized():
             stack.enter_context(environment(config))
             if config.kind is ClusterKind.local:
-                stack.enter_context(_started(config))
+                stack.enter_context(_started(config, BUCKET_ENVIRONMENT if is_bucket(storage) else ()))
             else:
                 stack.callback(ray.shutdown)
                 _refresh_authentication()
                 with _constants(**_OWN_CODE):
                     join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
         left_out = LeftOut(config.leave_out)
-        if config.kind is ClusterKind.address:
+        if config.kind is ClusterKind.address and not is_bucket(storage):
             check_visible(run_directory, left_out)
         yield left_out
 
@@ -61,11 +63,11 @@ def _refresh_authentication() -> None:
 
 
 @contextmanager
-def _started(config: ClusterConfig) -> Iterator[None]:
+def _started(config: ClusterConfig, passed: Sequence[str]) -> Iterator[None]:
     """Start Ray's processes on this machine, which listen on loopback only, and end them. WorkError: one of them has
     ended before."""
     with contextlib.ExitStack() as stack:
-        _start_patiently(config, stack)
+        _start_patiently(config, stack, passed)
         try:
             with watched(), _without_reports():
                 yield
@@ -75,7 +77,7 @@ def _started(config: ClusterConfig) -> Iterator[None]:
             raise WorkError(f"{ended()}. {KEPT}.") from error
 
 
-def _start_patiently(config: ClusterConfig, stack: contextlib.ExitStack) -> None:
+def _start_patiently(config: ClusterConfig, stack: contextlib.ExitStack, passed: Sequence[str]) -> None:
     """Start Ray, which `stack` ends; and once more where its processes were too slow, as on a busy machine."""
     told = {"cluster.cpus": config.cpus, "cluster.gpus": config.gpus}
     asked = ", ".join(f"{key}={value}" for key, value in told.items() if value is not None)
@@ -83,7 +85,7 @@ def _start_patiently(config: ClusterConfig, stack: contextlib.ExitStack) -> None
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with contextlib.ExitStack() as tried:
-                _start(config, tried)
+                _start(config, tried, passed)
                 stack.enter_context(tried.pop_all())
                 return
         except Exception as error:
@@ -99,7 +101,7 @@ def _start_patiently(config: ClusterConfig, stack: contextlib.ExitStack) -> None
                 ) from error
 
 
-def _start(config: ClusterConfig, stack: contextlib.ExitStack) -> None:
+def _start(config: ClusterConfig, stack: contextlib.ExitStack, passed: Sequence[str]) -> None:
     import ray
 
     directory = stack.enter_context(session_directory())
@@ -107,7 +109,7 @@ def _start(config: ClusterConfig, stack: contextlib.ExitStack) -> None:
     _refresh_authentication()
     options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "_temp_dir": str(directory), **_QUIET}
     # Ray puts the working directory first on its workers' path: a module there that is called as one of ours would win.
-    with only_allowed(), same_imports(), contextlib.chdir(directory.parent), _constants(**_AT_HOME), _bare():
+    with only_allowed(passed), same_imports(), contextlib.chdir(directory.parent), _constants(**_AT_HOME), _bare():
         try:
             ray.init(address="local", **options)  # "local", because a RAY_ADDRESS of the user's would else be joined
         except BaseException:

@@ -47,6 +47,10 @@ ALLOWED = (
 )
 
 
+# With runtime.storage=s3://...: what workers need to write there.
+BUCKET_ENVIRONMENT = ("AWS_*",)
+
+
 def is_allowed(name: str) -> bool:
     """Tell whether Ray's processes get this variable of the user's."""
     return _matches(name, ALLOWED)
@@ -56,9 +60,10 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def only_allowed() -> AbstractContextManager[None]:
-    """Hide from processes that are started inside the block what they do not need."""
-    return _hidden(lambda name: not is_allowed(name))
+def only_allowed(passed: Iterable[str] = ()) -> AbstractContextManager[None]:
+    """Hide from processes that are started inside the block what they do not need. `passed`: patterns of what they
+    need besides."""
+    return _hidden(lambda name: not (is_allowed(name) or _matches(name, passed)))
 
 
 @contextmanager

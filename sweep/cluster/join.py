@@ -143,7 +143,7 @@ def check_visible(run_directory: Path, left_out: LeftOut) -> None:
         left_out.add(node, reason)
 
 
-def obstacles(marker: Path, left_out: LeftOut, seconds: float) -> dict[str, str]:
+def obstacles(marker: Path | None, left_out: LeftOut, seconds: float) -> dict[str, str]:
     """Find by node, of those that are alive and not left out, what keeps it from using the marker's directory. Nodes
     that can use it are not in the result."""
     import ray
@@ -166,7 +166,7 @@ def _probe(directory: Path) -> str:
     return path
 
 
-def _look(node: str, marker: Path) -> Any:
+def _look(node: str, marker: Path | None) -> Any:
     """Ask a node to look at the marker, and return the future of its answer."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

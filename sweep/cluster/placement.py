@@ -15,7 +15,7 @@ LOOK_SECONDS = 20  # for the nodes to look again while a sweep runs
 @dataclass(frozen=True, slots=True)
 class Placement:
     """The resources of a trial, as Ray names them, and the nodes that it gets none from. `marker`: of the session's run
-    directory."""
+    directory, where nodes need to see it."""
 
     per_trial: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -34,7 +34,6 @@ class Placement:
     def look_again(self) -> None:
         """Have every node look at the run directory, and leave out those that cannot; Ray says only that one of them
         could not start a worker."""
-        assert self.marker is not None, "a local Ray ships no code, so nothing of that can fail"
         for node, reason in obstacles(self.marker, self.left_out, LOOK_SECONDS).items():
             self.left_out.add(node, reason)
 

@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
+from tempfile import mkdtemp
 from types import ModuleType
 from typing import Any
 
@@ -186,9 +187,18 @@ def changed_since(names: Iterable[str], directory: Path) -> list[str]:
     return found
 
 
-def import_kept(names: Sequence[str], directory: Path) -> None:
+def import_kept(names: Sequence[str], directory: Path, texts: Mapping[str, str] | None = None) -> None:
     """Import modules from where their source is kept, and only what is not kept from elsewhere. InputError: as
-    `import_modules`."""
+    `import_modules`.
+
+    Args:
+        texts: their source by file, as `kept_texts` returns it, for a machine that may not see the directory.
+    """
+    if texts and not directory.is_dir():
+        directory = Path(mkdtemp(prefix="sweep-modules-"))
+        for path, text in texts.items():
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (directory / path).write_text(text, encoding="utf-8")
     for top in dict.fromkeys(_top(name) for name in names):
         spec = None if top in sys.modules else PathFinder.find_spec(top, [str(directory)])
         if spec is not None and spec.loader is not None:

@@ -18,6 +18,7 @@ from search_spaces import SPACES, Space, check_name, from_written
 from sweep.config.credentials import PASSWORD, USER, without_secrets
 from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.overrides import flat
+from sweep.config.places import check_storage
 from sweep.config.search_config import SearchConfig, check_path
 from sweep.config.sensitivity_config import SensitivityConfig
 from sweep.config.study_config import StudyConfig
@@ -104,6 +105,8 @@ class SweepRuntime(RuntimeConfig):
     """The directory of the results, and the resources of a trial."""
 
     runs_dir: str = "runs"
+    # s3://BUCKET/PREFIX, or a directory that all machines see: for checkpoints and a mirror of the run directory
+    storage: str | None = None
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
@@ -111,6 +114,8 @@ class SweepRuntime(RuntimeConfig):
             raise ValueError("runtime.runs_dir is empty: name the directory for results, such as runs.")
         for name in ("runs_dir", "data_dir"):
             check_path(f"runtime.{name}", getattr(self, name))
+        if self.storage is not None:
+            check_storage(self.storage)
         if self.device is Device.cuda and self.resources.gpus == 0:
             raise ValueError(
                 "runtime.device=cuda with runtime.resources.gpus=0: trials see no GPU; give them a share, or use cpu."

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from odenet.training.config import ExperimentConfig
 from sweep.execution.trial_source import FINISHED, Next, TrialSource
+from sweep.records.checkpoints import TrialFolders
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
 from sweep.worker.segment import Segment, new_trial_id
@@ -26,7 +26,7 @@ class Job:
     def epochs(self) -> int:
         return self.experiments[0][1].training.epochs
 
-    def segment(self, done: int, trial_id: str, folder: Path) -> Segment:
+    def segment(self, done: int, trial_id: str, folders: TrialFolders) -> Segment:
         """Build the segment that follows `done` epochs."""
         ends = [*(begin for begin, _ in self.experiments[1:]), self.epochs]
         index = next((index for index, end in enumerate(ends) if done < end), len(ends) - 1)
@@ -40,7 +40,7 @@ class Job:
             experiment=self.experiments[index][1],
             epochs=self.epochs,
             until=ends[index],
-            folder=str(folder / f"{self.number:06d}"),
+            folder=folders.of(self.number, trial_id),
         )
 
 
@@ -50,10 +50,12 @@ Ended = dict[int, TrialRow]  # by number: trials that ended
 class ListSource(TrialSource):
     """A source that runs given jobs: a first list, then those that `follow_up` makes of how the first ended."""
 
-    def __init__(self, first: list[Job], follow_up: Callable[[Ended], list[Job]], total: int, folder: Path) -> None:
+    def __init__(
+        self, first: list[Job], follow_up: Callable[[Ended], list[Job]], total: int, folders: TrialFolders
+    ) -> None:
         self._jobs = {job.number: job for job in first}
         self._waiting, self._follow_up = [job.number for job in first], follow_up
-        self.total, self._folder = total, folder
+        self.total, self._folders = total, folders
         self._running: set[int] = set()
         self._ended: Ended = {}
         self._epochs: dict[int, int] = {}
@@ -78,7 +80,7 @@ class ListSource(TrialSource):
         job = self._jobs[self._waiting.pop(0)]
         self._running.add(job.number)
         trial_id = self._ids.setdefault(job.number, new_trial_id())
-        return job.segment(self._epochs.get(job.number, 0), trial_id, self._folder)
+        return job.segment(self._epochs.get(job.number, 0), trial_id, self._folders)
 
     def result(self, number: int, epoch: int, objective: float | None) -> bool:  # noqa: ARG002 - nothing is chosen
         self._epochs[number] = max(epoch, self._epochs.get(number, 0))

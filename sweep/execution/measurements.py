@@ -15,7 +15,7 @@ from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.modules import import_kept
 from sweep.console import say
 from sweep.errors import WorkError
-from sweep.execution.session import Session
+from sweep.execution.session import Session, shipped_texts
 from sweep.records.rows import EvaluationRow, TrialRow
 from sweep.records.run_directory import kept_modules
 from sweep.worker.measurement import Bench, Condition, Measurement, TestSet, measure
@@ -68,6 +68,7 @@ class WorkerSetup:
     threads: int
     modules: tuple[str, ...]
     kept_modules: Path
+    module_texts: Mapping[str, str]
     evaluate: EvaluateConfig
     runtime: RuntimeConfig
     attacked: Path
@@ -96,6 +97,7 @@ def measure_all(
         threads=int(cpus),
         modules=tuple(config.modules),
         kept_modules=kept_modules(config, session.name),
+        module_texts=shipped_texts(config),
         evaluate=config.evaluate,
         runtime=config.runtime.for_training(),
         attacked=session.files.attacked,
@@ -136,7 +138,7 @@ def _measure_on(shared: tuple[WorkerSetup, TestSet], condition: Condition, pickl
     if (unfit := unseen(setup.marker)) is not None:
         return UnfitNode(here().node, unfit.reason)
     torch.set_num_threads(setup.threads)
-    import_kept(setup.modules, setup.kept_modules)
+    import_kept(setup.modules, setup.kept_modules, setup.module_texts)
     one: FinalNetwork = pickle.loads(pickled)
     bench = Bench(
         model=one.network, test=test, config=setup.evaluate, runtime=setup.runtime, others=one.others,

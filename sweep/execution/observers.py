@@ -1,13 +1,13 @@
 """Observers of a sweep's trials: MLflow (`mlflow_runs`), the user's display (`display`), and the cleaning of
 checkpoints."""
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
-from sweep.records.checkpoints import checkpoint_files
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, TrialRow
+from sweep.storage.folders import open_folder
+from sweep.storage.mirror import Mirror
 from sweep.worker.segment import Segment
 
 
@@ -37,14 +37,24 @@ class Observer:
 
 class CheckpointCleaner(Observer):
     """An observer that deletes checkpoints nobody will need: all of a failed trial, all but the newest of a done
-    one."""
+    one. `mirror`: not before their end is in storage."""
+
+    def __init__(self, mirror: Mirror | None = None) -> None:
+        self._mirror = mirror
 
     def stands(self, row: TrialRow, segment: Segment | None) -> None:
         if segment is None or not row.outcome.ended:
             return
-        folder = Path(segment.folder)
-        if row.outcome is not Outcome.done:
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-        for file in checkpoint_files(folder)[1:]:
-            file.unlink(missing_ok=True)
+        clean = partial(_clean, segment.folder, row.outcome)
+        if self._mirror is None:
+            clean()
+        else:
+            self._mirror.after_next(clean)
+
+
+def _clean(place: str, outcome: Outcome) -> None:
+    folder = open_folder(place, patience=0.0)  # the mirror asks again
+    if outcome is Outcome.done:
+        folder.delete(folder.names()[1:])
+    else:
+        folder.remove()

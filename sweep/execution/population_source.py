@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from search_spaces import Space
 from sweep.execution.trial_source import FINISHED, Next, Trials, TrialSource
-from sweep.records.checkpoints import checkpoint_file, inherited_file
-from sweep.records.files import copy_file
+from sweep.records.checkpoints import checkpoint_name, inherited_name
 from sweep.records.rows import CurveRow, TrialRow
+from sweep.storage.folders import open_folder
 from sweep.tuning.population import exchange, generations
 from sweep.worker.segment import Segment
 
@@ -66,8 +65,8 @@ class PopulationSource(TrialSource):
         trials = self._trials
         now = self._schedules[number][-1]
         segment = trials.segment(trials.proposals.asked[number], now["parameters"], self._ends[self._generation])
-        inherited = inherited_file(Path(segment.folder), now["epoch"])
-        start = str(inherited) if inherited.exists() else ""
+        folder, inherited = open_folder(segment.folder), inherited_name(now["epoch"])
+        start = folder.path(inherited) if now["epoch"] and folder.has(inherited) else ""
         return replace(segment, start=start, schedule=self._schedules[number])
 
     def _meet(self) -> None:
@@ -95,10 +94,12 @@ class PopulationSource(TrialSource):
 
     def _inherit(self, number: int, donor: int, epoch: int) -> None:
         """Copy the donor's weights at once, because the donor goes on and keeps only its newest."""
-        folder, source = self._trials.folder, checkpoint_file(self._trials.folder / f"{donor:06d}", epoch)
-        target = inherited_file(folder / f"{number:06d}", epoch)
-        if source.exists() and not target.exists():
-            copy_file(source, target)
+        folder, name = open_folder(self._folder_of(number)), inherited_name(epoch)
+        if not folder.has(name):
+            folder.take(name, self._folder_of(donor), checkpoint_name(epoch))
+
+    def _folder_of(self, number: int) -> str:
+        return self._trials.folders.of(number, self._trials.proposals.asked[number].trial_id)
 
     def result(self, number: int, epoch: int, objective: float | None) -> bool:
         self._trials.epochs[number] = max(epoch, self._trials.epochs.get(number, 0))

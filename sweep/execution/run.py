@@ -18,6 +18,7 @@ from odenet.data.config import Portion
 from odenet.data.subsets import Splits
 from sweep.cluster.concurrency import Concurrency
 from sweep.cluster.watch import ended
+from sweep.config.places import is_bucket
 from sweep.config.schema import MOST
 from sweep.errors import StorageError, WorkError
 from sweep.execution.controller import Controller
@@ -25,7 +26,7 @@ from sweep.execution.display import ProgressDisplay, ShownTrials
 from sweep.execution.interrupt import Interrupt, Interrupted
 from sweep.execution.mlflow_runs import TrialRuns
 from sweep.execution.observers import CheckpointCleaner
-from sweep.execution.session import Session
+from sweep.execution.session import Session, shipped_texts
 from sweep.execution.trial_log import TrialLog
 from sweep.execution.trial_source import TrialSource
 from sweep.records.files import make_directory, storing
@@ -87,8 +88,7 @@ def run_works(
     shutil.rmtree(directory, ignore_errors=True)  # Ray's record of an earlier session; ours is elsewhere
     first = batches[0].session
     for batch in batches:
-        with storing(batch.log.files.checkpoints, 0):
-            make_directory(batch.log.files.checkpoints)  # a worker makes no directory above its trial's
+        _make_place(batch.session.folders(batch.log.files).place)
     with (
         ProgressDisplay(first.console, title, sum(batch.source.total for batch in batches)) as display,
         Interrupt(directory.parent / "stop", display.say) as interrupt,
@@ -97,13 +97,20 @@ def run_works(
         controllers = [Controller(batch.source, batch.log, interrupt, display.say) for batch in batches]
         for controller, batch in zip(controllers, batches, strict=True):
             shown = ShownTrials(display, batch.session.config.training.epochs)
-            controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner()])
+            controller.take_up([TrialRuns(batch.session, batch.splits), shown, CheckpointCleaner(batch.session.mirror)])
         searcher = SegmentSearcher(controllers, interrupt, concurrency)
         failure = _fit(_tuner(batches, searcher, directory, trainable or SegmentTrainable), interrupt)
         reason = interrupt.reason or "the sweep was stopped"
         waiting = sum(controller.finish(reason) for controller in controllers)
     _raise_if_cut_short(works, failure, waiting, interrupt)
     _conclude(works)
+
+
+def _make_place(place: str) -> None:
+    """Make the directory of the trials' folders: a worker makes no directory above its trial's."""
+    if not is_bucket(place):
+        with storing(Path(place), 0):
+            make_directory(Path(place))
 
 
 def _fit(tuner: "tune.Tuner", interrupt: Interrupt) -> BaseException | None:
@@ -170,8 +177,8 @@ def _tuner(
     bound = tune.with_parameters(
         trainable,
         runtime=config.runtime.for_training(),
-        orders=[_orders(batch) for batch in batches],
-        stop=searcher.interrupt.file,
+        orders=[orders_of(batch) for batch in batches],
+        stop=batches[0].session.stop_sign(searcher.interrupt.file),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what went wrong is in the rows
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
@@ -199,7 +206,7 @@ def _tuner(
     )
 
 
-def _orders(batch: Batch) -> Orders:
+def orders_of(batch: Batch) -> Orders:
     config = batch.session.config
     minutes = config.search.timeout_minutes
     return Orders(
@@ -209,5 +216,6 @@ def _orders(batch: Batch) -> Orders:
         seconds=None if minutes is None else 60 * minutes,
         modules=tuple(config.modules),
         kept_modules=kept_modules(config, batch.session.name),
+        module_texts=shipped_texts(config),
         marker=batch.session.placement.marker,
     )

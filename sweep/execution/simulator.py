@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from search_spaces import Choice, Float, Int, Parameter, Space
 from sweep.config.search_config import Budget, SearchConfig
 from sweep.execution.trial_log import with_curve
 from sweep.execution.trial_source import SearchSource, Trials, TrialSource
+from sweep.records.checkpoints import TrialFolders
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.rows import CurveRow, TrialRow, ranked
 from sweep.tuning.ask_and_tell import ENQUEUED, Proposals
@@ -228,7 +228,7 @@ def simulation(recording: Recording, search: SearchConfig, workers: int) -> Simu
     search = replace(search, trials=min(search.trials, len(found)))
     first = [one.row.parameters for one in found if one.row.proposed_by == ENQUEUED]
     proposals = Proposals(recording.space, search, OptunaStudy.in_memory(search.objectives), recording.chance, first)
-    trials = Trials(proposals, recording.experiment, search, Path())
+    trials = Trials(proposals, recording.experiment, search, TrialFolders(""))
     source = SearchSource(trials, build_scheduler(search, recording.experiment.training.epochs))
     source.restore([], [])
     return Simulation(source, Archive(found, recording.space), search.budget, workers)

@@ -7,13 +7,13 @@ asks them for segments, and so does `simulator`, which trains nothing.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from odenet.seeding import derive
 from odenet.training.config import ExperimentConfig
 from sweep.config.overrides import override
 from sweep.config.search_config import Objective, SearchConfig
+from sweep.records.checkpoints import TrialFolders
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
 from sweep.tuning.arms import EqualTerms
@@ -72,7 +72,7 @@ class Trials:
     proposals: Proposals
     experiment: ExperimentConfig
     config: SearchConfig
-    folder: Path  # of the checkpoints of all trials
+    folders: TrialFolders
     epochs: dict[int, int] = field(default_factory=dict)  # completed
     running: set[int] = field(default_factory=set)
     due: list[int] = field(default_factory=list)  # under way before, to be taken up
@@ -120,7 +120,7 @@ class Trials:
             experiment=experiment,
             epochs=experiment.training.epochs,
             until=until,
-            folder=str(self.folder / f"{number:06d}"),
+            folder=self.folders.of(number, proposal.trial_id),
         )
 
 

@@ -270,8 +270,11 @@ def marked(directory: Path) -> Iterator[Path]:
             marker.unlink()
 
 
-def obstacle(marker: Path) -> str:
-    """Find what keeps this process from using the directory of the marker; empty where nothing does."""
+def obstacle(marker: Path | None) -> str:
+    """Find what keeps this process from using the directory of the marker; empty where nothing does, or it needs
+    none."""
+    if marker is None:
+        return ""
     try:
         marker.read_bytes()
         with tempfile.TemporaryFile(dir=marker.parent):

@@ -26,6 +26,7 @@ from sweep.config.schema import AUTO, AppConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 from sweep.interpreter import DISTRIBUTION
 from sweep.records.files import storing
+from sweep.storage.mirroring import check_usable
 from sweep.tracking.sqlite_store import network_sentence
 
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
@@ -183,6 +184,19 @@ def _results(config: AppConfig) -> Iterator[Finding]:
         yield _ok(text)
 
 
+def _storage(config: AppConfig) -> Iterator[Finding]:
+    """Write an object to storage and delete it, where there is any."""
+    storage = config.runtime.storage
+    if storage is None:
+        return
+    try:
+        check_usable(storage)
+    except InputError as error:
+        yield _failed(str(error))
+        return
+    yield _ok(f"{storage} takes, gives and deletes objects")
+
+
 def _tracking(config: AppConfig) -> Iterator[Finding]:
     uri = config.tracking.uri
     if uri is None:
@@ -249,6 +263,7 @@ CHECKS: dict[str, Callable[[AppConfig], Iterator[Finding]]] = {
     "machine": _machine,
     "data": _data,
     "results": _results,
+    "storage": _storage,
     "tracking": _tracking,
     "ray": _ray,
 }

@@ -5,7 +5,6 @@ the same number of epochs; nothing is chosen there. The first final seed, fixed 
 It is registered as what leaves: `odenet.Classifier`, which takes images and not normalised ones.
 """
 
-import shutil
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -25,8 +24,8 @@ from sweep.execution.run import Batch, Work, run_works
 from sweep.execution.session import Session
 from sweep.execution.trial_log import TrialLog
 from sweep.records.best import Best, crowned, crowned_sentence, read_best, read_candidates, write_best
-from sweep.records.checkpoints import checkpoint_file
-from sweep.records.files import copy_file, storing, write_text
+from sweep.records.checkpoints import checkpoint_name
+from sweep.records.files import storing, write_text
 from sweep.records.outcome import Outcome
 from sweep.records.progress import SweepProgress
 from sweep.records.rows import Phase, TrialRow, ranked
@@ -34,6 +33,7 @@ from sweep.records.run_directory import FORMER, SweepFiles, run_directory, store
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
 from sweep.stages.model_card import model_card
+from sweep.storage.folders import open_folder
 from sweep.study.frozen import check_frozen, record_allowed
 from sweep.tracking.state import lag
 from sweep.tuning.arms import equal_terms
@@ -90,7 +90,7 @@ class Final(Work):
         if len(self._candidates) == 1:
             pairs = []  # nothing to choose between
         self._confirm = [one.job(session, Phase.confirm, index, n) for n, (one, index) in enumerate(pairs)]
-        source = ListSource(self._confirm, self._follow_up, len(self._confirm) + seeds.seeds, files.checkpoints)
+        source = ListSource(self._confirm, self._follow_up, len(self._confirm) + seeds.seeds, session.folders(files))
         self.batch = Batch(session, source, TrialLog(session, files, splits), splits)
 
     def _follow_up(self, told: Ended) -> list[Job]:
@@ -127,18 +127,23 @@ class Final(Work):
 
     def _keep_checkpoints(self, rows: list[TrialRow]) -> None:
         session, files = self.batch.session, self.batch.session.files
-        done, folder = [row for row in rows if _is_network(row)], files.final.checkpoints
+        done, folders = [row for row in rows if _is_network(row)], session.folders(files.final)
         if not done:
             reasons = "; ".join(sorted({f"{row.outcome.value}: {row.reason}" for row in rows}))
             raise WorkError(f"No final seed of {session.name} ended done ({reasons}); {files.final.trials} lists them.")
         for row in done:
             if not files.checkpoint(row.number).exists():  # by a session that was killed here
-                copy_file(checkpoint_file(folder / f"{row.number:06d}", row.epochs), files.checkpoint(row.number))
-        if folder.exists():
+                folder = open_folder(folders.of(row.number, row.trial_id))
+                folder.copy_to(checkpoint_name(row.epochs), files.checkpoint(row.number))
+        place = open_folder(folders.place)
+        if place.is_there():
             first = min(done, key=lambda row: row.number)
             self._run.keeps(done)
             self._run.registers(first, files.checkpoint(first.number), model_card(session, first, rows))
-            shutil.rmtree(folder)
+            if session.mirror is None:
+                place.remove()
+            else:
+                session.mirror.after_next(place.remove)  # not before the copies are in storage
 
 
 def final(session: Session, prepared: PreparedFinal) -> None:

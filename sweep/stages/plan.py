@@ -19,6 +19,7 @@ from sweep.config.schema import AUTO, AppConfig
 from sweep.console import say
 from sweep.errors import InputError
 from sweep.stages.search import prepare_new_search, prepare_search
+from sweep.storage.mirroring import check_usable
 from sweep.study.frozen import selection
 from sweep.study.members import check_draws, members
 from sweep.tuning.arms import Shape, epoch_gflops
@@ -41,6 +42,7 @@ def plan(config: AppConfig, console: Console) -> None:
     splits, corners = prepared.splits, prepared.corners
     check_dry_run(config)
     check_writable(Path(config.runtime.runs_dir))
+    check_usable(config.runtime.storage)
     images = f"{len(splits.train)} train, {len(splits.val) if splits.val else 0} val"
     console.print(f"Data: {config.data.name}, draw {config.data.draw}, {images} images, hash {splits.hash}")
     console.print(f"Space: {config.space.name}, {len(corners)} corners, all possible")
@@ -129,6 +131,7 @@ def plan_study(config: AppConfig, console: Console) -> None:
     check_decided(config, {**DECIDED, **OF_A_STUDY})
     check_dry_run(config)
     check_writable(Path(config.runtime.runs_dir))
+    check_usable(config.runtime.storage)
     overlap = ", which share images" if check_draws(config) else ", disjoint" if len(config.study.draws) > 1 else ""
     console.print(
         f"Data: {config.data.name}, {len(config.study.draws)} draw{'s' * (len(config.study.draws) > 1)}{overlap}",

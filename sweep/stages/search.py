@@ -132,7 +132,7 @@ class Search(Work):
         study = reconciled(opened, log.in_order(), problem.space)
         log.notices += study.notices
         proposals = Proposals(problem.space, config.search, study, chance, prepared.enqueued)
-        trials = Trials(proposals, problem.experiment, config.search, files.checkpoints, terms=problem.terms)
+        trials = Trials(proposals, problem.experiment, config.search, session.folders(files), terms=problem.terms)
         if config.search.scheduler is SchedulerKind.pbt:
             return PopulationSource(trials, problem.space)
         return SearchSource(trials, build_scheduler(config.search, config.training.epochs))

@@ -79,7 +79,7 @@ class Sensitivity(Work):
         write_text(files.config, save(session.config))
         write_best(files.best, prepared.center)
         self._run.varies(prepared.splits[Portion.train])
-        source = ListSource(jobs, lambda _: [], len(jobs), files.checkpoints)
+        source = ListSource(jobs, lambda _: [], len(jobs), session.folders(files))
         self.batch = Batch(session, source, TrialLog(session, files, prepared.splits), prepared.splits)
 
     @property

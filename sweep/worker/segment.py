@@ -57,6 +57,7 @@ class Orders:
     seconds: float | None  # that a trial may train
     modules: tuple[str, ...] = ()  # the user's own, with networks
     kept_modules: Path = Path()  # where their source is
+    module_texts: Mapping[str, str] = field(default_factory=dict)  # it, for workers that may not see that place
     marker: Path | None = None  # of the session's run directory, which a worker on another machine must see
 
 

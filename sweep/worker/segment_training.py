@@ -10,16 +10,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint
+from odenet.training.checkpoint import Checkpoint, DamagedCheckpoint
 from odenet.training.config import RuntimeConfig
 from odenet.training.evaluation import manifestations
 from odenet.training.footprint import footprint
 from odenet.training.loop import Progress, Report, Training
 from odenet.training.optim_config import OptimizerKind
 from odenet.training.transfer import transfer
-from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
+from sweep.records.checkpoints import KEPT, checkpoint_name
 from sweep.records.files import obstacle
 from sweep.records.outcome import Outcome
+from sweep.storage.folders import load_from, open_folder
+from sweep.storage.stop import StopSign
 from sweep.worker.cuda import out_of_memory
 from sweep.worker.segment import EpochResult, Orders, Segment, TrialEnded, WorkerResult
 
@@ -42,7 +44,7 @@ class SegmentTraining:
     case. A defect is reported with its reason, and raised at the next step.
     """
 
-    def __init__(self, segment: Segment, runtime: RuntimeConfig, orders: Orders, stop: Path) -> None:
+    def __init__(self, segment: Segment, runtime: RuntimeConfig, orders: Orders, stop: StopSign) -> None:
         self._segment, self._orders = segment, orders
         self._runtime, self._stop = runtime, stop
         self._experiment = segment.experiment
@@ -121,20 +123,22 @@ class SegmentTraining:
     def _found(self) -> tuple[Checkpoint | None, int]:
         """Load the newest whole checkpoint of this experiment, else the one that the segment goes on from. With it goes
         the epoch after which its reports are of this trial and on no record."""
-        start = load_checkpoint(Path(self._segment.start)) if self._segment.start else None
+        start = load_from(self._segment.start) if self._segment.start else None
         since = start.epoch if start else 0  # its own from before are of weights that it has given up
         known = max(since, self._segment.heard)
         whole, refused = [], []
-        for file in checkpoint_files(Path(self._segment.folder)):
+        folder = open_folder(self._segment.folder)
+        for name in folder.names():
             try:
-                checkpoint = load_checkpoint(file)
+                checkpoint = folder.load(name)
             except DamagedCheckpoint as error:
                 refused.append(str(error))
                 continue
             if _first_report(checkpoint) <= known + 1:
                 whole.append(checkpoint)
             else:
-                refused.append(f"{file} is ahead of the record, which ends at epoch {known}, and has no older reports.")
+                where = f"{folder.path(name)} is ahead of the record, which ends at epoch {known}"
+                refused.append(f"{where}, and has no older reports.")
         own = next((one for one in whole if one.experiment == self._experiment and one.epoch > since), None)
         found = own or start or next(iter(whole), None)
         if refused:
@@ -146,7 +150,7 @@ class SegmentTraining:
 
     def _keep(self, epoch: int) -> None:
         """Save this epoch where it is due, and delete checkpoints older than the one before."""
-        folder, segment = Path(self._segment.folder), self._segment
+        folder, segment = open_folder(self._segment.folder), self._segment
         if not (
             epoch % self._orders.checkpoint_every == 0
             or epoch in (segment.until, segment.epochs)
@@ -154,10 +158,8 @@ class SegmentTraining:
         ):
             return
         assert self._training is not None
-        folder.mkdir(exist_ok=True)  # not those above it: where they are missing this is another disk
-        self._training.save(checkpoint_file(folder, epoch))
-        for old in checkpoint_files(folder)[KEPT:]:
-            old.unlink(missing_ok=True)
+        folder.save(checkpoint_name(epoch), self._training)
+        folder.delete(folder.names()[KEPT:])
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

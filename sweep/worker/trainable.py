@@ -1,11 +1,11 @@
 """The Ray Tune Trainable of a segment. The driver, which only names it to Ray, loads neither torch nor networks."""
 
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from odenet.training.config import RuntimeConfig
+from sweep.storage.stop import StopSign
 from sweep.worker.segment import Orders, Segment, WorkerResult
 
 
@@ -17,7 +17,7 @@ class SegmentTrainable(tune.Trainable):
     """
 
     def setup(  # type: ignore[override]  # Tune binds the further arguments
-        self, config: dict[str, Any], runtime: RuntimeConfig, orders: list[Orders], stop: Path
+        self, config: dict[str, Any], runtime: RuntimeConfig, orders: list[Orders], stop: StopSign
     ) -> None:
         import torch
 
@@ -40,7 +40,8 @@ class SegmentTrainable(tune.Trainable):
         unfit = unseen(orders.marker)
         self._first: WorkerResult | None = WorkerResult(place=here(), ended=unfit, done=unfit is not None)
         if unfit is None:
-            import_kept(orders.modules, orders.kept_modules)  # before a segment can name their networks
+            # Before a segment can name their networks.
+            import_kept(orders.modules, orders.kept_modules, orders.module_texts)
             segment = Segment.from_dict(new_config["segment"])
             self._training = SegmentTraining(segment, self._runtime, orders, self._stop)
         return True

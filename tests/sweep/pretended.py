@@ -135,7 +135,7 @@ def searching(session: Session, rows: Sequence[TrialRow] = ()) -> TrialSource:
     study = open_study(session.directory / JOURNAL, session.name, config.search.objectives)
     study = reconciled(study, rows, problem.space)
     proposals = Proposals(problem.space, config.search, study, 0.1)
-    trials = Trials(proposals, problem.experiment, config.search, files.checkpoints)
+    trials = Trials(proposals, problem.experiment, config.search, session.folders(files))
     if config.search.scheduler is SchedulerKind.pbt:
         return PopulationSource(trials, problem.space)
     return SearchSource(trials, build_scheduler(config.search, config.training.epochs))
@@ -192,7 +192,7 @@ def opened(
     interrupt = Interrupt(session.directory / "stop", display.say)
     controller = Controller(source, log, interrupt, display.say)
     shown = ShownTrials(display, session.config.training.epochs)
-    controller.take_up([TrialRuns(session, splits or data()), shown, CheckpointCleaner()])
+    controller.take_up([TrialRuns(session, splits or data()), shown, CheckpointCleaner(session.mirror)])
     return Sweep(controller, log, source, interrupt, session, display)
 
 

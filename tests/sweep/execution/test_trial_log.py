@@ -65,7 +65,7 @@ def listed(session: Session) -> ListSource:
         best = max(told.values(), key=lambda row: row.objective or 0.0).candidate
         return [Job(number=2, phase=Phase.final, candidate=best, parameters={}, experiments=parts[:1])]
 
-    return ListSource(jobs, follow_up, 3, session.files.final.directory / "checkpoints")
+    return ListSource(jobs, follow_up, 3, session.folders(session.files.final))
 
 
 def taken_up(runs: Path, kind: str) -> Sweep:

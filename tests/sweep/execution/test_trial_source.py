@@ -12,6 +12,7 @@ from sweep.config.search_config import SearchConfig
 from sweep.execution.list_source import Ended, Job, ListSource
 from sweep.execution.population_source import PopulationSource
 from sweep.execution.trial_source import FINISHED, SearchSource, trial_seed
+from sweep.records.checkpoints import TrialFolders
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, Phase, TrialRow
 from sweep.records.tables import read_rows
@@ -199,7 +200,7 @@ def listed(tmp_path: Path, seen: list[Ended]) -> ListSource:
         seen.append(dict(told))
         return jobs(2, 3, phase=Phase.final)
 
-    return ListSource(jobs(0, 1), follow_up, 4, tmp_path)
+    return ListSource(jobs(0, 1), follow_up, 4, TrialFolders(str(tmp_path)))
 
 
 def test_a_list_is_run_first_and_followed_up_once_all_of_it_has_ended(tmp_path):
@@ -224,7 +225,7 @@ def test_a_list_is_run_first_and_followed_up_once_all_of_it_has_ended(tmp_path):
 
 
 def test_an_empty_list_is_followed_up_at_once(tmp_path):
-    source = ListSource([], lambda told: jobs(0), 1, tmp_path)
+    source = ListSource([], lambda told: jobs(0), 1, TrialFolders(str(tmp_path)))
     assert next_segment(source).number == 0
 
 

@@ -25,6 +25,7 @@ from odenet.training.loop import Training
 from sweep.config.compose import load
 from sweep.config.search_config import Objective
 from sweep.execution.trial_source import Trials
+from sweep.records.checkpoints import TrialFolders
 from sweep.records.rows import TrialRow
 from sweep.records.run_directory import JOURNAL
 from sweep.records.tables import read_rows
@@ -222,7 +223,7 @@ def undisturbed(overrides: list[str]) -> list[tuple[int, Any, float]]:
     space, experiment = problem.space, problem.experiment
     data = load_data(experiment.data, config.runtime.data_dir)
     proposals = Proposals(space, config.search, OptunaStudy.in_memory([Objective.accuracy]), 1 / data.classes)
-    trials, found = Trials(proposals, experiment, config.search, Path()), []
+    trials, found = Trials(proposals, experiment, config.search, TrialFolders("")), []
     for _ in range(config.search.trials):
         proposal = proposals.ask()
         segment = trials.segment(proposal, proposal.parameters, config.training.epochs)

@@ -19,6 +19,7 @@ from sweep.config.schema import ReplayConfig, save
 from sweep.config.search_config import Budget, Objective, SamplerKind, SchedulerKind, SearchConfig
 from sweep.execution.simulator import Archive, RecordedTrial, Recording, Simulation, as_it_was, replayed, simulation
 from sweep.execution.trial_source import SearchSource, Trials
+from sweep.records.checkpoints import TrialFolders
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CurveRow, TrialRow
 from sweep.records.run_directory import JOURNAL
@@ -255,7 +256,7 @@ def test_a_search_restored_from_the_middle_comes_to_the_same_end(tmp_path, sched
 
     def source() -> SearchSource:
         proposals = Proposals(SPACE, search, open_study(tmp_path / JOURNAL, "x", [Objective.accuracy]), CHANCE)
-        trials = Trials(proposals, recorded.experiment, search, Path())
+        trials = Trials(proposals, recorded.experiment, search, TrialFolders(""))
         return SearchSource(trials, build_scheduler(search, EPOCHS))
 
     archive = Archive(recorded.trials, SPACE)
