@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sweep.cli import announce
 from sweep.cli.command_line import AGAIN, FIGURES, VERIFY, Command
+from sweep.cli.run_jobs import is_remote, remote_status, submit_resume
 from sweep.cli.run_studies import evaluate_all, extend
 from sweep.console import say
 from sweep.errors import InputError
@@ -48,6 +49,9 @@ def run_search(command: Command, console: Console) -> None:
 
 
 def run_resume(command: Command, console: Console) -> None:
+    if is_remote(command):
+        submit_resume(command, console)
+        return
     from sweep.cli.existing import existing, here
     from sweep.config.compose import GOES_ON, load
     from sweep.records.run_directory import SweepFiles, run_directory
@@ -237,6 +241,9 @@ def run_report(command: Command, console: Console) -> None:
 
 
 def run_status(command: Command, console: Console) -> None:
+    if is_remote(command):
+        remote_status(command, console)
+        return
     from sweep.cli.existing import existing, sweeps_of
     from sweep.config.compose import load
     from sweep.records.run_directory import SweepFiles, check_name, run_directory, store_directory

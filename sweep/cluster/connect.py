@@ -41,7 +41,7 @@ def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
                 stack.enter_context(_started(config))
             else:
                 stack.callback(ray.shutdown)
-                _refresh_authentication()
+                refresh_authentication()
                 with _constants(**_OWN_CODE):
                     join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
         if config.kind is ClusterKind.address:
@@ -49,7 +49,7 @@ def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
         yield
 
 
-def _refresh_authentication() -> None:
+def refresh_authentication() -> None:
     """Make Ray read mode and token again: it reads them once, perhaps before they were set here."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
@@ -101,7 +101,7 @@ def _start(config: ClusterConfig, stack: contextlib.ExitStack) -> None:
 
     directory = stack.enter_context(session_directory())
     stack.callback(shut_down)
-    _refresh_authentication()
+    refresh_authentication()
     options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "_temp_dir": str(directory), **_QUIET}
     # Ray puts the working directory first on its workers' path: a module there that is called as one of ours would win.
     with only_allowed(), same_imports(), contextlib.chdir(directory.parent), _constants(**_AT_HOME), _bare():
