@@ -9,7 +9,7 @@ from typing import Any
 from sweep.cluster.environment import FOR_WORKERS, environment, only_allowed, same_imports
 from sweep.cluster.join import check_visible, join
 from sweep.cluster.session_directory import session_directory
-from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, watched
+from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, watched, watched_cluster
 from sweep.config.schema import ClusterConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 
@@ -30,7 +30,7 @@ def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
     Raises:
         InputError: Ray cannot start as asked; no cluster answers at the address, or not to this token, version or
             machine; a node cannot use the run directory.
-        WorkError: Ray failed while starting.
+        WorkError: Ray failed while starting, or is gone before the block ends.
     """
     import ray
 
@@ -40,10 +40,7 @@ def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
             if config.kind is ClusterKind.local:
                 stack.enter_context(_started(config))
             else:
-                stack.callback(ray.shutdown)
-                refresh_authentication()
-                with _constants(**_OWN_CODE):
-                    join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
+                stack.enter_context(_joined(config, run_directory))
         if config.kind is ClusterKind.address:
             check_visible(run_directory)
         yield
@@ -58,18 +55,40 @@ def refresh_authentication() -> None:
 
 
 @contextmanager
+def _joined(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
+    """Join a cluster and leave it at the end. WorkError: it is gone before."""
+    import ray
+    from ray._private import worker
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(shut_down)
+        refresh_authentication()
+        with _constants(**_OWN_CODE):
+            join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
+        node: Any = worker._global_node
+        with _sentence(), watched_cluster(ray.get_runtime_context().gcs_address, node.raylet_socket_name):
+            yield
+
+
+@contextmanager
+def _sentence() -> Iterator[None]:
+    """Say what has ended where that interrupted the block, and what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not ended():
+            raise
+        raise WorkError(f"{ended()}. {KEPT}.") from error
+
+
+@contextmanager
 def _started(config: ClusterConfig) -> Iterator[None]:
     """Start Ray's processes on this machine, which listen on loopback only, and end them. WorkError: one of them has
     ended before."""
     with contextlib.ExitStack() as stack:
         _start_patiently(config, stack)
-        try:
-            with watched(), _without_reports():
-                yield
-        except KeyboardInterrupt as error:
-            if not ended():
-                raise
-            raise WorkError(f"{ended()}. {KEPT}.") from error
+        with _sentence(), watched(), _without_reports():
+            yield
 
 
 def _start_patiently(config: ClusterConfig, stack: contextlib.ExitStack) -> None:

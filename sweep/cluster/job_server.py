@@ -176,8 +176,8 @@ def is_loopback(address: str) -> bool:
 def _authenticates(address: str) -> bool:
     """Tell whether the server refuses who has no token."""
     try:
-        with urllib.request.urlopen(f"{address}/api/jobs/", timeout=ANSWER_SECONDS) as answer:
-            json.load(answer)
+        with urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_SECONDS) as answer:
+            json.load(answer)["ray_version"]
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             return True
@@ -189,8 +189,8 @@ def _authenticates(address: str) -> bool:
             "which is reached by a tunnel: ssh -N -L 8265:127.0.0.1:8265 HEAD, and cluster.job_server="
             "http://127.0.0.1:8265."
         ) from error
-    except ValueError as error:
-        raise InputError(f"{address} is no job server of Ray's: its answer is no JSON.") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{address} is no job server of Ray's: it does not say its version as one does.") from error
     return False
 
 

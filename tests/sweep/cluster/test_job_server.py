@@ -19,7 +19,7 @@ from sweep.tracking.state import lag
 from tests.sweep.ray_place import TOKEN, Place, short_place
 from tests.sweep.sweep_command import Answer, assert_refused, in_empty_directory
 
-SMALL = "space=smoke search.trials=3 model.width=4 training.epochs=400 runtime.device=cpu search.concurrency=2"
+SMALL = "space=smoke search.trials=2 model.width=4 training.epochs=30 runtime.device=cpu"
 
 
 def free_port() -> int:
@@ -64,26 +64,25 @@ def test_a_submitted_sweep_is_followed_stopped_and_resumed_from_a_machine_withou
     begun = sweep(f"submit search digits {SMALL} runtime.runs_dir={shared}")
     assert begun.code == 0, begun
     assert "Ray runs: 2 at once" in begun.out and "It goes on there as job digits-search-" in begun.out
-    again = sweep(f"submit search digits {SMALL} runtime.runs_dir={shared}")
-    assert again.code == 2 and "digits exists already" in again.out, again
-
     stopped = sweep("stop digits")
     assert stopped.code == 0, stopped
     assert "trials were cut short and wait at a checkpoint" in stopped.out, stopped
     assert lag(shared / "digits").lines == 0, "MLflow was told how the trials ended"
     rows = read_rows(SweepFiles(shared / "digits").trials, TrialRow)
     assert {row.outcome for row in rows} == {Outcome.interrupted}
-    assert sweep("stop digits").code == 2
+    again = sweep(f"submit search digits {SMALL} runtime.runs_dir={shared}")
+    assert again.code == 2 and "digits exists already" in again.out, again
+    nothing = sweep("stop digits")
+    assert nothing.code == 2 and "Nothing is at work on digits: search digits: failed with code 2" in nothing.err
 
     shown = sweep("status digits")
     assert shown.code == 0 and "2 interrupted" in shown.out, shown
     assert sweep("status nope").code == 2
-    resumed = sweep("resume digits search.budget.hours=0.001")
-    assert resumed.code in (0, 1), resumed
+    assert sweep("resume digits").code == 0
     followed = sweep("logs digits --follow")
-    assert followed.code == 0 and "resume digits: " in followed.out, followed
+    assert "resume digits: succeeded with code 0" in followed.out, followed
     listed = json.loads(sweep("status digits --json").out)
-    assert {trial["trial"] for trial in listed["trials"]} >= {0, 1}
+    assert [trial["outcome"] for trial in listed["trials"]] == ["done", "done"]
     assert list(laptop.iterdir()) == [], "nothing is left where it was submitted from"
 
 
@@ -93,7 +92,7 @@ class OpenServer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"[]")
+        self.wfile.write(b'{"ray_version": "2.60.0"}' if self.path == "/api/version" else b"[]")
 
     def log_message(self, *_: object) -> None:
         pass
@@ -132,7 +131,7 @@ def test_a_remote_server_that_takes_anybody_is_refused_unless_that_is_said(
         assert run(["stop", "x", there]) == 2
         assert "takes anybody who reaches it" in capsys.readouterr().err
         run(["stop", "x", there, "cluster.unauthenticated=true"])
-        assert "takes anybody" not in capsys.readouterr().err
+        assert "The job server knows no job for x; it knows jobs for: none" in capsys.readouterr().err
         server.shutdown()
 
 
@@ -141,5 +140,5 @@ def test_a_relative_directory_of_results_has_no_place_on_a_cluster() -> None:
     from sweep.config.compose import load
     from sweep.errors import InputError
 
-    with pytest.raises(InputError, match="runtime.runs_dir=runs is relative, .* runtime.runs_dir=/shared/runs"):
+    with pytest.raises(InputError, match=r"runs_dir=runs is relative, .* such as runtime\.runs_dir=/shared/runs"):
         run_jobs._runs_dir(Command("search", ["x"], [], []), load([]))
