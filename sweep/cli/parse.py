@@ -89,7 +89,7 @@ def _parsed(stage: str, *rest: str) -> Command:
     if len(forms) > 1 or (VERIFY in flags and forms):
         raise InputError(f"{' '.join(flags)}: one of {VERIFY}, {WIDE}, {CSV} and {JSON} at a time.")
     if not flags or OF_STAGE.keys() & set(flags):
-        _check_names(stage, names, least=1 if VERIFY in flags else None)
+        _check_names(stage, names, least=1 if {VERIFY, TRIAL} & set(flags) else None)
         _check_more(stage, overrides)
         _check_used(stage, overrides)
     return Command(stage, names, overrides, flags)
@@ -114,11 +114,8 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
             flags += ["--cfg", "job"]
         elif word in {"-h", "--help"}:
             flags.append("--help")
-        elif (flag := word.partition("=")[0]) in VALUED:
-            value = word.partition("=")[2] or (words.pop(0) if words else "")
-            if not value or value.startswith("-"):
-                raise InputError(f"{flag} needs {VALUED[flag]}.")
-            flags += [flag, value]
+        elif word.partition("=")[0] in VALUED:
+            flags += _with_value(word, words)
         elif word in OF_STAGE:
             flags.append(word)
         elif word in CONFIG_FILE:
@@ -134,6 +131,15 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
         else:
             names.append(word)
     return names, overrides, flags
+
+
+def _with_value(word: str, words: list[str]) -> list[str]:
+    """Return a flag and its value, which is in the same word or taken from the next one."""
+    flag, _, value = word.partition("=")
+    value = value or (words.pop(0) if words else "")
+    if not value or value.startswith("-") or (flag == TRIAL and not value.isdecimal()):
+        raise InputError(f"{flag} needs {VALUED[flag]}.")
+    return [flag, value]
 
 
 def _check_names(stage: str, names: list[str], least: int | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from sweep.cli import announce
-from sweep.cli.command_line import AGAIN, FIGURES, VERIFY, Command
+from sweep.cli.command_line import AGAIN, FIGURES, TRIAL, VERIFY, Command
 from sweep.cli.run_jobs import is_remote, remote_status, submit_resume
 from sweep.cli.run_studies import evaluate_all, extend
 from sweep.console import say
@@ -248,12 +248,15 @@ def run_status(command: Command, console: Console) -> None:
     from sweep.config.compose import load
     from sweep.records.run_directory import SweepFiles, check_name, run_directory, store_directory
     from sweep.stages.listing import View
-    from sweep.stages.status import status
+    from sweep.stages.status import show_trial, status
 
     config = load(command.overrides)
     view = next((one for one in View if one.value in command.flags), View.window)
     name = check_name(command.names[0]) if command.names else None
     runs = Path(config.runtime.runs_dir).resolve()
+    if TRIAL in command.flags:
+        show_trial(runs, name or "", int(command.flags[command.flags.index(TRIAL) + 1]), console, view)
+        return
     status(runs, name, console, view)
     if name is not None and VERIFY in command.flags:
         from sweep.stages.verify import Store, print_differences

@@ -9,7 +9,7 @@ from typing import Any
 from sweep.cluster.environment import FOR_WORKERS, environment, only_allowed, same_imports
 from sweep.cluster.join import check_visible, join
 from sweep.cluster.session_directory import session_directory
-from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, watched, watched_cluster
+from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, terminable, watched, watched_cluster
 from sweep.config.schema import ClusterConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 
@@ -43,7 +43,8 @@ def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
                 stack.enter_context(_joined(config, run_directory))
         if config.kind is ClusterKind.address:
             check_visible(run_directory)
-        yield
+        with terminable():
+            yield
 
 
 def refresh_authentication() -> None:

@@ -29,6 +29,24 @@ KEPT = "What is done is kept: go on with `sweep resume`, or with the same comman
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end what is inside as Ctrl-C does: Ray would end the process with a dump, and `ray job stop` sends
+    it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
 def watched() -> Iterator[None]:
     """Interrupt the main thread when a process of the Ray that was started here ends inside the block: `ended` tells
     this from Ctrl-C. A KeyboardInterrupt is all that gets through Ray and Ray Tune, which would else clean up with what
@@ -58,7 +76,7 @@ def watched_cluster(head: str, raylet: str, patience: float = GONE_SECONDS) -> I
 
 
 @contextmanager
-def _watching(watch: "_Watch") -> Iterator[None]:
+def _watching(watch: "_RayWatch") -> Iterator[None]:
     before = signal.signal(signal.SIGUSR2, watch.hear)
     watch.start()
     try:
@@ -82,7 +100,7 @@ def shut_down() -> None:
 
 def ended() -> str:
     """Say which process of the Ray that is watched has ended by itself; empty where none has."""
-    return _Watch.ended
+    return _RayWatch.ended
 
 
 def _leave() -> None:
@@ -129,13 +147,13 @@ def _reaper(agents: list[int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=loader, start_new_session=True)
 
 
-class _Watch(threading.Thread, ABC):
+class _RayWatch(threading.Thread, ABC):
     ended = ""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.over = threading.Event()
-        _Watch.ended = ""
+        _RayWatch.ended = ""
 
     @abstractmethod
     def gone(self) -> str:
@@ -153,7 +171,7 @@ class _Watch(threading.Thread, ABC):
 
     def _end(self, why: str) -> None:
         """End what is left, and interrupt the main thread."""
-        _Watch.ended = why
+        _RayWatch.ended = why
         self.end()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
         if not self.over.wait(NOTICED_SECONDS):  # the main thread waits for Ray and cannot be called
@@ -166,7 +184,7 @@ class _Watch(threading.Thread, ABC):
             raise KeyboardInterrupt
 
 
-class _LocalWatch(_Watch):
+class _LocalWatch(_RayWatch):
     """The watch over processes that this one has started."""
 
     def __init__(self) -> None:
@@ -191,7 +209,7 @@ class _LocalWatch(_Watch):
             process.kill()
 
 
-class _ClusterWatch(_Watch):
+class _ClusterWatch(_RayWatch):
     """The watch over a cluster that was joined: by connecting to what listens there, which says nothing of how busy it
     is."""
 

@@ -160,6 +160,9 @@ class TrialRuns(Observer):
 
     def cut_short(self, row: TrialRow) -> None:
         tags = {"outcome": row.outcome.value, "reason": row.reason}
+        files = self._session.files if row.phase is Phase.search else self._session.files.final
+        if (failure := files.failure(row.number)).exists() and STATES[row.outcome].mlflow == "FAILED":
+            self._tracker.artifact(self._key(row), failure)
         self._tracker.end(self._key(row), STATES[row.outcome].mlflow, tags)
 
     def _key(self, row: TrialRow) -> str:

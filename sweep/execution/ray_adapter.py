@@ -1,9 +1,11 @@
 """The searcher, scheduler and callback of Ray Tune, which pass everything on to the controllers."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle, exceptions
+from ray._private import worker
 from ray.air._internal import usage
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
@@ -16,6 +18,7 @@ from sweep.execution.controller import Controller
 from sweep.execution.interrupt import Interrupt
 from sweep.execution.trial_source import FINISHED
 from sweep.records.outcome import Outcome
+from sweep.worker.failure import last_lines, presentable
 from sweep.worker.segment import Segment, WorkerResult
 
 
@@ -98,7 +101,7 @@ class SegmentScheduler(FIFOScheduler):
         self._end(tune_controller, trial)
         controller, segment = self._searcher.segments.pop(trial.trial_id)
         try:
-            controller.segment_failed(segment, *cause(trial))
+            controller.segment_failed(segment, *cause(trial), details(trial))
         except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
             self._searcher.interrupt.fail(error)
 
@@ -172,6 +175,22 @@ def cause(trial: Trial) -> tuple[Outcome, str]:
     if isinstance(error, exceptions.RayActorError | exceptions.WorkerCrashedError):
         return Outcome.worker_lost, "its worker process was lost"
     return Outcome.code, (text.strip().splitlines() or ["Ray gave no reason"])[-1]
+
+
+def details(trial: Trial) -> str:
+    """Describe for people why a segment ended in an error: by its worker, else by Ray and what the worker printed last,
+    where that was on this machine."""
+    last = WorkerResult.from_dict(trial.last_result or {}).ended
+    if last is not None and last.details:
+        return last.details
+    _, text = _error(trial)
+    process, address = re.search(r"\bpid: ?(\d+)", text), re.search(r"\bip: ?(\S+)", text)
+    node: Any = worker._global_node
+    logs: list[Path] = []
+    if node is not None and process and address and address[1] == node.node_ip_address:
+        logs = sorted(Path(node.get_logs_dir_path()).glob(f"worker-*-{process[1]}.*"))
+    printed = [f"\nLast of {file.name}:\n{said}\n" for file in logs if (said := last_lines(file))]
+    return presentable(text) + presentable("".join(printed))
 
 
 def _error(trial: Trial) -> tuple[Any, str]:

@@ -12,11 +12,12 @@ from sweep.records.files import sync_entry
 CONFIG, STUDY, BEST, REPORT = "config.yaml", "study.yaml", "best.yaml", "report.html"
 PROTOCOL, DEVIATIONS = "protocol.yaml", "deviations.jsonl"
 STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", "modules"
+FAILURES = "failures"
 FORMER = "final~"  # and a number; no sweep can be called so
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
 TAKEN = {
-    "final", "attacked", "checkpoints", "export", "modules", "mlartifacts", "ray", "ray-search", "ray-final", "stop",
-    "default",
+    "final", "attacked", "checkpoints", "export", "failures", "modules", "mlartifacts", "ray", "ray-search",
+    "ray-final", "stop", "default",
 }  # fmt: skip
 TAKEN_ENDS = (
     ".yaml", ".yml", ".csv", ".npz", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
@@ -73,6 +74,15 @@ class SweepFiles:
     def checkpoints(self) -> Path:
         """The directory that holds a folder of checkpoints for each trial."""
         return self.directory / "checkpoints"
+
+    @property
+    def failures(self) -> Path:
+        """The directory of what is known of trials that failed."""
+        return self.directory / FAILURES
+
+    def failure(self, number: int) -> Path:
+        """Name the file with the traceback of a trial that failed, and the last lines of its worker."""
+        return self.failures / f"trial-{number}.txt"
 
     @property
     def origin(self) -> Path:

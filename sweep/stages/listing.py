@@ -156,6 +156,18 @@ def trial_record(row: TrialRow) -> dict[str, Any]:
     }
 
 
+def print_record(record: dict[str, Any], console: Console) -> None:
+    """Print a line for each value of a trial, and below them what is known of its failure."""
+    values = _flat({key: value for key, value in record.items() if key != "failure"})
+    width = max(map(len, values))
+    for key, value in values.items():
+        if value not in ("", None):
+            say(f"  {key.ljust(width)}  {value}", console)
+    for line in record["failure"].splitlines():
+        console.print(line, highlight=False)
+    console.print()
+
+
 # --- other programs ---------------------------------------------------------------------------------------------------
 
 

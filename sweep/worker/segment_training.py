@@ -19,6 +19,7 @@ from odenet.training.transfer import transfer
 from sweep.records.checkpoints import KEPT, checkpoint_file, checkpoint_files
 from sweep.records.outcome import Outcome
 from sweep.worker.cuda import out_of_memory
+from sweep.worker.failure import Printed, failure_text
 from sweep.worker.segment import EpochResult, Orders, Segment, TrialEnded, WorkerResult
 
 STORAGE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO)
@@ -46,6 +47,7 @@ class SegmentTraining:
         self._training: Training | None = None
         self._unheard: list[Report] = []
         self._failed, self._notice = "", ""
+        self._printed = Printed()
 
     def step(self) -> WorkerResult:
         """Train one epoch. TrialFailed: the step before reported a defect."""
@@ -69,7 +71,8 @@ class SegmentTraining:
             return TrialEnded(outcome=Outcome.timeout, reason=f"longer than {self._orders.seconds:.0f} s")
         if isinstance(error, OSError) and error.errno in STORAGE:
             return TrialEnded(outcome=Outcome.interrupted, reason=str(error), storage=str(error))
-        return TrialEnded(outcome=Outcome.code, reason=f"{type(error).__name__}: {error}")
+        details = failure_text(error, self._printed)
+        return TrialEnded(outcome=Outcome.code, reason=f"{type(error).__name__}: {error}", details=details)
 
     def _advance(self) -> WorkerResult:
         if self._training is None:

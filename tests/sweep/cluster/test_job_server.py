@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -64,6 +65,9 @@ def test_a_submitted_sweep_is_followed_stopped_and_resumed_from_a_machine_withou
     begun = sweep(f"submit search digits {SMALL} runtime.runs_dir={shared}")
     assert begun.code == 0, begun
     assert "Ray runs: 2 at once" in begun.out and "It goes on there as job digits-search-" in begun.out
+    deadline = time.monotonic() + 120
+    while not SweepFiles(shared / "digits").curves.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
     stopped = sweep("stop digits")
     assert stopped.code == 0, stopped
     assert "trials were cut short and wait at a checkpoint" in stopped.out, stopped

@@ -1,5 +1,7 @@
 """The watch over a cluster that was joined: what listens there is the head, and this machine's own part of it."""
 
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -8,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from sweep.cluster import watch
-from sweep.cluster.watch import ended, watched_cluster
+from sweep.cluster.watch import ended, terminable, watched_cluster
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, socket.socket]]:
-    monkeypatch.setattr(watch._Watch, "ended", "")
+    monkeypatch.setattr(watch._RayWatch, "ended", "")
     monkeypatch.chdir(tmp_path)  # a socket's path is short
     with socket.create_server(("127.0.0.1", 0)) as head, socket.socket(socket.AF_UNIX) as raylet:
         raylet.bind("raylet")
@@ -36,6 +38,14 @@ def test_a_command_is_interrupted_and_told_which_part_of_its_cluster_is_gone(clu
         time.sleep(30)
     assert time.monotonic() - begun < 10
     assert says in ended() and "has not answered" in ended()
+
+
+def test_sigterm_ends_what_is_inside_as_ctrl_c_does_and_afterwards_what_it_did_before():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), terminable():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_cluster_that_answers_is_left_alone(cluster):

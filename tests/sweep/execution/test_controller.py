@@ -50,9 +50,10 @@ def test_how_a_trial_stands_is_read_from_its_last_result(tmp_path, last, until, 
 @pytest.mark.parametrize("outcome", [Outcome.code, Outcome.host_oom], ids=str)
 def test_a_trial_that_failed_by_itself_is_not_tried_again(tmp_path, outcome):
     sweep = begun(tmp_path, TRIALS)
-    sweep.controller.segment_failed(next_segment(sweep), outcome, "KeyError: 1")
+    sweep.controller.segment_failed(next_segment(sweep), outcome, "KeyError: 1", "Traceback ...")
     row = sweep.log.rows[0]
     assert (row.outcome, row.reason, row.ray) == (outcome, "KeyError: 1", "ERROR")
+    assert sweep.log.files.failure(0).read_text() == "Traceback ..."
     assert next_segment(sweep).number == 1
 
 
