@@ -279,9 +279,13 @@ def run_replay(command: Command, console: Console) -> None:
 
 
 def run_ui(command: Command, console: Console) -> None:
+    from sweep.cli.existing import existing
     from sweep.config.compose import load
-    from sweep.records.run_directory import run_directory, store_directory
+    from sweep.records.run_directory import SweepFiles, run_directory, store_directory
     from sweep.stages.ui import ui
 
     config, name = load(command.overrides), command.names[0]
-    ui(store_directory(config, name), run_directory(config, name), config.tracking.port, console)
+    files = SweepFiles(run_directory(config, name))
+    if files.config.is_file() or files.study.is_file():
+        config = existing(command)[0]  # which says where it is tracked
+    ui(store_directory(config, name), files.directory, config.tracking, console)

@@ -13,6 +13,7 @@ from sweep.cluster.connect import connected
 from sweep.cluster.resources import slots, trial_resources
 from sweep.config.modules import kept_texts
 from sweep.config.schema import AppConfig, ClusterConfig, ClusterKind
+from sweep.console import say
 from sweep.records.files import write_text
 from sweep.records.locks import LOCK, alone
 from sweep.records.provenance import identity_text, name_begun_with
@@ -26,6 +27,7 @@ from sweep.records.run_directory import (
     run_directory,
     store_directory,
 )
+from sweep.tracking.absence import absence_said
 from sweep.tracking.outbox import Tracker, delivering
 from sweep.tracking.state import aside_sentence
 
@@ -98,7 +100,10 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
             store, kept = store_directory(config, name), kept_modules(config, name)
             for file, text in kept_texts(config.modules).items():
                 write_text(kept / file, text)
-            with delivering(store, config.tracking.uri, modules=config.modules) as tracker:
+            with (
+                absence_said(store, partial(say, console=console)),
+                delivering(store, config.tracking.uri, modules=config.modules) as tracker,
+            ):
                 yield Session(config, name, tracker, console, per_trial)
             if refused := aside_sentence(store):
                 console.print(refused, highlight=False)

@@ -5,8 +5,6 @@ import os
 import platform
 import shutil
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -20,11 +18,11 @@ from odenet.data.sets import load_test
 from sweep.cluster.connect import connected
 from sweep.cluster.resources import slots, trial_resources
 from sweep.cluster.session_directory import LONGEST_TEMPORARY
-from sweep.config.credentials import authorization
 from sweep.config.schema import AUTO, AppConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 from sweep.interpreter import DISTRIBUTION
 from sweep.records.files import storing
+from sweep.tracking.environment import CREDENTIALS
 
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
@@ -186,11 +184,14 @@ def _tracking(config: AppConfig) -> Iterator[Finding]:
     if uri is None:
         yield _ok("MLflow's store is a sqlite file in the run directory")
         return
+    from sweep.tracking.client import server_version
+
     try:
-        request = urllib.request.Request(f"{uri.rstrip('/')}/version", headers=authorization())
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
-            there = answer.read(100).decode(errors="replace").strip()
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        there = server_version(uri, ANSWER_SECONDS)
+    except PermissionError as error:
+        yield Finding(Level.warning, f"the MLflow server {uri} does not take who asks ({error}): {CREDENTIALS}")
+        return
+    except OSError as error:
         yield Finding(
             Level.warning,
             f"the MLflow server {uri} does not answer ({error}): a sweep runs and delivers when it does; start it",
