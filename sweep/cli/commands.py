@@ -31,9 +31,10 @@ STAGES: dict[str, StageCommand] = {
     "doctor": StageCommand(
         run_doctor,
         "checks this machine, or the cluster, for what a sweep would stumble over",
-        "sweep doctor [KEY=VALUE ...]",
+        "sweep doctor [--wide|--json] [KEY=VALUE ...]",
         (0, 0),
-        "Packages, CPUs, GPUs, data, disk, MLflow server, and Ray as a sweep starts or joins it; 1 if a check failed.\n"
+        "Packages, CPUs, GPUs, data, disk, MLflow server, and Ray as a sweep starts or joins it; of a cluster a table "
+        "with a row for each node; 1 if a check failed.\n"
         "  data=cifar10 runtime.data_dir=DIR tracking.uri=http://HOST:5000 cluster=address cluster.address=auto",
     ),
     "search": StageCommand(

@@ -25,12 +25,12 @@ from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
-OF_STAGE = {  # a flag that one stage has
-    **dict.fromkeys((VERIFY, WIDE, CSV, JSON), "status"),
-    AGAIN: "final",
-    FIGURES: "report",
-    FOLLOW: "logs",
-    TRIAL: "status",
+OF_STAGE = {  # a flag that some stages have
+    **dict.fromkeys((VERIFY, CSV, TRIAL), ("status",)),
+    **dict.fromkeys((WIDE, JSON), ("status", "doctor")),
+    AGAIN: ("final",),
+    FIGURES: ("report",),
+    FOLLOW: ("logs",),
 }
 VALUED = {  # a flag that is followed by a value, and how that is said
     FIGURES: f"a directory: sweep report NAME {FIGURES} DIR",
@@ -83,8 +83,8 @@ def _parsed(stage: str, *rest: str) -> Command:
     if _is_of_a_study(stage, overrides) and not any(text.startswith(PRESET) for text in overrides):
         overrides = [f"{PRESET}default", *overrides]
     for flag, its in OF_STAGE.items():
-        if flag in flags and stage != its:
-            raise InputError(f"{flag} belongs to `sweep {its} NAME`, not to `sweep {stage}`.")
+        if flag in flags and stage not in its:
+            raise InputError(f"{flag} belongs to `sweep {its[0]} NAME`, not to `sweep {stage}`.")
     forms = [flag for flag in flags if flag in (WIDE, CSV, JSON)]
     if len(forms) > 1 or (VERIFY in flags and forms):
         raise InputError(f"{' '.join(flags)}: one of {VERIFY}, {WIDE}, {CSV} and {JSON} at a time.")

@@ -19,6 +19,7 @@ from sweep.errors import InputError
 
 if TYPE_CHECKING:
     from sweep.config.schema import AppConfig
+    from sweep.stages.listing import View
 
 
 def print_config(command: Command, console: Console) -> None:
@@ -34,7 +35,7 @@ def run_doctor(command: Command, console: Console) -> None:
     config = load(command.overrides)
     from sweep.stages.doctor import doctor
 
-    doctor(config, console)
+    doctor(config, console, _view(command))
 
 
 def run_search(command: Command, console: Console) -> None:
@@ -240,6 +241,12 @@ def run_report(command: Command, console: Console) -> None:
         attach_report(config, first, report, console)
 
 
+def _view(command: Command) -> "View":
+    from sweep.stages.listing import View
+
+    return next((one for one in View if one.value in command.flags), View.window)
+
+
 def run_status(command: Command, console: Console) -> None:
     if is_remote(command):
         remote_status(command, console)
@@ -247,11 +254,10 @@ def run_status(command: Command, console: Console) -> None:
     from sweep.cli.existing import existing, sweeps_of
     from sweep.config.compose import load
     from sweep.records.run_directory import SweepFiles, check_name, run_directory, store_directory
-    from sweep.stages.listing import View
     from sweep.stages.status import show_trial, status
 
     config = load(command.overrides)
-    view = next((one for one in View if one.value in command.flags), View.window)
+    view = _view(command)
     name = check_name(command.names[0]) if command.names else None
     runs = Path(config.runtime.runs_dir).resolve()
     if TRIAL in command.flags:

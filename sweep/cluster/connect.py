@@ -21,11 +21,12 @@ _QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "l
 
 
 @contextmanager
-def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
+def connected(config: ClusterConfig, run_directory: Path, *, everywhere: bool = True) -> Iterator[None]:
     """Keep Ray ready for trials inside the block. Nested inside another, it uses what that one connected.
 
     At the end Ray is shut down where it was started here, and left where it was joined. The environment variables set
-    for it (quiet, token) are taken back; those the user had set are never touched.
+    for it (quiet, token) are taken back; those the user had set are never touched. `everywhere`: refuse where a node
+    cannot use the run directory.
 
     Raises:
         InputError: Ray cannot start as asked; no cluster answers at the address, or not to this token, version or
@@ -41,7 +42,7 @@ def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
                 stack.enter_context(_started(config))
             else:
                 stack.enter_context(_joined(config, run_directory))
-        if config.kind is ClusterKind.address:
+        if config.kind is ClusterKind.address and everywhere:
             check_visible(run_directory)
         with terminable():
             yield

@@ -3,10 +3,12 @@
 import importlib
 import os
 import platform
+import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -16,17 +18,28 @@ from rich.console import Console
 
 from odenet.data.sets import load_test
 from sweep.cluster.connect import connected
+from sweep.cluster.nodes import (
+    VERSIONS,
+    NodeQuestion,
+    NodeReport,
+    complaints,
+    mps_place,
+    mps_runs,
+    node_reports,
+    report,
+)
 from sweep.cluster.resources import slots, trial_resources
 from sweep.cluster.session_directory import LONGEST_TEMPORARY
 from sweep.config.schema import AUTO, AppConfig, ClusterKind
+from sweep.console import say
 from sweep.errors import InputError, WorkError
 from sweep.interpreter import DISTRIBUTION
 from sweep.records.files import storing
+from sweep.stages.listing import Column, View, print_json, say_left_out, show
 from sweep.tracking.environment import CREDENTIALS
 
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
-MPS_PIPES = "/tmp/nvidia-mps"  # CUDA's own choice
 
 
 class Level(Enum):
@@ -43,22 +56,56 @@ class Finding:
 
     level: Level
     text: str
+    nodes: Sequence[NodeReport] = ()  # of a cluster, to be shown as a table
 
 
-def doctor(config: AppConfig, console: Console) -> None:
-    """Print a line for every finding.
+def doctor(config: AppConfig, console: Console, view: View = View.window) -> None:
+    """Print a line for every finding, and a table of a cluster's nodes; or all of it as JSON.
 
     Raises:
         WorkError: a check failed.
     """
-    failed = 0
+    found: list[tuple[str, Finding]] = []
     for name, check in CHECKS.items():
         for finding in check(config):
-            console.print(f"{finding.level.value:<8} {name:<9} {finding.text}", highlight=False)
-            failed += finding.level is Level.failed
+            found.append((name, finding))
+            if view is not View.json:
+                say(f"{finding.level.value:<8} {name:<9} {finding.text}", console)
+                _show_nodes(finding.nodes, console, view)
+    if view is View.json:
+        checks = [{"check": name, "level": one.level.value, "text": one.text} for name, one in found]
+        nodes = [asdict(node) for _, one in found for node in one.nodes]
+        print_json({"checks": checks, "nodes": nodes}, console)
+    failed = sum(one.level is Level.failed for _, one in found)
     if failed:
         raise WorkError(f"{failed} check(s) failed; a sweep with this configuration would, too.")
-    console.print("Nothing failed: a sweep with this configuration can run.", highlight=False)
+    if view is not View.json:
+        console.print("Nothing failed: a sweep with this configuration can run.", highlight=False)
+
+
+def _show_nodes(nodes: Sequence[NodeReport], console: Console, view: View) -> None:
+    """Print a row for each node; versions that are the same everywhere stand in one line above."""
+    if not nodes:
+        return
+    values = {name: [str(getattr(node, name)) or "-" for node in nodes] for name in VERSIONS}
+    same = {name: cells[0] for name, cells in values.items() if len(set(cells)) == 1}
+    if same:
+        say(f"On each node: {', '.join(f'{name} {text}' for name, text in same.items())}", console)
+    columns = [Column("node", [node.host for node in nodes], right=False)]
+    columns += [Column(name, cells, right=False) for name, cells in values.items() if name not in same]
+    cells = {
+        "GPUs": [" + ".join(f"{n} {gpu}" for gpu, n in Counter(node.gpus).items()) or "-" for node in nodes],
+        "driver": [node.driver or "-" for node in nodes],
+        "MPS": ["on" if node.mps else "off" for node in nodes],
+        "token": [node.token or "-" for node in nodes],
+        "storage": ["no" if node.storage or node.obstacle else "yes" for node in nodes],
+        "free": [f"{node.free_gib:,.0f} GiB" for node in nodes],
+        "clock": [f"{node.skew:+.2f} s" for node in nodes],
+        "data": ["yes" if node.data else "no" for node in nodes],
+        "MLflow": ["-" if node.tracking is None else "yes" if node.tracking else "no" for node in nodes],
+    }
+    columns += [Column(head, texts, right=False) for head, texts in cells.items()]
+    say_left_out(show(columns, console, view), console)
 
 
 def _ok(text: str) -> Finding:
@@ -122,10 +169,10 @@ def _wrong_threads(threads: str, cpus: int) -> str:
 def _mps(config: AppConfig, gpus: bool) -> Iterator[Finding]:
     """Find whether a daemon of CUDA MPS lives where this process would look for it: one that was killed leaves its
     files. Nothing is said where there is neither a GPU nor a trace of a daemon."""
-    place = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", MPS_PIPES))
+    place = mps_place()
     if not gpus and not place.exists():
         return
-    if _lives(place / "nvidia-cuda-mps-control.pid"):
+    if mps_runs():
         yield _ok(f"the CUDA MPS daemon runs ({place}): trials that share a GPU compute at the same time")
         return
     asked = config.runtime.resources.gpus
@@ -135,20 +182,6 @@ def _mps(config: AppConfig, gpus: bool) -> Iterator[Finding]:
         f"no CUDA MPS daemon runs ({place}): trials that share a GPU take turns. To start one, as the user of the "
         "trials and before them: `nvidia-cuda-mps-control -d`; to end it: `echo quit | nvidia-cuda-mps-control`",
     )
-
-
-def _lives(number: Path) -> bool:
-    """Tell whether the process whose number is in the file is alive."""
-    try:
-        found = int(number.read_text())
-        if found <= 0:
-            return False  # which would ask a whole group of processes
-        os.kill(found, 0)
-    except PermissionError:
-        return True  # another user's
-    except (OSError, ValueError, OverflowError):
-        return False
-    return True
 
 
 def _data(config: AppConfig) -> Iterator[Finding]:
@@ -217,14 +250,28 @@ def _ray(config: AppConfig) -> Iterator[Finding]:
     try:
         with (
             tempfile.TemporaryDirectory(dir=existing, prefix="doctor") as probe,
-            connected(config.cluster, Path(probe)),
+            connected(config.cluster, Path(probe), everywhere=False),
         ):
-            yield from _nodes(config)
+            yield from _resources(config)
+            if config.cluster.kind is ClusterKind.address:
+                yield from _nodes(config, Path(probe))
     except (InputError, WorkError, OSError) as error:
         yield _failed(str(error))
 
 
-def _nodes(config: AppConfig) -> Iterator[Finding]:
+def _nodes(config: AppConfig, directory: Path) -> Iterator[Finding]:
+    """Ask each node of a cluster, and name those that would stop a sweep or trouble it."""
+    marker, content = directory / "marker", secrets.token_hex(8)
+    marker.write_text(content)
+    asked = NodeQuestion(str(marker), content, config.runtime.data_dir, config.tracking.uri or "")
+    nodes, here = node_reports(asked), report(asked)
+    yield Finding(Level.ok, "what each node says of itself:", nodes)
+    for node in nodes:
+        for stops, text in complaints(node, here):
+            yield Finding(Level.failed if stops else Level.warning, f"{node.host}: {text}")
+
+
+def _resources(config: AppConfig) -> Iterator[Finding]:
     import ray
 
     total = ray.cluster_resources()

@@ -231,7 +231,7 @@ COMPLETIONS: dict[str, list[str]] = {
     "sweep final path/to/best.yaml --": ["--help", "--cfg", "--config-dir", "--config-name", "--again"],
     "sweep search x --cfg ": ["job"],
     "sweep status x --": [
-        *("--help", "--cfg", "--config-dir", "--config-name", "--verify", "--wide", "--csv", "--json", "--trial")
+        *("--help", "--cfg", "--config-dir", "--config-name", "--verify", "--csv", "--trial", "--wide", "--json")
     ],
     "sweep search ": sorted(
         {f"{key.split('.')[0]}." for key in known_keys() if "." in key}
