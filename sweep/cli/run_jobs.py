@@ -173,7 +173,10 @@ def run_stop(command: Command, console: Console) -> None:
         before = len(server.output(job.id).splitlines())
         server.stop(job.id)
         say("Asked it to stop. Running trials finish their epoch; Ctrl-C leaves it to that.", console)
-        _follow(server, job.id, console, skip=before)
+        ended = _follow(server, job.id, console, skip=before)
+    if ended.code is not None:
+        say(f"It had ended before: {_state(ended)}", console)
+        return
     say(f"Stopped: `sweep resume {job.label.sweep} {JOB_SERVER}{config.cluster.job_server}` goes on.", console)
 
 

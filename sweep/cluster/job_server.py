@@ -80,7 +80,7 @@ class JobServer:
     def jobs(self, sweep: str = "") -> list[SubmittedJob]:
         """List the commands submitted for a sweep, or for all: those that run first, then the newest."""
         with _answering():
-            found = [_job(one) for one in self._client.list_jobs() if _label(one) is not None]
+            found = [_job(one) for one in self._client.list_jobs() if one.submission_id and _label(one)]
         found = [job for job in found if sweep in ("", job.label.sweep)]
         return sorted(found, key=lambda job: (job.ended, -job.started))
 
@@ -108,7 +108,8 @@ class JobServer:
         """Return the Python that Ray runs with on the head; a job's PATH may lead to another one."""
         with _answering():
             answer = self._client._do_request("GET", "/nodes?view=summary")
-        for node in answer.json()["data"]["summary"] if answer.ok else ():
+            nodes = answer.json()["data"]["summary"] if answer.ok else []
+        for node in nodes:
             found = [text for text in node.get("cmdline") or () if text.startswith(_PYTHON)]
             if node["raylet"]["isHeadNode"] and found:
                 return shlex.quote(found[0].removeprefix(_PYTHON).split(" ")[0])

@@ -228,6 +228,8 @@ COMPLETIONS: dict[str, list[str]] = {
     "sweep plan space.fix.model.sc": ["space.fix.model.scheme="],
     "sweep plan space.range.o": ["space.range.optim."],
     "sweep plan no.such=": [],
+    "sweep submit se": ["search"],
+    "sweep submit search x cluster.job": ["cluster.job_server="],
     "sweep final path/to/best.yaml --": ["--help", "--cfg", "--config-dir", "--config-name", "--again"],
     "sweep search x --cfg ": ["job"],
     "sweep status x --": [
