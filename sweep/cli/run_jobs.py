@@ -3,12 +3,13 @@
 import secrets
 import time
 from dataclasses import replace
-from pathlib import PurePosixPath
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweep.cli.command_line import CONFIG_FILE, FOLLOW, FROM_THE_BEGINNING, JOB_SERVER, SUBMITTED, Command
+from sweep.cli.command_line import FOLLOW, FROM_THE_BEGINNING, JOB_SERVER, SUBMITTED, Command
 from sweep.console import say
 from sweep.errors import InputError, WorkError
 
@@ -20,7 +21,7 @@ RUNS, OPEN = "runtime.runs_dir=", "cluster.unauthenticated="
 POLL_SECONDS = 1.0
 REFUSED_SECONDS = 120.0  # within which a command is refused, or its trials begin
 BEGUN = "Ray runs:"  # how the line begins after which trials do
-OF_THIS_MACHINE = ("space=", "modules=", "search.enqueue=", *CONFIG_FILE.values())
+OWN = "own"  # where the user's files are, in a job's working directory
 
 
 def is_remote(command: Command) -> bool:
@@ -35,7 +36,8 @@ def run_submit(command: Command, console: Console) -> None:
         raise InputError(f"`sweep submit {stage}` is not possible; what can be submitted is {', '.join(SUBMITTED)}.")
     config = load(command.overrides)
     _check_server(config, f"submit {stage}")
-    _check_words(stage, names[0], command.overrides)
+    if names[0].endswith((".yaml", ".yml")):
+        raise InputError(f"{names[0]} is of this machine: copy it to the head, and run `sweep {stage}` there.")
     _submit(replace(command, stage=stage, names=names), config, console)
 
 
@@ -47,7 +49,7 @@ def submit_resume(command: Command, console: Console) -> None:
 
 def _submit(command: Command, config: "AppConfig", console: Console) -> None:
     """Submit a stage, and show what it says until its trials begin, so that what it refuses is seen here."""
-    from sweep.cluster.job_server import JobLabel, is_loopback, job_server
+    from sweep.cluster.job_server import JobLabel, Sent, is_loopback, job_server
 
     stage, name = command.stage, command.names[0]
     address = config.cluster.job_server or ""
@@ -58,7 +60,9 @@ def _submit(command: Command, config: "AppConfig", console: Console) -> None:
         begins = stage in FROM_THE_BEGINNING
         runs = _runs_dir(command, config) if begins else _known_runs(server, command, config)
         job_id = f"{name.replace('/', '.')}-{stage}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        server.submit(_words(command, runs, begins), JobLabel(name, stage, runs), job_id, console.width)
+        overrides, files = _sent(command.overrides)
+        words = _words(replace(command, overrides=overrides), runs, begins)
+        server.submit(words, JobLabel(name, stage, runs), job_id, Sent(files, console.width))
         job = _follow(server, job_id, console, until=BEGUN)
         if job.ended:
             _raise_if_failed(job)
@@ -84,15 +88,42 @@ def _check_server(config: "AppConfig", command: str) -> None:
         )
 
 
-def _check_words(stage: str, name: str, overrides: list[str]) -> None:
-    """Refuse what is on this machine only."""
+def _sent(overrides: list[str]) -> tuple[list[str], dict[str, Path]]:
+    """Find the user's files that words name, and return the words as they are there, and each file by its place in the
+    job's working directory."""
+    from sweep.config.compose import value_of
+
+    words: list[str] = []
+    files: dict[str, Path] = {}
     for text in overrides:
-        value = text.partition("=")[2].strip("'\"")
-        ours = not text.startswith("space=") or value.endswith((".yaml", ".yml")) or ":" in value
-        if text.startswith(OF_THIS_MACHINE) and ours:
-            raise InputError(f"{text} is of this machine, and only our own code is sent: run the command on the head.")
-    if name.endswith((".yaml", ".yml")):
-        raise InputError(f"{name} is of this machine: copy it to the head, and run `sweep {stage}` there.")
+        key, _, value = text.partition("=")
+        value = value.strip("'\"")
+        if key == "--config-dir" or (key == "space" and value.endswith((".yaml", ".yml"))):
+            place = f"{OWN}/{Path(value).resolve().name}"
+            words.append(f"{key}={place}")
+            files[place] = Path(value)
+        elif key == "search.enqueue":
+            places = {f"{OWN}/{n}-{Path(name).name}": Path(name) for n, name in enumerate(value_of(text) or ())}
+            words.append(f"{key}=[{','.join(places)}]")
+            files |= places
+        else:
+            words.append(text)
+            files |= _modules(key, value)
+    return words, files
+
+
+def _modules(key: str, value: str) -> dict[str, Path]:
+    """Find the source of modules that a word names, each a file or the directory of its package."""
+    names = [name.strip(" '\"") for name in value.strip("[]").split(",")] if key == "modules" else []
+    names += [value.partition(":")[0]] if key == "space" and ":" in value else []
+    found = {}
+    for name in {name.partition(".")[0] for name in names if name}:
+        spec = find_spec(name)
+        assert spec is not None and spec.origin is not None, "it was imported when the words were judged"
+        source = Path(spec.origin)
+        source = source.parent if source.name == "__init__.py" else source
+        found[source.name] = source
+    return found
 
 
 def _runs_dir(command: Command, config: "AppConfig") -> str:
@@ -128,7 +159,7 @@ def _missing(server: "JobServer", command: Command) -> str:
 
 def remote_status(command: Command, console: Console) -> None:
     """Show what `sweep status` shows on the head, below how its last job stands."""
-    from sweep.cluster.job_server import JobLabel, job_server
+    from sweep.cluster.job_server import JobLabel, Sent, job_server
     from sweep.config.compose import load
 
     config = load(_ours(command))
@@ -138,7 +169,7 @@ def remote_status(command: Command, console: Console) -> None:
             for job in server.jobs(command.names[0] if command.names else "")[:1]:
                 say(_state(job), console)
         job_id = f"status-{secrets.token_hex(6)}"
-        server.submit(_words(command, runs, begins=False), JobLabel("", "", ""), job_id, console.width)
+        server.submit(_words(command, runs, begins=False), JobLabel("", "", ""), job_id, Sent({}, console.width))
         ended = _follow(server, job_id, console)
         server.forget(job_id)
     _raise_if_failed(ended)
@@ -231,4 +262,4 @@ def _raise_if_failed(job: "SubmittedJob") -> None:
 
 def _ours(command: Command) -> list[str]:
     """Choose the words that this machine reads; the head judges the others."""
-    return [text for text in command.overrides if text.startswith((JOB_SERVER, RUNS, OPEN, "tracking."))]
+    return [text for text in command.overrides if text.startswith((JOB_SERVER, RUNS, OPEN, "tracking.", "modules="))]

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -48,6 +48,15 @@ class JobLabel:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What goes along with a command: the user's files by their places in its working directory, and how many columns
+    its lines may have."""
+
+    files: Mapping[str, Path]
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
 class SubmittedJob:
     """A job as the server knows it. `code`: the exit code, None where the command has not ended by itself."""
 
@@ -66,12 +75,14 @@ class JobServer:
     def __init__(self, client: "JobSubmissionClient") -> None:
         self._client = client
 
-    def submit(self, words: Sequence[str], label: JobLabel, job_id: str, columns: int) -> None:
-        """Run `sweep WORDS` on the head, whose lines may have so many columns."""
+    def submit(self, words: Sequence[str], label: JobLabel, job_id: str, sent: Sent) -> None:
+        """Run `sweep WORDS` on the head."""
         command = f"exec {self._python()} -m sweep {shlex.join(words)}"
-        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "COLUMNS": str(columns), COMMIT: git_commit()}
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "COLUMNS": str(sent.columns), COMMIT: git_commit()}
         with tempfile.TemporaryDirectory() as place, _answering():
             _copy_code(Path(place))
+            for name, source in sent.files.items():
+                _copy(source, Path(place) / name)
             environment = {"working_dir": place, "env_vars": variables}
             self._client.submit_job(
                 entrypoint=command, submission_id=job_id, runtime_env=environment, metadata=asdict(label)
@@ -132,12 +143,19 @@ def _job(job: "JobDetails") -> SubmittedJob:
 
 
 def _copy_code(place: Path) -> None:
-    """Copy our packages to where a job is to have them: nothing else of this machine goes there."""
+    """Copy our packages to where a job is to have them."""
     for name in PACKAGES:
         spec = find_spec(name)
         assert spec is not None and spec.submodule_search_locations is not None
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(spec.submodule_search_locations[0], place / name, ignore=ignored)
+        _copy(Path(spec.submodule_search_locations[0]), place / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copyfile(source, target)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from sweep.tracking.state import lag
 from tests.sweep.ray_place import TOKEN, Place, short_place
 from tests.sweep.sweep_command import Answer, assert_refused, in_empty_directory
 
-SMALL = "space=smoke search.trials=2 model.width=4 training.epochs=30 runtime.device=cpu"
+SMALL = "space=mine.yaml search.trials=2 model.width=4 training.epochs=30 runtime.device=cpu"
 
 
 def free_port() -> int:
@@ -62,6 +62,7 @@ def test_a_submitted_sweep_is_followed_stopped_and_resumed_from_a_machine_withou
     assert refused.code == 2 and "The job server refuses this process's token" in refused.err, refused
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
 
+    (laptop / "mine.yaml").write_text("like: smoke\n")
     begun = sweep(f"submit search digits {SMALL} runtime.runs_dir={shared}")
     assert begun.code == 0, begun
     assert "Ray runs: 2 at once" in begun.out and "It goes on there as job digits-search-" in begun.out
@@ -87,7 +88,7 @@ def test_a_submitted_sweep_is_followed_stopped_and_resumed_from_a_machine_withou
     assert "resume digits: succeeded with code 0" in followed.out, followed
     listed = json.loads(sweep("status digits --json").out)
     assert [trial["outcome"] for trial in listed["trials"]] == ["done", "done"]
-    assert list(laptop.iterdir()) == [], "nothing is left where it was submitted from"
+    assert [path.name for path in laptop.iterdir()] == ["mine.yaml"], "nothing is left where it was submitted from"
 
 
 class OpenServer(BaseHTTPRequestHandler):
@@ -109,7 +110,7 @@ class OpenServer(BaseHTTPRequestHandler):
         ("submit plan x cluster.job_server=http://h:1", ("`sweep submit plan` is not possible", "search, study")),
         ("submit sarch x", ("There is no stage 'sarch'; did you mean search?",)),
         ("submit search x optim.lrr=3 cluster.job_server=http://h:1", ("optim.lrr is no key",)),
-        ("submit search x modules=[json.tool] cluster.job_server=http://h:1", ("modules=[json.tool]",)),
+        ("submit search x modules=[json.tool] cluster.job_server=http://h:1", ("defines neither NETWORKS nor SPACES",)),
         ("submit search x cluster.job_server=h:8265", ("cluster.job_server=h:8265: must be the address",)),
         ("search x cluster.job_server=http://h:1", ("is for `sweep submit search NAME`", "not for `sweep search`")),
         ("logs x", ("`sweep logs NAME` needs the address",)),
@@ -137,6 +138,27 @@ def test_a_remote_server_that_takes_anybody_is_refused_unless_that_is_said(
         run(["stop", "x", there, "cluster.unauthenticated=true"])
         assert "The job server knows no job for x; it knows jobs for: none" in capsys.readouterr().err
         server.shutdown()
+
+
+def test_the_users_own_files_go_along_and_are_named_as_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_for_jobs").mkdir()
+    (tmp_path / "mine_for_jobs" / "__init__.py").touch()
+    words = [
+        "--config-dir=conf", "--config-name=big", "space=spaces/small.yaml", "search.enqueue=[a/t.csv,b/t.csv]",
+        "modules=[mine_for_jobs.nets]", "optim.lr=0.1",
+    ]  # fmt: skip
+    there, files = run_jobs._sent(words)
+    assert there == [
+        "--config-dir=own/conf", "--config-name=big", "space=own/small.yaml",
+        "search.enqueue=[own/0-t.csv,own/1-t.csv]", "modules=[mine_for_jobs.nets]", "optim.lr=0.1",
+    ]  # fmt: skip
+    assert files == {
+        "own/conf": Path("conf"), "own/small.yaml": Path("spaces/small.yaml"), "own/0-t.csv": Path("a/t.csv"),
+        "own/1-t.csv": Path("b/t.csv"), "mine_for_jobs": tmp_path / "mine_for_jobs",
+    }  # fmt: skip
 
 
 def test_a_relative_directory_of_results_has_no_place_on_a_cluster() -> None:
