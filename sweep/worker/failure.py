@@ -69,7 +69,7 @@ def presentable(text: str) -> str:
     for name, value in os.environ.items():
         if _SECRET.search(name) and len(value) >= _SHORTEST:
             text = text.replace(value, "...")
-    text = printable(hidden(text))
+    text = printable(hidden(text.expandtabs(4)))
     left_out = len(text) - MOST
     if left_out <= 0:
         return text
