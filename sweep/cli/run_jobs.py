@@ -70,7 +70,8 @@ def _submit(command: Command, config: "AppConfig", console: Console) -> None:
     there = f"{name} {JOB_SERVER}{address}"
     say(f"It goes on there as job {job_id}, whatever becomes of this machine.", console)
     say(f"Next: sweep status {there}", console)
-    say(f"      sweep logs {there} {FOLLOW}; sweep stop {there}", console)
+    say(f"      sweep logs {there} {FOLLOW}", console)
+    say(f"      sweep stop {there}", console)
 
 
 def _words(command: Command, runs: str, begins: bool) -> list[str]:

@@ -56,7 +56,7 @@ class NodeReport:
     token: str = ""  # the mode of its file; environment; open
     storage: str = ""  # why the directory of results cannot be used; empty where it can
     free_gib: float = 0.0
-    data: bool = False
+    data: bool | None = None  # its directory is there; None: the data set needs none
     tracking: bool | None = None  # None: there is no server
     skew: float = 0.0  # seconds that its clock is ahead
 
@@ -126,7 +126,7 @@ def report(question: NodeQuestion) -> NodeReport:
         token=_token(),
         storage=_obstacle(probe, question.content),
         free_gib=shutil.disk_usage(probe.parent).free / 2**30 if probe.parent.exists() else 0.0,
-        data=Path(question.data_dir).exists(),
+        data=Path(question.data_dir).exists() if question.data_dir else None,
         tracking=_reaches(address.hostname, port) if address.hostname else None,
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from rich.console import Console
 
+from odenet.data.config import DataSet
 from odenet.data.sets import load_test
 from sweep.cluster.connect import connected
 from sweep.cluster.nodes import (
@@ -40,6 +41,7 @@ from sweep.tracking.environment import CREDENTIALS
 
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
+_ANSWERS = {True: "yes", False: "no", None: "-"}
 
 
 class Level(Enum):
@@ -101,8 +103,8 @@ def _show_nodes(nodes: Sequence[NodeReport], console: Console, view: View) -> No
         "storage": ["no" if node.storage or node.obstacle else "yes" for node in nodes],
         "free": [f"{node.free_gib:,.0f} GiB" for node in nodes],
         "clock": [f"{node.skew:+.2f} s" for node in nodes],
-        "data": ["yes" if node.data else "no" for node in nodes],
-        "MLflow": ["-" if node.tracking is None else "yes" if node.tracking else "no" for node in nodes],
+        "data": [_ANSWERS[node.data] for node in nodes],
+        "MLflow": [_ANSWERS[node.tracking] for node in nodes],
     }
     columns += [Column(head, texts, right=False) for head, texts in cells.items()]
     say_left_out(show(columns, console, view), console)
@@ -263,7 +265,8 @@ def _nodes(config: AppConfig, directory: Path) -> Iterator[Finding]:
     """Ask each node of a cluster, and name those that would stop a sweep or trouble it."""
     marker, content = directory / "marker", secrets.token_hex(8)
     marker.write_text(content)
-    asked = NodeQuestion(str(marker), content, config.runtime.data_dir, config.tracking.uri or "")
+    data_dir = "" if config.data.dataset is DataSet.digits else config.runtime.data_dir
+    asked = NodeQuestion(str(marker), content, data_dir, config.tracking.uri or "")
     nodes, here = node_reports(asked), report(asked)
     yield Finding(Level.ok, "what each node says of itself:", nodes)
     for node in nodes:
