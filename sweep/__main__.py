@@ -13,7 +13,7 @@ from sweep.cli.command_line import VERSION, Command
 from sweep.cli.commands import STAGES
 from sweep.cli.completion import shell_completion
 from sweep.cli.parse import help_text, parse
-from sweep.cli.run_stages import print_config
+from sweep.cli.run_views import print_config
 from sweep.config.credentials import hidden, take_from_words
 from sweep.console import PlainConsole, printable, say, wrapped
 from sweep.errors import InputError, WorkError

@@ -1,22 +1,19 @@
 """The stages of the command, in one table: what each is called, what `--help` says of it, and what it runs."""
 
 from sweep.cli.command_line import StageCommand
+from sweep.cli.run_jobs import run_logs, run_stop, run_submit
 from sweep.cli.run_stages import (
     run_deliver,
-    run_doctor,
     run_evaluate,
     run_export,
     run_extend,
     run_final,
-    run_replay,
-    run_report,
     run_resume,
     run_search,
     run_sensitivity,
-    run_status,
-    run_ui,
 )
 from sweep.cli.run_studies import run_plan, run_study
+from sweep.cli.run_views import run_doctor, run_replay, run_report, run_status, run_ui
 
 STAGES: dict[str, StageCommand] = {
     "plan": StageCommand(
@@ -31,9 +28,10 @@ STAGES: dict[str, StageCommand] = {
     "doctor": StageCommand(
         run_doctor,
         "checks this machine, or the cluster, for what a sweep would stumble over",
-        "sweep doctor [KEY=VALUE ...]",
+        "sweep doctor [--wide|--json] [KEY=VALUE ...]",
         (0, 0),
-        "Packages, CPUs, GPUs, data, disk, MLflow server, and Ray as a sweep starts or joins it; 1 if a check failed.\n"
+        "Packages, CPUs, GPUs, data, disk, MLflow server, and Ray as a sweep starts or joins it; of a cluster a table "
+        "with a row for each node; 1 if a check failed.\n"
         "  data=cifar10 runtime.data_dir=DIR tracking.uri=http://HOST:5000 cluster=address cluster.address=auto",
     ),
     "search": StageCommand(
@@ -78,12 +76,13 @@ STAGES: dict[str, StageCommand] = {
     "status": StageCommand(
         run_status,
         "table of sweeps or of one sweep's trials",
-        "sweep status [NAME] [--wide|--csv|--json|--verify] [runtime.runs_dir=DIR]",
+        "sweep status [NAME] [--trial N] [--wide|--csv|--json|--verify] [runtime.runs_dir=DIR]",
         (0, 1),
         "Outcomes, objectives, cost and the parameters that vary, also while the sweep runs: whole columns, as many "
         "as the window has room for.\n"
         "  --wide     all columns, however wide\n"
         "  --csv, --json   the same for other programs, every parameter in full\n"
+        "  --trial N  all about one trial, with the traceback of one that failed and its worker's last lines\n"
         "  --verify   whether trials.csv, Ray, the Optuna study and MLflow agree on every trial; 1 if they do not",
     ),
     "final": StageCommand(
@@ -157,6 +156,32 @@ STAGES: dict[str, StageCommand] = {
         "Trains nothing, writes nothing. Trials whose whole curve is recorded are searched again in simulated time.\n"
         "  search.sampler=tpe search.scheduler=asha search.reduction=4\n"
         "  replay.workers=8 replay.repeats=10",
+    ),
+    "submit": StageCommand(
+        run_submit,
+        "runs a stage on a cluster, by its job server, and leaves",
+        "sweep submit STAGE NAME cluster.job_server=http://HEAD:8265 [KEY=VALUE ...]",
+        (2, 1001),
+        "Sends this code and the command to the cluster's head, where it runs as a Ray job, and waits until its trials "
+        "begin or it is refused. `status`, `logs`, `stop` and `resume` with the same cluster.job_server follow it.\n"
+        "  runtime.runs_dir=/shared/runs      absolute: on the cluster, where all nodes mount it\n"
+        "  cluster.unauthenticated=true       also to a remote job server that takes anybody",
+    ),
+    "logs": StageCommand(
+        run_logs,
+        "what a submitted command has printed",
+        "sweep logs NAME cluster.job_server=http://HEAD:8265 [--follow]",
+        (1, 1),
+        "The last command submitted for NAME, or the one that runs.\n"
+        "  --follow   until it ends; Ctrl-C leaves it alone",
+    ),
+    "stop": StageCommand(
+        run_stop,
+        "stops a submitted command as Ctrl-C would",
+        "sweep stop NAME cluster.job_server=http://HEAD:8265",
+        (1, 1),
+        "Running trials finish their epoch and keep a checkpoint, and MLflow is told; `sweep resume NAME` with the "
+        "same cluster.job_server goes on.",
     ),
     "ui": StageCommand(
         run_ui,

@@ -4,12 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-from sweep.cli.command_line import CONFIG_FILE, OWN_KEYS, with_config_file
+from sweep.cli.command_line import CONFIG_FILE, FROM_THE_BEGINNING, OWN_KEYS, SUBMIT, SUBMITTED, with_config_file
 from sweep.cli.commands import STAGES
 from sweep.cli.parse import OF_STAGE
 from sweep.errors import InputError
 
-BEGINS = ("search", "study")  # what they name is not there yet
 SHELLS = {"bash": " ", "zsh": " ", "fish": "\n"}  # with what each has between the candidates
 
 
@@ -41,10 +40,12 @@ def candidates(line: str) -> list[str]:
     word = typed[-1] if typed else ""
     if len(typed) <= 1 or typed[0] == "help":
         return [stage for stage in (*STAGES, "help") if stage.startswith(word)]
+    if typed[0] == SUBMIT:
+        return [stage for stage in SUBMITTED if stage.startswith(word)] if len(typed) == 2 else candidates(_inner(line))
     if typed[-2] in {"--cfg", "-c"}:
         return ["job"]
     if word.startswith("-"):
-        flags = [flag for flag, stage in OF_STAGE.items() if stage == typed[0]]
+        flags = [flag for flag, stages in OF_STAGE.items() if typed[0] in stages]
         options = dict.fromkeys(["--help", "--cfg", *CONFIG_FILE.values(), *flags])
         return [option for option in options if option.startswith(word)]
     names = [name for name in _names(typed) if name.startswith(word)]
@@ -57,11 +58,17 @@ def candidates(line: str) -> list[str]:
     return [*names, *(text.removeprefix(f"{stage}.") for text in own), *completions(word, others)]
 
 
+def _inner(line: str) -> str:
+    """Return the line without `submit`, as it is given on the cluster."""
+    command, _, rest = line.lstrip().partition(" ")
+    return f"{command} {rest.lstrip().partition(' ')[2]}"
+
+
 def _names(typed: list[str]) -> list[str]:
     """List the sweeps and studies that may follow a stage, where it lacks a name: what has a configuration."""
     stage, *words = typed
     given = [word for word in words[:-1] if "=" not in word and not word.startswith("-")]
-    if stage not in STAGES or stage in BEGINS or len(given) >= STAGES[stage].names[1]:
+    if stage not in STAGES or stage in FROM_THE_BEGINNING or len(given) >= STAGES[stage].names[1]:
         return []
     from sweep.config.schema import AppConfig
     from sweep.records.run_directory import FINAL, SENSITIVITY, SweepFiles, is_former

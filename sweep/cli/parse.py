@@ -1,15 +1,20 @@
 """Parse argv into stage, names, overrides and flags, and write the help texts."""
 
 import difflib
+from dataclasses import replace
 
 from sweep.cli.command_line import (
     AGAIN,
     CONFIG_FILE,
     CSV,
     FIGURES,
+    FOLLOW,
+    JOB_SERVER,
     JSON,
     OWN_KEYS,
     PRESET,
+    SUBMIT,
+    TRIAL,
     VERIFY,
     VERSION,
     WIDE,
@@ -20,15 +25,25 @@ from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
-OF_STAGE = {  # a flag that one stage has
-    **dict.fromkeys((VERIFY, WIDE, CSV, JSON), "status"),
-    AGAIN: "final",
-    FIGURES: "report",
+OF_STAGE = {  # a flag that some stages have
+    **dict.fromkeys((VERIFY, CSV, TRIAL), ("status",)),
+    **dict.fromkeys((WIDE, JSON), ("status", "doctor")),
+    AGAIN: ("final",),
+    FIGURES: ("report",),
+    FOLLOW: ("logs",),
 }
+VALUED = {  # a flag that is followed by a value, and how that is said
+    FIGURES: f"a directory: sweep report NAME {FIGURES} DIR",
+    TRIAL: f"a number: sweep status NAME {TRIAL} 7",
+}
+ON_A_SERVER = (SUBMIT, "status", "logs", "stop", "resume")  # stages that ask a job server
 # What can be set for stages that only read, and how it is shown: any other key would have no effect.
 EVERYWHERE = {"runtime.runs_dir=": "runtime.runs_dir=DIR", "modules=": "modules=[NAME]"}
+REMOTE = {JOB_SERVER: f"{JOB_SERVER}http://HEAD:8265", "cluster.unauthenticated=": "cluster.unauthenticated=true"}
 USED = {
-    "status": EVERYWHERE | {"tracking.": "tracking.*"},
+    "status": EVERYWHERE | REMOTE | {"tracking.": "tracking.*"},
+    "logs": REMOTE,
+    "stop": REMOTE,
     "report": EVERYWHERE,
     "ui": EVERYWHERE | {"tracking.": "tracking.*"},
 }
@@ -45,23 +60,36 @@ def parse(argv: list[str]) -> Command:
     if argv[0] in COMPLETION:
         return Command("", [], [], argv[1:])
     stage, *rest = argv
+    if stage == SUBMIT and rest and not rest[0].startswith("-"):
+        submitted = _parsed(*rest)
+        return replace(submitted, stage=SUBMIT, names=[submitted.stage, *submitted.names])
+    command = _parsed(stage, *rest)
+    server = next((text for text in command.overrides if text.startswith(JOB_SERVER)), None)
+    if server and stage not in ON_A_SERVER:
+        raise InputError(
+            f"{server} is for `sweep submit {stage} NAME`, and for {', '.join(ON_A_SERVER)}, not for `sweep {stage}`."
+        )
+    return command
+
+
+def _parsed(stage: str, *rest: str) -> Command:
     if stage not in STAGES:
         near = difflib.get_close_matches(stage, STAGES, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"There is no stage {stage!r}; {meant}Stages are {', '.join(STAGES)}.")
-    names, overrides, flags = _sort(rest)
+    names, overrides, flags = _sort(list(rest))
     if stage in OWN_KEYS:
         overrides = [f"{stage}.{text}" if text.startswith(f"{OWN_KEYS[stage]}=") else text for text in overrides]
     if _is_of_a_study(stage, overrides) and not any(text.startswith(PRESET) for text in overrides):
         overrides = [f"{PRESET}default", *overrides]
     for flag, its in OF_STAGE.items():
-        if flag in flags and stage != its:
-            raise InputError(f"{flag} belongs to `sweep {its} NAME`, not to `sweep {stage}`.")
+        if flag in flags and stage not in its:
+            raise InputError(f"{flag} belongs to `sweep {its[0]} NAME`, not to `sweep {stage}`.")
     forms = [flag for flag in flags if flag in (WIDE, CSV, JSON)]
     if len(forms) > 1 or (VERIFY in flags and forms):
         raise InputError(f"{' '.join(flags)}: one of {VERIFY}, {WIDE}, {CSV} and {JSON} at a time.")
     if not flags or OF_STAGE.keys() & set(flags):
-        _check_names(stage, names, least=1 if VERIFY in flags else None)
+        _check_names(stage, names, least=1 if {VERIFY, TRIAL} & set(flags) else None)
         _check_more(stage, overrides)
         _check_used(stage, overrides)
     return Command(stage, names, overrides, flags)
@@ -72,7 +100,7 @@ def _is_of_a_study(stage: str, overrides: list[str]) -> bool:
 
 
 def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Sort words into names, overrides and flags; `--cfg job` and `--figures DIR` are two words."""
+    """Sort words into names, overrides and flags; `--cfg job`, `--figures DIR` and `--trial N` are two words."""
     names, overrides, flags = [], [], []
     words = with_config_file(words)
     while words:
@@ -86,11 +114,8 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
             flags += ["--cfg", "job"]
         elif word in {"-h", "--help"}:
             flags.append("--help")
-        elif word.partition("=")[0] == FIGURES:
-            value = word.partition("=")[2] or (words.pop(0) if words else "")
-            if not value or value.startswith("-"):
-                raise InputError(f"{FIGURES} needs a directory: sweep report NAME {FIGURES} DIR.")
-            flags += [FIGURES, value]
+        elif word.partition("=")[0] in VALUED:
+            flags += _with_value(word, words)
         elif word in OF_STAGE:
             flags.append(word)
         elif word in CONFIG_FILE:
@@ -106,6 +131,15 @@ def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:
         else:
             names.append(word)
     return names, overrides, flags
+
+
+def _with_value(word: str, words: list[str]) -> list[str]:
+    """Return a flag and its value, which is in the same word or taken from the next one."""
+    flag, _, value = word.partition("=")
+    value = value or (words.pop(0) if words else "")
+    if not value or value.startswith("-") or (flag == TRIAL and not value.isdecimal()):
+        raise InputError(f"{flag} needs {VALUED[flag]}.")
+    return [flag, value]
 
 
 def _check_names(stage: str, names: list[str], least: int | None = None) -> None:

@@ -11,29 +11,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from sweep.cli import announce
-from sweep.cli.command_line import AGAIN, FIGURES, VERIFY, Command
+from sweep.cli.command_line import AGAIN, Command
+from sweep.cli.run_jobs import is_remote, submit_resume
 from sweep.cli.run_studies import evaluate_all, extend
 from sweep.console import say
 from sweep.errors import InputError
 
 if TYPE_CHECKING:
     from sweep.config.schema import AppConfig
-
-
-def print_config(command: Command, console: Console) -> None:
-    """Print the composed configuration, for `--cfg job`."""
-    from sweep.config.compose import composed_text
-
-    console.print(composed_text(command.overrides), highlight=False)
-
-
-def run_doctor(command: Command, console: Console) -> None:
-    from sweep.config.compose import load
-
-    config = load(command.overrides)
-    from sweep.stages.doctor import doctor
-
-    doctor(config, console)
 
 
 def run_search(command: Command, console: Console) -> None:
@@ -48,6 +33,9 @@ def run_search(command: Command, console: Console) -> None:
 
 
 def run_resume(command: Command, console: Console) -> None:
+    if is_remote(command):
+        submit_resume(command, console)
+        return
     from sweep.cli.existing import existing, here
     from sweep.config.compose import GOES_ON, load
     from sweep.records.run_directory import SweepFiles, run_directory
@@ -229,70 +217,3 @@ def run_export(command: Command, console: Console) -> None:
     from sweep.stages.export import export, prepare_export
 
     export(prepare_export(config, name), console)
-
-
-def run_report(command: Command, console: Console) -> None:
-    from sweep.cli.existing import shown, sweeps_of
-    from sweep.config.compose import load
-    from sweep.records.run_directory import REPORT, run_directory
-
-    config = load(command.overrides)
-    runs = Path(config.runtime.runs_dir).resolve()
-    directories = [path for name in command.names for path in sweeps_of(runs, run_directory(config, name))]
-    first, *others = command.names
-    output = runs / f"report-{'-'.join(command.names).replace('/', '.')}.html" if others else runs / first / REPORT
-    from sweep.report.page import write_report
-
-    report = write_report(directories, output, " and ".join(command.names))
-    console.print(f"Open the report: {shown(report)}", highlight=False)
-    if FIGURES in command.flags:
-        from sweep.report.paper import write_figures
-
-        figures = Path(command.flags[command.flags.index(FIGURES) + 1])
-        written = write_figures(directories, figures)
-        console.print(f"Figures and tables: {len(written)} files in {shown(figures)}", highlight=False)
-    if not others:
-        from sweep.stages.deliver import attach_report
-
-        attach_report(config, first, report, console)
-
-
-def run_status(command: Command, console: Console) -> None:
-    from sweep.cli.existing import existing, sweeps_of
-    from sweep.config.compose import load
-    from sweep.records.run_directory import SweepFiles, check_name, run_directory, store_directory
-    from sweep.stages.listing import View
-    from sweep.stages.status import status
-
-    config = load(command.overrides)
-    view = next((one for one in View if one.value in command.flags), View.window)
-    name = check_name(command.names[0]) if command.names else None
-    runs = Path(config.runtime.runs_dir).resolve()
-    status(runs, name, console, view)
-    if name is not None and VERIFY in command.flags:
-        from sweep.stages.verify import Store, print_differences
-
-        config = existing(command)[0] if SweepFiles(runs / name).config.exists() else config
-        store = Store(store_directory(config, name), config.tracking.uri)
-        print_differences(sweeps_of(runs, run_directory(config, name)), store, console)
-
-
-def run_replay(command: Command, console: Console) -> None:
-    from sweep.cli.existing import existing
-    from sweep.config.compose import REPLAYED
-    from sweep.records.run_directory import SweepFiles, run_directory
-
-    config, name = existing(command, REPLAYED)
-    from sweep.stages.replay import prepare_replay, replay
-
-    recording = prepare_replay(config, SweepFiles(run_directory(config, name)))
-    replay(config, recording, name, console)
-
-
-def run_ui(command: Command, console: Console) -> None:
-    from sweep.config.compose import load
-    from sweep.records.run_directory import run_directory, store_directory
-    from sweep.stages.ui import ui
-
-    config, name = load(command.overrides), command.names[0]
-    ui(store_directory(config, name), run_directory(config, name), config.tracking.port, console)

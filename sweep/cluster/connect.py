@@ -10,7 +10,7 @@ from sweep.cluster.environment import BUCKET_ENVIRONMENT, FOR_WORKERS, environme
 from sweep.cluster.join import check_visible, join
 from sweep.cluster.left_out import LeftOut
 from sweep.cluster.session_directory import session_directory
-from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, watched
+from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, terminable, watched, watched_cluster
 from sweep.config.places import is_bucket
 from sweep.config.schema import ClusterConfig, ClusterKind
 from sweep.errors import InputError, WorkError
@@ -23,18 +23,21 @@ _QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "l
 
 
 @contextmanager
-def connected(config: ClusterConfig, run_directory: Path, storage: str | None = None) -> Iterator[LeftOut]:
+def connected(
+    config: ClusterConfig, run_directory: Path, storage: str | None = None, *, everywhere: bool = True
+) -> Iterator[LeftOut]:
     """Keep Ray ready for trials inside the block, and yield the nodes that are to get none. Nested inside another, it
     uses what that one connected. With a bucket as storage, workers have what they need to write there, and need not see
     the run directory.
 
     At the end Ray is shut down where it was started here, and left where it was joined. The environment variables set
-    for it (quiet, token) are taken back; those the user had set are never touched.
+    for it (quiet, token) are taken back; those the user had set are never touched. `everywhere`: leave out nodes that
+    cannot use the run directory.
 
     Raises:
         InputError: Ray cannot start as asked; no cluster answers at the address, or not to this token, version or
             machine; no node with CPUs can use the run directory.
-        WorkError: Ray failed while starting.
+        WorkError: Ray failed while starting, or is gone before the block ends.
     """
     import ray
 
@@ -44,17 +47,15 @@ def connected(config: ClusterConfig, run_directory: Path, storage: str | None = 
             if config.kind is ClusterKind.local:
                 stack.enter_context(_started(config, BUCKET_ENVIRONMENT if is_bucket(storage) else ()))
             else:
-                stack.callback(ray.shutdown)
-                _refresh_authentication()
-                with _constants(**_OWN_CODE):
-                    join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
+                stack.enter_context(_joined(config, run_directory))
         left_out = LeftOut(config.leave_out)
-        if config.kind is ClusterKind.address and not is_bucket(storage):
+        if config.kind is ClusterKind.address and everywhere and not is_bucket(storage):
             check_visible(run_directory, left_out)
-        yield left_out
+        with terminable():
+            yield left_out
 
 
-def _refresh_authentication() -> None:
+def refresh_authentication() -> None:
     """Make Ray read mode and token again: it reads them once, perhaps before they were set here."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
@@ -63,18 +64,40 @@ def _refresh_authentication() -> None:
 
 
 @contextmanager
+def _joined(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
+    """Join a cluster and leave it at the end. WorkError: it is gone before."""
+    import ray
+    from ray._private import worker
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(shut_down)
+        refresh_authentication()
+        with _constants(**_OWN_CODE):
+            join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
+        node: Any = worker._global_node
+        with _sentence(), watched_cluster(ray.get_runtime_context().gcs_address, node.raylet_socket_name):
+            yield
+
+
+@contextmanager
+def _sentence() -> Iterator[None]:
+    """Say what has ended where that interrupted the block, and what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not ended():
+            raise
+        raise WorkError(f"{ended()}. {KEPT}.") from error
+
+
+@contextmanager
 def _started(config: ClusterConfig, passed: Sequence[str]) -> Iterator[None]:
     """Start Ray's processes on this machine, which listen on loopback only, and end them. WorkError: one of them has
     ended before."""
     with contextlib.ExitStack() as stack:
         _start_patiently(config, stack, passed)
-        try:
-            with watched(), _without_reports():
-                yield
-        except KeyboardInterrupt as error:
-            if not ended():
-                raise
-            raise WorkError(f"{ended()}. {KEPT}.") from error
+        with _sentence(), watched(), _without_reports():
+            yield
 
 
 def _start_patiently(config: ClusterConfig, stack: contextlib.ExitStack, passed: Sequence[str]) -> None:
@@ -106,7 +129,7 @@ def _start(config: ClusterConfig, stack: contextlib.ExitStack, passed: Sequence[
 
     directory = stack.enter_context(session_directory())
     stack.callback(shut_down)
-    _refresh_authentication()
+    refresh_authentication()
     options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "_temp_dir": str(directory), **_QUIET}
     # Ray puts the working directory first on its workers' path: a module there that is called as one of ours would win.
     with only_allowed(passed), same_imports(), contextlib.chdir(directory.parent), _constants(**_AT_HOME), _bare():

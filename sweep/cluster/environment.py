@@ -30,6 +30,7 @@ _LOCAL = {
 # What of the user's would have Ray do something else than it was asked for: how Tune takes results (in batches, say),
 # and of a local Ray which code and how many CPUs there are.
 STEERING = ("TUNE_*", "RAY_AIR_*", "RAY_TRAIN_*", "RAY_CLIENT_MODE")
+_ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # which Ray's client would prefer to the one it is given
 _STEERING_LOCAL = ("RAY_RUNTIME_ENV_HOOK", "RAY_OVERRIDE_*", "RAY_JOB_CONFIG_JSON_ENV_VAR")
 # What training on this machine needs of the user's environment. Everything else stays with the driver: keys, tokens and
 # passwords of other programs, above all, of which Ray writes some into its logs.
@@ -94,22 +95,35 @@ def environment(config: ClusterConfig) -> Iterator[None]:
     """Set what Ray is to find: quiet, authentication. What the user had set for Ray stays, and what would change what a
     search does is hidden, until the end."""
     local = config.kind is ClusterKind.local
-    wanted = FOR_WORKERS | _FOR_THE_DRIVER | _authentication(config) | (_LOCAL if local else {})
+    wanted = FOR_WORKERS | _FOR_THE_DRIVER | _authentication(config.kind) | (_LOCAL if local else {})
     steering = (*STEERING, *_STEERING_LOCAL) if local else STEERING
-    with _hidden(lambda name: _matches(name, steering)):
-        added = {name: value for name, value in wanted.items() if name not in os.environ}
-        os.environ.update(added)
-        try:
-            yield
-        finally:
-            for name in added:
-                os.environ.pop(name, None)
+    with _hidden(lambda name: _matches(name, steering)), _added(wanted):
+        yield
 
 
-def _authentication(config: ClusterConfig) -> dict[str, str]:
+@contextmanager
+def client_environment() -> Iterator[None]:
+    """Set what Ray's client of a job server is to find: the token, and no address but the one that it is given."""
+    with _hidden(lambda name: name in _ADDRESSES), _added(_authentication(ClusterKind.address)):
+        yield
+
+
+@contextmanager
+def _added(wanted: dict[str, str]) -> Iterator[None]:
+    """Set variables that the user has not set."""
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _authentication(kind: ClusterKind) -> dict[str, str]:
     """Say the token authentication explicitly, because Ray's own default differs between starting and joining."""
     token_given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if config.kind is ClusterKind.address:
+    if kind is ClusterKind.address:
         token_given = token_given or (Path.home() / ".ray" / "auth_token").exists()
         return {"RAY_AUTH_MODE": "token" if token_given else "disabled"}
     if os.environ.get("RAY_AUTH_MODE", "token") != "token" or token_given:

@@ -58,7 +58,7 @@ def _resolve(address: str) -> str:
     if not re.fullmatch(r"[^/\s]+:\d{1,5}", address):
         raise InputError(
             f"cluster.address={address} must be HOST:PORT or auto. Ray Client (ray://) is not supported: "
-            "run the command on a node of the cluster, by `ray exec` or `ray job submit`, say."
+            "run the command on a node of the cluster, or submit it there by `sweep submit`."
         )
     return address
 
@@ -100,8 +100,9 @@ def _check_joinable(address: str) -> None:
         )
     if not {node.node_id.hex() for node in known} & set(find_node_ids()):
         raise InputError(
-            f"This machine is no node of the Ray cluster at {address}. Run the command on one of its nodes, by "
-            f"`ray exec` or `ray job submit`, say, or make this one a node: `ray start --address={address}`."
+            f"This machine is no node of the Ray cluster at {address}. Submit the command by `sweep submit ... "
+            "cluster.job_server=http://HEAD:8265`, run it on one of the nodes, or make this one a node: "
+            f"`ray start --address={address}`."
         )
 
 

@@ -1,7 +1,6 @@
 """User and password in the address of an MLflow server: taken out where the address comes in, kept in the environment,
 from which MLflow's client reads them, and written nowhere."""
 
-import base64
 import os
 import re
 from urllib.parse import unquote
@@ -47,11 +46,3 @@ def hidden(text: str) -> str:
     'no answer from http://...@mlflow.example:5000/?token=...'
     """
     return _IN_A_TEXT.sub(lambda found: f"{found[1] or found[2] or ''}...", text)
-
-
-def authorization() -> dict[str, str]:
-    """Return the HTTP header by which MLflow's client says who it is; none where the environment holds no password."""
-    if PASSWORD not in os.environ:
-        return {}
-    pair = f"{os.environ.get(USER, '')}:{os.environ[PASSWORD]}".encode()
-    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}

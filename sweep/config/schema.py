@@ -50,8 +50,16 @@ class ClusterConfig:
     cpus: int | None = None  # local: how many Ray is told; None: what is here
     gpus: int | None = None
     share: float | None = None  # of the trials at once, the most while other sweeps wait; None: equal parts
+    # Of `sweep submit` and what follows it: the cluster's job server, such as http://127.0.0.1:8265
+    job_server: str | None = None
+    unauthenticated: bool = False  # submit also to a remote job server that takes anybody
 
     def __post_init__(self) -> None:
+        if self.job_server is not None and not _is_address(self.job_server):
+            raise ValueError(
+                f"cluster.job_server={without_secrets(self.job_server)}: must be the address of the cluster's job "
+                "server, such as http://127.0.0.1:8265. Its token is said by RAY_AUTH_TOKEN_PATH."
+            )
         local = self.kind is ClusterKind.local
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"cluster.share={self.share}: a part of the cluster, above 0 and at most 1.")

@@ -98,9 +98,11 @@ class Controller:
             outcome, reason = Outcome.pruned, f"stopped by the scheduler after epoch {row.epochs}"
         self._conclude(segment, outcome, reason, ray)
 
-    def segment_failed(self, segment: Segment, outcome: Outcome, reason: str) -> None:
-        """Hear that the segment's worker ended, or that its code raised an exception."""
+    def segment_failed(self, segment: Segment, outcome: Outcome, reason: str, details: str = "") -> None:
+        """Hear that the segment's worker ended, or that its code raised an exception. `details`: for people to read."""
         self._under_way.discard(segment.number)
+        if details:
+            self._log.failed(segment, details)
         host = self._log.rows[segment.number].host
         self._conclude(segment, outcome, f"{reason} ({host})" if host and outcome.retried else reason)
 

@@ -16,6 +16,7 @@ from sweep.records.files import write_text
 from sweep.records.outcome import STATES
 from sweep.records.provenance import sweep_id
 from sweep.records.rows import METRICS, CurveRow, Phase, TrialRow
+from sweep.records.run_directory import SweepFiles
 from sweep.records.summary import SweepSummary
 from sweep.tracking.description import NOTE, description, searched_params, source_tags
 from sweep.tracking.lines import IDENTITY, KnownRuns
@@ -167,7 +168,14 @@ class TrialRuns(Observer):
     def cut_short(self, row: TrialRow) -> None:
         tags = {"outcome": row.outcome.value, "reason": row.reason}
         tags |= {name: text for name in ("host", "gpu") if (text := getattr(row, name))}
+        files = self._files_of(row.phase)
+        if (failure := files.failure(row.number)).exists() and STATES[row.outcome].mlflow == "FAILED":
+            self._tracker.artifact(self._key(row), failure)
         self._tracker.end(self._key(row), STATES[row.outcome].mlflow, tags)
+
+    def _files_of(self, phase: Phase) -> SweepFiles:
+        files = self._session.files
+        return {Phase.search: files, Phase.sensitivity: files.sensitivity}.get(phase, files.final)
 
     def _key(self, row: TrialRow) -> str:
         return self._told.attempt(trial_key(row), row.trial_id)

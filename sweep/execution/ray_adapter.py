@@ -1,9 +1,11 @@
 """The searcher, scheduler and callback of Ray Tune, which pass everything on to the controllers."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle, exceptions
+from ray._private import worker
 from ray.air._internal import usage
 from ray.tune.execution import class_cache
 from ray.tune.execution.placement_groups import PlacementGroupFactory
@@ -20,6 +22,7 @@ from sweep.execution.controller import Controller
 from sweep.execution.interrupt import Interrupt
 from sweep.execution.trial_source import FINISHED
 from sweep.records.outcome import Outcome
+from sweep.worker.failure import last_lines, presentable
 from sweep.worker.segment import Segment, WorkerResult
 
 
@@ -139,7 +142,7 @@ class SegmentScheduler(FIFOScheduler):
             if outcome is Outcome.node_unfit:  # Ray does not say which node it was
                 self._placement.look_again()
                 self._check_nodes()
-            controller.segment_failed(segment, outcome, reason)
+            controller.segment_failed(segment, outcome, reason, details(trial))
         except Exception as error:  # noqa: BLE001 - as in SegmentSearcher
             self._searcher.interrupt.fail(error)
 
@@ -228,6 +231,22 @@ def cause(trial: Trial) -> tuple[Outcome, str]:
 
 def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["Ray gave no reason"])[-1]
+
+
+def details(trial: Trial) -> str:
+    """Describe for people why a segment ended in an error: by its worker, else by Ray and what the worker printed last,
+    where that was on this machine."""
+    last = WorkerResult.from_dict(trial.last_result or {}).ended
+    if last is not None and last.details:
+        return last.details
+    _, text = _error(trial)
+    process, address = re.search(r"\bpid: ?(\d+)", text), re.search(r"\bip: ?(\S+)", text)
+    node: Any = worker._global_node
+    logs: list[Path] = []
+    if node is not None and process and address and address[1] == node.node_ip_address:
+        logs = sorted(Path(node.get_logs_dir_path()).glob(f"worker-*-{process[1]}.*"))
+    printed = [f"\nLast of {file.name}:\n{said}\n" for file in logs if (said := last_lines(file))]
+    return presentable(text) + presentable("".join(printed))
 
 
 def _error(trial: Trial) -> tuple[Any, str]:

@@ -35,6 +35,7 @@ from sweep.storage.mirror import RECORD, Mirror
 from sweep.storage.mirroring import check_absent, forget, mirrored
 from sweep.storage.rebuild import record_text
 from sweep.storage.stop import StopObject, StopSign
+from sweep.tracking.absence import absence_said
 from sweep.tracking.outbox import Tracker, delivering
 from sweep.tracking.sqlite_store import network_sentence
 from sweep.tracking.state import aside_sentence
@@ -139,7 +140,10 @@ def open_session(config: AppConfig, name: str, console: Console) -> Iterator[Ses
                 say(advice, console)
             for file, text in kept_texts(config.modules).items():
                 write_text(kept / file, text)
-            with delivering(store, config.tracking.uri, modules=config.modules) as tracker:
+            with (
+                absence_said(store, partial(say, console=console)),
+                delivering(store, config.tracking.uri, modules=config.modules) as tracker,
+            ):
                 yield Session(config, name, tracker, console, mirror, placement)
             if refused := aside_sentence(store):
                 console.print(refused, highlight=False)

@@ -19,7 +19,7 @@ from odenet.training.config import identity
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.execution.observers import Observer
 from sweep.execution.session import Session
-from sweep.records.files import cut_sentence, sync
+from sweep.records.files import cut_sentence, make_directory, sync, write_text
 from sweep.records.outcome import STATES, Outcome
 from sweep.records.progress import SweepProgress
 from sweep.records.rows import METRICS, WAITS, CurveRow, ManifestationRow, RowT, TrialRow
@@ -123,6 +123,11 @@ class TrialLog:
             observer.epoch(row, curve)
         self._write_at_times()
         return True
+
+    def failed(self, segment: Segment, details: str) -> None:
+        """Keep what is known of a failure; a later one of the same trial replaces it."""
+        make_directory(self.files.failures)
+        write_text(self.files.failure(segment.number), details)
 
     def stand(self, segment: Segment, outcome: Outcome, reason: str, ray: str) -> TrialRow:
         """Record how a trial stands now that its segment has ended."""

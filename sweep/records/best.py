@@ -27,6 +27,7 @@ from sweep.errors import NO_YAML, InputError
 from sweep.records.files import read_bytes, write_text
 from sweep.records.rows import SCHEMA, Phase, TrialRow
 
+COMMIT = "SWEEP_GIT_COMMIT"  # of code that left its checkout
 RECORDED = ("torch", "numpy", "ray", "optuna", "mlflow")
 
 
@@ -93,14 +94,15 @@ def crowned_sentence(best: Best) -> str:
 
 @cache
 def git_commit() -> str:
-    """Return the commit of the code that runs, with `-dirty` where files differ from it; empty outside a checkout."""
+    """Return the commit of the code that runs, with `-dirty` where files differ from it; empty outside a checkout. Code
+    that was submitted to a cluster is in none, and its commit in the environment."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # not another checkout
     try:
         result = subprocess.run(command, env=ours, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return result.stdout.strip()
+    return result.stdout.strip() or os.environ.get(COMMIT, "")
 
 
 def write_best(path: Path, best: Best) -> None:

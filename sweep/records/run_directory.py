@@ -12,13 +12,13 @@ from sweep.records.files import sync_entry
 CONFIG, STUDY, BEST, REPORT = "config.yaml", "study.yaml", "best.yaml", "report.html"
 PROTOCOL, DEVIATIONS = "protocol.yaml", "deviations.jsonl"
 STAGE, JOURNAL, ORIGIN, MODULES = "stage.json", "study.journal", "origin.json", "modules"
-FINAL, SENSITIVITY = "final", "sensitivity"  # folders with trials of their own
+FINAL, SENSITIVITY, FAILURES = "final", "sensitivity", "failures"  # the first two have trials of their own
 FORMER = "final~"  # and a number; no sweep can be called so
 FORMER_SENSITIVITY = "sensitivity~"  # the same, renamed by the user
 # What a new sweep cannot be called: what run directories have of their own, and MLflow's own experiment.
 TAKEN = {
-    FINAL, SENSITIVITY, "attacked", "checkpoints", "export", "modules", "mlartifacts", "ray", "ray-search", "ray-final",
-    "stop", "default",
+    FINAL, SENSITIVITY, FAILURES, "attacked", "checkpoints", "export", "modules", "mlartifacts", "ray", "ray-search",
+    "ray-final", "stop", "default",
 }  # fmt: skip
 TAKEN_ENDS = (
     ".yaml", ".yml", ".csv", ".npz", ".json", ".jsonl", ".journal", ".db", ".lock", ".log", ".html", ".ckpt",
@@ -75,6 +75,15 @@ class SweepFiles:
     def checkpoints(self) -> Path:
         """The directory that holds a folder of checkpoints for each trial."""
         return self.directory / "checkpoints"
+
+    @property
+    def failures(self) -> Path:
+        """The directory of what is known of trials that failed."""
+        return self.directory / FAILURES
+
+    def failure(self, number: int) -> Path:
+        """Name the file with the traceback of a trial that failed, and the last lines of its worker."""
+        return self.failures / f"trial-{number}.txt"
 
     @property
     def origin(self) -> Path:

@@ -1,15 +1,18 @@
 """`sweep deliver NAME`: tell MLflow the rest of the outbox, and try again what was set aside; and attach a report."""
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from sweep.config.compose import load
 from sweep.config.schema import AppConfig
+from sweep.console import say
 from sweep.errors import InputError, WorkError
 from sweep.records.locks import alone, is_alive
 from sweep.records.provenance import name_begun_with
 from sweep.records.run_directory import SweepFiles, run_directory, store_directory
+from sweep.tracking.absence import absence_said
 from sweep.tracking.lines import OUTBOX, KnownRuns
 from sweep.tracking.outbox import Tracker, check_store, delivering, store_uri
 from sweep.tracking.state import aside_sentence, lag, read_set_aside
@@ -30,8 +33,8 @@ def deliver(config: AppConfig, name: str, console: Console) -> None:
     """
     directory = store_directory(config, name)
     check_store(store_uri(directory, config.tracking.uri))
-    before = undelivered(directory)
-    with alone(config, name), delivering(directory, config.tracking.uri, modules=config.modules) as tracker:
+    before, told = undelivered(directory), absence_said(directory, partial(say, console=console))
+    with alone(config, name), told, delivering(directory, config.tracking.uri, modules=config.modules) as tracker:
         if read_set_aside(directory):
             tracker.retry()
     if refused := aside_sentence(directory):

@@ -3,12 +3,11 @@
 import importlib
 import os
 import platform
+import secrets
 import shutil
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -16,22 +15,34 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from rich.console import Console
 
+from odenet.data.config import DataSet
 from odenet.data.sets import load_test
 from sweep.cluster.connect import connected
 from sweep.cluster.left_out import LeftOut
+from sweep.cluster.nodes import (
+    VERSIONS,
+    NodeQuestion,
+    NodeReport,
+    complaints,
+    mps_place,
+    mps_runs,
+    node_reports,
+    report,
+)
 from sweep.cluster.resources import slots, trial_resources
 from sweep.cluster.session_directory import LONGEST_TEMPORARY
-from sweep.config.credentials import authorization
 from sweep.config.schema import AUTO, AppConfig, ClusterKind
+from sweep.console import say
 from sweep.errors import InputError, WorkError
 from sweep.interpreter import DISTRIBUTION
 from sweep.records.files import storing
+from sweep.stages.listing import View, print_json, show_nodes
 from sweep.storage.mirroring import check_usable
+from sweep.tracking.environment import CREDENTIALS
 from sweep.tracking.sqlite_store import network_sentence
 
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
-MPS_PIPES = "/tmp/nvidia-mps"  # CUDA's own choice
 
 
 class Level(Enum):
@@ -48,22 +59,31 @@ class Finding:
 
     level: Level
     text: str
+    nodes: Sequence[NodeReport] = ()  # of a cluster, to be shown as a table
 
 
-def doctor(config: AppConfig, console: Console) -> None:
-    """Print a line for every finding.
+def doctor(config: AppConfig, console: Console, view: View = View.window) -> None:
+    """Print a line for every finding, and a table of a cluster's nodes; or all of it as JSON.
 
     Raises:
         WorkError: a check failed.
     """
-    failed = 0
+    found: list[tuple[str, Finding]] = []
     for name, check in CHECKS.items():
         for finding in check(config):
-            console.print(f"{finding.level.value:<8} {name:<9} {finding.text}", highlight=False)
-            failed += finding.level is Level.failed
+            found.append((name, finding))
+            if view is not View.json:
+                say(f"{finding.level.value:<8} {name:<9} {finding.text}", console)
+                show_nodes(finding.nodes, VERSIONS, console, view)
+    if view is View.json:
+        checks = [{"check": name, "level": one.level.value, "text": one.text} for name, one in found]
+        nodes = [asdict(node) for _, one in found for node in one.nodes]
+        print_json({"checks": checks, "nodes": nodes}, console)
+    failed = sum(one.level is Level.failed for _, one in found)
     if failed:
         raise WorkError(f"{failed} check(s) failed; a sweep with this configuration would, too.")
-    console.print("Nothing failed: a sweep with this configuration can run.", highlight=False)
+    if view is not View.json:
+        console.print("Nothing failed: a sweep with this configuration can run.", highlight=False)
 
 
 def _ok(text: str) -> Finding:
@@ -127,10 +147,10 @@ def _wrong_threads(threads: str, cpus: int) -> str:
 def _mps(config: AppConfig, gpus: bool) -> Iterator[Finding]:
     """Find whether a daemon of CUDA MPS lives where this process would look for it: one that was killed leaves its
     files. Nothing is said where there is neither a GPU nor a trace of a daemon."""
-    place = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", MPS_PIPES))
+    place = mps_place()
     if not gpus and not place.exists():
         return
-    if _lives(place / "nvidia-cuda-mps-control.pid"):
+    if mps_runs():
         yield _ok(f"the CUDA MPS daemon runs ({place}): trials that share a GPU compute at the same time")
         return
     asked = config.runtime.resources.gpus
@@ -140,20 +160,6 @@ def _mps(config: AppConfig, gpus: bool) -> Iterator[Finding]:
         f"no CUDA MPS daemon runs ({place}): trials that share a GPU take turns. To start one, as the user of the "
         "trials and before them: `nvidia-cuda-mps-control -d`; to end it: `echo quit | nvidia-cuda-mps-control`",
     )
-
-
-def _lives(number: Path) -> bool:
-    """Tell whether the process whose number is in the file is alive."""
-    try:
-        found = int(number.read_text())
-        if found <= 0:
-            return False  # which would ask a whole group of processes
-        os.kill(found, 0)
-    except PermissionError:
-        return True  # another user's
-    except (OSError, ValueError, OverflowError):
-        return False
-    return True
 
 
 def _data(config: AppConfig) -> Iterator[Finding]:
@@ -203,11 +209,14 @@ def _tracking(config: AppConfig) -> Iterator[Finding]:
         advice = network_sentence(Path(config.runtime.runs_dir))
         yield Finding(Level.warning, advice) if advice else _ok("MLflow's store is a sqlite file in the run directory")
         return
+    from sweep.tracking.client import server_version
+
     try:
-        request = urllib.request.Request(f"{uri.rstrip('/')}/version", headers=authorization())
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
-            there = answer.read(100).decode(errors="replace").strip()
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        there = server_version(uri, ANSWER_SECONDS)
+    except PermissionError as error:
+        yield Finding(Level.warning, f"the MLflow server {uri} does not take who asks ({error}): {CREDENTIALS}")
+        return
+    except OSError as error:
         yield Finding(
             Level.warning,
             f"the MLflow server {uri} does not answer ({error}): a sweep runs and delivers when it does; start it",
@@ -233,14 +242,29 @@ def _ray(config: AppConfig) -> Iterator[Finding]:
     try:
         with (
             tempfile.TemporaryDirectory(dir=existing, prefix="doctor") as probe,
-            connected(config.cluster, Path(probe)) as left_out,
+            connected(config.cluster, Path(probe), everywhere=False) as left_out,
         ):
-            yield from _nodes(config, left_out)
+            yield from _resources(config, left_out)
+            if config.cluster.kind is ClusterKind.address:
+                yield from _nodes(config, Path(probe))
     except (InputError, WorkError, OSError) as error:
         yield _failed(str(error))
 
 
-def _nodes(config: AppConfig, left_out: LeftOut) -> Iterator[Finding]:
+def _nodes(config: AppConfig, directory: Path) -> Iterator[Finding]:
+    """Ask each node of a cluster, and name those that would stop a sweep or trouble it."""
+    marker, content = directory / "marker", secrets.token_hex(8)
+    marker.write_text(content)
+    data_dir = "" if config.data.dataset is DataSet.digits else config.runtime.data_dir
+    asked = NodeQuestion(str(marker), content, data_dir, config.tracking.uri or "")
+    nodes, here = node_reports(asked), report(asked)
+    yield Finding(Level.ok, "what each node says of itself:", nodes)
+    for node in nodes:
+        for stops, text in complaints(node, here):
+            yield Finding(Level.failed if stops else Level.warning, f"{node.host}: {text}")
+
+
+def _resources(config: AppConfig, left_out: LeftOut) -> Iterator[Finding]:
     import ray
 
     total = ray.cluster_resources()

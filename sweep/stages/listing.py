@@ -3,10 +3,11 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -15,8 +16,12 @@ from sweep.console import printable, say, short_names, short_value, varying
 from sweep.records.outcome import Outcome
 from sweep.records.rows import WAITING, Phase, TrialRow, counted, ranked, reasons, standing_of
 
+if TYPE_CHECKING:
+    from sweep.cluster.nodes import NodeReport
+
 GAP = 2  # blanks between columns
 OF_COURSE = (Outcome.pruned, Outcome.paused)  # what their reasons say can be seen
+_ANSWERS = {True: "yes", False: "no", None: "-"}
 
 
 class View(Enum):
@@ -145,6 +150,18 @@ def trial_record(row: TrialRow) -> dict[str, Any]:
     }
 
 
+def print_record(record: dict[str, Any], console: Console) -> None:
+    """Print a line for each value of a trial, and below them what is known of its failure."""
+    values = _flat({key: value for key, value in record.items() if key != "failure"})
+    width = max(map(len, values))
+    for key, value in values.items():
+        if value not in ("", None):
+            say(f"  {key.ljust(width)}  {value}", console)
+    for line in record["failure"].splitlines():
+        console.print(line, highlight=False)
+    console.print()
+
+
 # --- other programs ---------------------------------------------------------------------------------------------------
 
 
@@ -167,3 +184,28 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     for key, value in record.items():
         cells |= value if isinstance(value, dict) else {key: value}
     return cells
+
+
+def show_nodes(nodes: Sequence["NodeReport"], versions: Sequence[str], console: Console, view: View) -> None:
+    """Print a row for each node of a cluster. Of `versions`, what is the same everywhere stands in a line above."""
+    if not nodes:
+        return
+    values = {name: [str(getattr(node, name)) or "-" for node in nodes] for name in versions}
+    same = {name: cells[0] for name, cells in values.items() if len(set(cells)) == 1}
+    if same:
+        say(f"On each node: {', '.join(f'{name} {text}' for name, text in same.items())}", console)
+    columns = [Column("node", [node.host for node in nodes], right=False)]
+    columns += [Column(name, cells, right=False) for name, cells in values.items() if name not in same]
+    cells = {
+        "GPUs": [" + ".join(f"{n} {gpu}" for gpu, n in Counter(node.gpus).items()) or "-" for node in nodes],
+        "driver": [node.driver or "-" for node in nodes],
+        "MPS": ["on" if node.mps else "off" for node in nodes],
+        "token": [node.token or "-" for node in nodes],
+        "storage": ["no" if node.storage or node.obstacle else "yes" for node in nodes],
+        "free": [f"{node.free_gib:,.0f} GiB" for node in nodes],
+        "clock": [f"{node.skew:+.2f} s" for node in nodes],
+        "data": [_ANSWERS[node.data] for node in nodes],
+        "MLflow": [_ANSWERS[node.tracking] for node in nodes],
+    }
+    columns += [Column(head, texts, right=False) for head, texts in cells.items()]
+    say_left_out(show(columns, console, view), console)

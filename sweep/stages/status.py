@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sweep.console import say
 from sweep.errors import InputError
+from sweep.records.files import read_bytes
 from sweep.records.locks import is_alive
 from sweep.records.progress import SweepProgress
 from sweep.records.rows import EvaluationRow, Phase, TrialRow, counted, stale
@@ -21,6 +22,7 @@ from sweep.stages.listing import (
     View,
     print_csv,
     print_json,
+    print_record,
     say_left_out,
     show,
     show_trials,
@@ -54,6 +56,37 @@ def status(runs: Path, name: str | None, console: Console, view: View = View.win
         raise missing(runs, name or "")
     else:
         _show_sweep(name or "", runs, SweepFiles(found[0]), console, view)
+
+
+def show_trial(runs: Path, name: str, number: int, console: Console, view: View = View.window) -> None:
+    """Print all about one trial, in each phase that has one of this number, and what is known of its failure.
+
+    Raises:
+        InputError: there is no such sweep or trial.
+    """
+    files = SweepFiles(runs / name)
+    found, numbers = [], set()
+    for part in files.parts:
+        rows = read_rows(part.trials, TrialRow) if part.trials.exists() else []
+        numbers |= {row.number for row in rows}
+        found += [{**trial_record(row), "failure": _failure(part, row)} for row in rows if row.number == number]
+    if not numbers:
+        raise missing(runs, name)
+    if not found:
+        raise InputError(f"{name} has no trial {number}; its trials are {min(numbers)} to {max(numbers)}.")
+    if view is View.csv:
+        print_csv(found, console)
+    elif view is View.json:
+        print_json(found, console)
+    else:
+        for record in found:
+            print_record(record, console)
+
+
+def _failure(files: SweepFiles, row: TrialRow) -> str:
+    """Read what is known of a trial's failure; empty where it did not fail, or did so in a version that kept none."""
+    file = files.failure(row.number)
+    return read_bytes(file).decode(errors="replace") if file.exists() and row.outcome.ended else ""
 
 
 def _show_sweep(name: str, runs: Path, files: SweepFiles, console: Console, view: View) -> None:

@@ -16,6 +16,7 @@ from typing import IO, NoReturn
 
 from rich.console import Console
 
+from sweep.config.schema import TrackingConfig
 from sweep.errors import InputError, WorkError
 from sweep.records.run_directory import JOURNAL
 from sweep.tracking.environment import mlflow_environment
@@ -31,33 +32,58 @@ END_SECONDS = 5.0  # between asking a server's processes to end and ending them
 LOG_BYTES = 10_000  # of a server's last words
 
 
-def ui(store: Path, sweep: Path, port: int, console: Console) -> None:
+def ui(store: Path, sweep: Path, tracking: TrackingConfig, console: Console) -> None:
     """Serve until Ctrl-C or SIGTERM, and end every process of the servers then. `store` is where mlflow.db is, `sweep`
-    the run directory whose study is shown as well.
+    the run directory whose study is shown as well. Of a sweep that an MLflow server of its own is told of, the page
+    there is named, and the study alone is served.
 
     Raises:
         InputError: there is nothing to show, the store is damaged, or a port is taken. WorkError: a server ended by
         itself.
     """
-    if not (store / "mlflow.db").exists():
-        raise InputError(f"There is no MLflow store {store / 'mlflow.db'}: run `sweep search {store.name}` first.")
-    check_store(store_uri(store, None))
-    with suppress(sqlite3.Error):  # locked, or read-only: it then shows artifacts where they were made
-        move_artifacts(store / "mlflow.db")
-    commands = {port: _mlflow(store, port)}
+    port, commands = tracking.port, dict[int, list[str]]()
+    if tracking.uri is None:
+        _check_local(store)
+        commands[port] = _mlflow(store, port)
     if (sweep / JOURNAL).exists():
         dashboard = str(Path(sys.executable).with_name("optuna-dashboard"))
         commands[port + 1] = [dashboard, "--host", HOST, "--port", str(port + 1), str(sweep / JOURNAL)]
     for taken in (number for number in commands if _answers(number)):
         raise InputError(f"Port {taken} on {HOST} is taken: choose another by tracking.port=NUMBER.")
+    if not commands:
+        console.print(f"MLflow {_page_of_server(store, tracking.uri or '')}", highlight=False)
+        return
     console.print("Starting ...", end=" ", highlight=False)
     with TemporaryFile() as log, _serving(list(commands.values()), log) as servers:
         _wait_for(servers, commands, log)
         optuna = f", Optuna http://{HOST}:{port + 1}" if port + 1 in commands else ""
-        page = f"http://{HOST}:{port}/#/experiments{_experiment(store)}?{TRAINING_VIEW}"
+        if tracking.uri is None:
+            page = f"http://{HOST}:{port}/#/experiments{_experiment(store)}?{TRAINING_VIEW}"
+        else:
+            page = _page_of_server(store, tracking.uri)
         console.print(f"MLflow {page}{optuna}", highlight=False)
         servers[0].wait()
         _say_ended(servers[0], log)
+
+
+def _check_local(store: Path) -> None:
+    """Check the sqlite file, and let it find its artifacts where they are now. InputError: as `ui`."""
+    if not (store / "mlflow.db").exists():
+        raise InputError(f"There is no MLflow store {store / 'mlflow.db'}: run `sweep search {store.name}` first.")
+    check_store(store_uri(store, None))
+    with suppress(sqlite3.Error):  # locked, or read-only: it then shows artifacts where they were made
+        move_artifacts(store / "mlflow.db")
+
+
+def _page_of_server(store: Path, uri: str) -> str:
+    """Return the address of the directory's experiment on a server; of all experiments where it does not say."""
+    from sweep.tracking.client import Records
+
+    try:
+        found = Records(uri, experiment_of(store)).experiment_id()
+    except WorkError:
+        found = None
+    return f"{uri.rstrip('/')}/#/experiments{'' if found is None else f'/{found}'}?{TRAINING_VIEW}"
 
 
 def _experiment(store: Path) -> str:

@@ -13,6 +13,8 @@ os.environ |= MLFLOW_ENVIRONMENT
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from sweep.errors import WorkError
 
@@ -25,6 +27,23 @@ class RecordedRun:
     status: str
     tags: dict[str, str]
     deleted: bool = False  # by a user, who can restore it
+
+
+def server_version(uri: str, seconds: float) -> str:
+    """Ask an MLflow server which version it is, as a delivery would: with the same credentials and certificates.
+
+    Raises:
+        PermissionError: it does not take who asks. OSError: it does not answer.
+    """
+    try:
+        answer = http_request(get_default_host_creds(uri), "/version", "GET", max_retries=0, timeout=seconds)
+    except MlflowException as error:
+        raise OSError(str(error).splitlines()[0]) from error
+    if answer.status_code in (401, 403):
+        raise PermissionError(f"{answer.status_code} {answer.reason}")
+    if answer.status_code != 200:
+        raise OSError(f"{answer.status_code} {answer.reason}")
+    return str(answer.text)[:100].strip()
 
 
 class Records:
@@ -45,6 +64,12 @@ class Records:
                 raise deleted(self._experiment, known.experiment_id, self._uri)
             runs = self._pages(known.experiment_id) if known else ()
             return [_recorded(run) for run in runs]
+
+    def experiment_id(self) -> str | None:
+        """Find the id of the experiment; None where there is none."""
+        with self._answering():
+            known = self._client.get_experiment_by_name(self._experiment)
+        return known.experiment_id if known else None
 
     def history(self, run: RecordedRun, metric: str) -> list[tuple[int, float]]:
         """Read a metric of a run as pairs of step and value, in order of steps: clocks may be set back."""

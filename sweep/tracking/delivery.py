@@ -7,6 +7,7 @@ again beside what MLflow has. A line that cannot be delivered is set aside, and 
 """
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -198,7 +199,19 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def outlive_driver(driver: int) -> None:
+    """Ignore SIGTERM until the driver is gone: who stops a Ray job sends it to every process below the command, and the
+    driver still has to say how the trials ended."""
+
+    def hear(number: int, _: object) -> None:
+        if os.getppid() != driver:
+            sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, hear)
+
+
 if __name__ == "__main__":
+    outlive_driver(int(sys.argv[5]))
     try:
         import_kept(sys.argv[6:], Path(sys.argv[1]) / MODULES)
         main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))

@@ -13,6 +13,12 @@ KEPT = (
     *("MLFLOW_S3_*", "MLFLOW_BOTO_*", "MLFLOW_GCS_*", "MLFLOW_KERBEROS_*", "MLFLOW_PYARROW_*"),
     *("MLFLOW_SQLALCHEMYSTORE_*", "MLFLOW_MYSQL_SSL_*"),
 )
+# What to do where a server does not take who asks. The file is read at every attempt, also by a command that runs.
+CREDENTIALS = (
+    "write user and password to ~/.mlflow/credentials (mode 0600: [mlflow], mlflow_tracking_username = ..., "
+    "mlflow_tracking_password = ...), or say MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+    "MLFLOW_TRACKING_TOKEN"
+)
 
 
 def mlflow_environment() -> dict[str, str]:

@@ -223,9 +223,10 @@ class SupervisedDelivery:
         self._left.set()
         return self._code
 
-    def terminate(self) -> None:
+    def kill(self) -> None:
+        """End it at once: what it was about to write down is delivered again by the next one."""
         self._left.set()
-        self._process.terminate()
+        self._process.kill()
         self._thread.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -247,14 +248,14 @@ class SupervisedDelivery:
                 return
             self._process = self._start()
             if self._left.is_set():
-                self._process.terminate()
+                self._process.kill()
 
 
 def _end(tracker: Tracker, process: SupervisedDelivery, directory: Path, patience: float) -> None:
     try:
         tracker.close()
     except StorageError:  # the delivery would wait for what cannot be written; the next one goes on
-        process.terminate()
+        process.kill()
         raise
     patience += LINE_SECONDS * lag(directory).lines
     code = process.wait(patience)

@@ -162,7 +162,7 @@ def lag(directory: Path) -> Lag:
         offset, doubt = 0, str(lost) if (directory / DELIVERED).exists() else ""
     waiting = [_parsed_or_empty(text) for text in lines_from(directory / OUTBOX, offset)]
     told = [line["key"] for line in waiting if line.get("op") not in {"close", "retry"}]
-    return Lag(len(told), frozenset(told) - {""}, *_read_away(directory), doubt if told else "")
+    return Lag(len(told), frozenset(told) - {""}, *read_away(directory), doubt if told else "")
 
 
 def _parsed_or_empty(text: bytes) -> Line:
@@ -172,7 +172,8 @@ def _parsed_or_empty(text: bytes) -> Line:
         return {"key": ""}
 
 
-def _read_away(directory: Path) -> tuple[float | None, str]:
+def read_away(directory: Path) -> tuple[float | None, str]:
+    """Read since when the store does not answer, in seconds since 1970, and why; None and "" where it does."""
     try:
         content: dict[str, Any] = json.loads(read_bytes(directory / AWAY))
         since, reason = float(content["away_since"]), str(content["reason"])

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from sweep.tracking.environment import CREDENTIALS
 from sweep.tracking.lines import ACTIVE
 from sweep.tracking.outbox import DELIVERY_LOCK, MLFLOW_ENVIRONMENT, check_store, deleted
 from sweep.tracking.sqlite_store import SQLITE, artifacts_beside, move_artifacts, sqlite_file
@@ -34,6 +35,7 @@ AWAY_CODES = {
     "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED",
     "CANCELLED", "ABORTED", "ENDPOINT_NOT_FOUND", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED",
 }  # fmt: skip
+NOT_ALLOWED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"  # as MLflow's list of experiments links it
 AnswerT = TypeVar("AnswerT")
 
@@ -95,9 +97,9 @@ class PatientStore:
                 refusals = refusals + 1 if self._answers() else 0
                 if refusals == REFUSALS:
                     raise RefusedError(f"MLflow answers, but not to this: {first_line(error)}") from error
-                write_away(self._directory, since, first_line(error))
+                write_away(self._directory, since, _why(error))
                 if self.left and time.monotonic() - begun > LONELY_SECONDS:
-                    raise WorkError(f"MLflow was away for too long: {first_line(error)}") from error
+                    raise WorkError(f"MLflow was away for too long: {_why(error)}") from error
                 again = True
                 time.sleep(RETRY_SECONDS)
             else:
@@ -135,6 +137,13 @@ def _is_away(error: Exception) -> bool:
 
 def first_line(error: Exception) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def _why(error: Exception) -> str:
+    """Say why the store does not answer, and what to do where that is known."""
+    if isinstance(error, MlflowException) and error.error_code in NOT_ALLOWED:
+        return f"it does not take who asks ({error.error_code}): {CREDENTIALS}"
+    return first_line(error)
 
 
 def _delivery(client: MlflowClient, name: str, artifacts: str | None) -> Delivery:

@@ -82,6 +82,7 @@ class TrialEnded:
     outcome: Outcome
     reason: str = ""
     storage: str = ""  # what could not be written, where that is the reason
+    details: str = ""  # of a defect: its traceback, and what its worker printed last
     footprint: dict[str, float] = field(default_factory=dict)
     manifestations: list[dict[str, Any]] = field(default_factory=list)  # fields of a ManifestationRow without a number
 
@@ -132,6 +133,7 @@ class WorkerResult:
                 outcome=Outcome[plain["outcome"]],
                 reason=plain.get("reason", ""),
                 storage=plain.get("storage", ""),
+                details=plain.get("details", ""),
                 footprint={name.removeprefix(head): plain[name] for name in plain if name.startswith(head)},
                 manifestations=plain.get("manifestations", []),
             )

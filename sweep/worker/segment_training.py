@@ -23,6 +23,7 @@ from sweep.records.outcome import Outcome
 from sweep.storage.folders import load_from, open_folder
 from sweep.storage.stop import StopSign
 from sweep.worker.cuda import out_of_memory
+from sweep.worker.failure import Printed, failure_text
 from sweep.worker.segment import EpochResult, Orders, Segment, TrialEnded, WorkerResult
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -51,6 +52,7 @@ class SegmentTraining:
         self._training: Training | None = None
         self._unheard: list[Report] = []
         self._failed, self._notice = "", ""
+        self._printed = Printed()
 
     def step(self) -> WorkerResult:
         """Train one epoch. TrialFailed: the step before reported a defect."""
@@ -76,7 +78,8 @@ class SegmentTraining:
             return unfit
         if isinstance(error, OSError) and error.errno in STORAGE:
             return TrialEnded(outcome=Outcome.interrupted, reason=str(error), storage=str(error))
-        return TrialEnded(outcome=Outcome.code, reason=f"{type(error).__name__}: {error}")
+        details = failure_text(error, self._printed)
+        return TrialEnded(outcome=Outcome.code, reason=f"{type(error).__name__}: {error}", details=details)
 
     def _advance(self) -> WorkerResult:
         if self._training is None:

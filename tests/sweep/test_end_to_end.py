@@ -418,7 +418,12 @@ def test_a_defect_ends_trials_with_its_reason_unretried_and_the_command_with_cod
     for row in read_rows(tmp_path / "runs/broken/trials.csv", TrialRow):
         assert (row.outcome, row.epochs) == (Outcome.code, 0)
         assert "IndexError" in row.reason
+        assert sweep_here(["status", "broken", "--trial", str(row.number)]) == 0
+        shown = capsys.readouterr().out
+        assert "Traceback (most recent call last):" in shown and "segment_training.py" in shown and row.reason in shown
     assert {run.info.status for run in mlflow_runs(tmp_path / "runs/broken", "tags.phase = 'search'")} == {"FAILED"}
+    attached = {file.name for file in (tmp_path / "runs/broken/mlartifacts").rglob("trial-*.txt")}
+    assert attached == {"trial-0.txt", "trial-1.txt"}
     assert not (tmp_path / "runs/broken/best.yaml").exists()
 
 

@@ -16,7 +16,7 @@ from odenet.data.sets import SETS
 from odenet.training.footprint import Footprint
 from search_spaces import SPACES
 from sweep import stages
-from sweep.cli import run_stages, run_studies
+from sweep.cli import run_jobs, run_stages, run_studies, run_views
 from sweep.cli.commands import STAGES
 from sweep.config.compose import groups
 from sweep.config.search_config import Objective, SamplerKind, SchedulerKind, SearchConfig
@@ -121,7 +121,11 @@ def test_every_data_set_has_a_reader_and_a_file() -> None:
 
 
 def test_every_stage_has_its_module_its_function_and_its_row() -> None:
-    found = [*inspect.getmembers(run_stages, inspect.isfunction), *inspect.getmembers(run_studies, inspect.isfunction)]
+    found = [
+        pair
+        for one in (run_jobs, run_stages, run_studies, run_views)
+        for pair in inspect.getmembers(one, inspect.isfunction)
+    ]
     functions = {name: function for name, function in found if name.startswith("run_")}
     assert set(functions) == {f"run_{name}" for name in STAGES}
     for name, stage in STAGES.items():
@@ -130,6 +134,7 @@ def test_every_stage_has_its_module_its_function_and_its_row() -> None:
     modules = {one.__name__.split(".")[-1]: one for one in modules_of(stages)}  # type: ignore[attr-defined]
     # `sweep extend` goes on with a search, `sweep report` is a package, verify is a flag of status; `sweep final`
     # and `sweep evaluate` write the model card.
-    assert set(modules) - {"verify", "model_card", "listing"} == set(STAGES) - {"extend", "report"}
+    elsewhere = {"extend", "report", "submit", "logs", "stop"}  # the last three are for a cluster's job server
+    assert set(modules) - {"verify", "model_card", "listing"} == set(STAGES) - elsewhere
     for name in ("search", "final", "evaluate", "export", "study", "replay"):
         assert callable(getattr(modules[name], name)) and callable(getattr(modules[name], f"prepare_{name}"))

@@ -47,6 +47,8 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "status x --csv --json": ("--csv --json: one of --verify, --wide, --csv and --json at a time",),
     "final x --csv": ("--csv belongs to `sweep status NAME`, not to `sweep final`",),
     "status x --figures out": ("--figures belongs to `sweep report NAME`, not to `sweep status`",),
+    "status x --trial seven": ("--trial needs a number: sweep status NAME --trial 7.",),
+    "status --trial 7": ("`sweep status` needs a name",),
     "report x --figures": ("--figures needs a directory: sweep report NAME --figures DIR.",),
     "report --figures out": ("`sweep report` needs a name",),
     "status x --again": ("--again belongs to `sweep final NAME`, not to `sweep status`",),
@@ -216,7 +218,7 @@ COMPLETIONS: dict[str, list[str]] = {
     "sweep": [*STAGES, "help"],
     "sweep ": [*STAGES, "help"],
     "sweep help se": ["search", "sensitivity"],
-    "sweep st": ["status", "study"],
+    "sweep st": ["status", "study", "stop"],
     "sweep mod": [],
     "sweep search x mod": ["model.", "modules="],
     "sweep search x model.sch": ["model.scheme="],
@@ -230,10 +232,12 @@ COMPLETIONS: dict[str, list[str]] = {
     "sweep plan space.fix.model.sc": ["space.fix.model.scheme="],
     "sweep plan space.range.o": ["space.range.optim."],
     "sweep plan no.such=": [],
+    "sweep submit se": ["search"],
+    "sweep submit search x cluster.job": ["cluster.job_server="],
     "sweep final path/to/best.yaml --": ["--help", "--cfg", "--config-dir", "--config-name", "--again"],
     "sweep search x --cfg ": ["job"],
     "sweep status x --": [
-        *("--help", "--cfg", "--config-dir", "--config-name", "--verify", "--wide", "--csv", "--json")
+        *("--help", "--cfg", "--config-dir", "--config-name", "--verify", "--csv", "--trial", "--wide", "--json")
     ],
     "sweep search ": sorted(
         {f"{key.split('.')[0]}." for key in known_keys() if "." in key}
@@ -284,7 +288,7 @@ def test_sweeps_and_studies_complete_where_a_stage_lacks_a_name(sweep, line, exp
 def test_every_shell_gets_its_candidates_and_its_script(sweep, monkeypatch, shell, between):
     monkeypatch.setenv("COMP_LINE", "sweep st")
     monkeypatch.setattr(sys, "argv", ["sweep"])
-    assert sweep("-sc", f"query={shell}") == (0, f"status{between}study\n", "")
+    assert sweep("-sc", f"query={shell}") == (0, f"status{between}study{between}stop\n", "")
     assert "-sc query=" in sweep("-sc", f"install={shell}").out
 
 

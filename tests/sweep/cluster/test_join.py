@@ -99,6 +99,24 @@ def test_a_run_directory_that_a_node_cannot_see_is_refused(place, address):
     assert list((place.path / "hidden").iterdir()) == []
 
 
+@as_root
+def test_doctor_has_a_row_for_each_node_and_names_the_one_that_sees_other_files(place, address):
+    words = ["--json", "cluster=address", f"cluster.address={address}", f"runtime.runs_dir={place.path / 'hidden'}"]
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "sweep"), "doctor", *words],
+        env=place.environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN), cwd=place.path / "elsewhere",
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert sorted(node["storage"] for node in found["nodes"]) == ["", "No such file or directory"]
+    assert {node["obstacle"] for node in found["nodes"]} == {""}
+    assert all(abs(node["skew"]) < 1 and node["token"] == "environment" for node in found["nodes"])
+    failed = [one["text"] for one in found["checks"] if one["level"] == "failed"]
+    assert any("the directory of results: No such file or directory; mount it there" in text for text in failed)
+    assert any("Ray counts 2 GPUs, torch sees 0" in text for text in failed)
+
+
 @pytest.mark.parametrize(
     "environment",
     [

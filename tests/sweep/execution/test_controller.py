@@ -75,9 +75,10 @@ def test_a_sweep_whose_trials_give_way_and_whose_driver_dies_ends_as_one_left_al
 @pytest.mark.parametrize("outcome", [Outcome.code, Outcome.host_oom], ids=str)
 def test_a_trial_that_failed_by_itself_is_not_tried_again(tmp_path, outcome):
     sweep = begun(tmp_path, TRIALS)
-    sweep.controller.segment_failed(next_segment(sweep), outcome, "KeyError: 1")
+    sweep.controller.segment_failed(next_segment(sweep), outcome, "KeyError: 1", "Traceback ...")
     row = sweep.log.rows[0]
     assert (row.outcome, row.reason, row.ray) == (outcome, "KeyError: 1", "ERROR")
+    assert sweep.log.files.failure(0).read_text() == "Traceback ..."
     assert next_segment(sweep).number == 1
 
 

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from sweep.cluster.concurrency import Concurrency
 from sweep.cluster.placement import Placement
 from sweep.errors import StorageError
-from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch, cause
+from sweep.execution.ray_adapter import SegmentScheduler, SegmentSearcher, Watch, cause, details
 from sweep.records.outcome import Outcome
 from sweep.worker.segment import Segment, TrialEnded, WorkerPlace, WorkerResult
 from tests.sweep.pretended import Sweep, begun, ended, outcomes, reported
@@ -147,6 +147,21 @@ def test_why_a_leg_ended_in_an_error_is_read_from_what_ray_has_of_it(tmp_path, e
     found, said = cause(failed(tmp_path, error, text))
     assert found is outcome
     assert said.endswith(reason)
+
+
+def test_what_a_lost_worker_printed_last_is_kept_where_that_was_on_this_machine(tmp_path, monkeypatch):
+    text = "The actor died unexpectedly.\n\tpid: 4711\n\tip: 192.0.2.7\n"
+    node = SimpleNamespace(node_ip_address="192.0.2.7", get_logs_dir_path=lambda: str(tmp_path))
+    monkeypatch.setattr("ray._private.worker._global_node", node)
+    (tmp_path / "worker-1-4711.err").write_text("Fatal Python error: Segmentation fault\n")
+    (tmp_path / "worker-1-471.err").write_text("of another one\n")
+    lost = failed(tmp_path, exceptions.ActorDiedError(), text)
+    assert details(lost).endswith(
+        "ip: 192.0.2.7\n\nLast of worker-1-4711.err:\nFatal Python error: Segmentation fault\n"
+    )
+    node.node_ip_address = "192.0.2.8"
+    assert "Segmentation" not in details(lost) and "The actor died" in details(lost)
+    assert details(ray_trial("a", outcome="code", reason="KeyError: 1", details="Traceback")) == "Traceback"
 
 
 def test_a_defect_that_was_reported_before_needs_no_words_of_ray():

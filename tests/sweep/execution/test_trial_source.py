@@ -246,7 +246,7 @@ def test_a_schedule_is_followed_leg_by_leg(tmp_path):
         (epoch, override(ExperimentConfig(), {"optim.lr": rate})) for epoch, rate in ((0, 0.1), (2, 0.2), (5, 0.3))
     ]
     job = Job(number=0, phase=Phase.final, candidate=4, parameters={}, experiments=parts)
-    legs = [job.segment(done, "id", tmp_path) for done in (0, 1, 2, 4, 5, 29, 30)]
+    legs = [job.segment(done, "id", TrialFolders(str(tmp_path))) for done in (0, 1, 2, 4, 5, 29, 30)]
     assert [(segment.until, segment.experiment.optim.lr) for segment in legs] == [
         (2, 0.1), (2, 0.1), (5, 0.2), (5, 0.2), (30, 0.3), (30, 0.3), (30, 0.3),
     ]  # fmt: skip

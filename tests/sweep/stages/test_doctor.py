@@ -1,7 +1,9 @@
 """What `sweep doctor` finds, and that it tells a warning from a failure."""
 
 import os
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from threading import Thread
@@ -75,6 +77,34 @@ def test_a_server_of_another_version_is_a_warning() -> None:
         (finding,) = found("tracking", f"tracking.uri=http://127.0.0.1:{server.server_port}")
     assert finding.level is Level.warning
     assert "answers, version 2.0.1, here is 3." in finding.text
+
+
+class GuardedServer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        known = self.headers["Authorization"] == f"Basic {b64encode(b'me:pass').decode()}"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(version("mlflow").encode() if known else b"You are not authenticated.")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_is_asked_with_the_credentials_that_a_delivery_would_have(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(empty))
+    with HTTPServer(("127.0.0.1", 0), GuardedServer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        asked = "tracking", f"tracking.uri=http://127.0.0.1:{server.server_port}"
+        (refused,) = found(*asked)
+        assert refused.level is Level.warning
+        assert "does not take who asks (401 Unauthorized): write user and password to ~/.mlflow" in refused.text
+        (empty / ".mlflow").mkdir()
+        credentials = "[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = pass\n"
+        (empty / ".mlflow" / "credentials").write_text(credentials)
+        assert [one.level for one in found(*asked)] == [Level.ok]
+        server.shutdown()
 
 
 def test_more_threads_than_a_trial_has_cpus_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,21 @@ def sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
     return in_empty_directory(monkeypatch, tmp_path, capsys)
 
 
+def test_one_trial_is_shown_with_what_is_known_of_its_failure(sweep):
+    rows = [trial(0), trial(1, outcome=Outcome.code, reason="KeyError: 1", ray="ERROR", objective=None)]
+    write_sweep(RUNS, rows)
+    failure = RUNS / "x" / "failures" / "trial-1.txt"
+    failure.parent.mkdir()
+    failure.write_text("Traceback\n  KeyError: 1\n\nLast on standard error:\nwarned\n")
+    shown = sweep("status", "x", "--trial", "1")
+    assert shown.code == 0
+    assert "  outcome        code\n" in shown.out and shown.out.endswith("standard error:\nwarned\n\n")
+    (record,) = json.loads(sweep("status", "x", "--trial=1", "--json").out)
+    assert (record["reason"], record["failure"]) == ("KeyError: 1", failure.read_text())
+    assert "failure" not in sweep("status", "x", "--trial=0").out
+    assert "x has no trial 7; its trials are 0 to 1" in sweep("status", "x", "--trial", "7").err
+
+
 def cells(line: str) -> list[str]:
     """Columns are two blanks apart, and no cell holds two."""
     return re.split(r" {2,}", line.strip())

@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sweep.__main__ import run
+from sweep.config.schema import TrackingConfig, save
 from sweep.config.search_config import Objective
 from sweep.records.run_directory import JOURNAL
 from sweep.tuning.optuna_study import open_study
+from tests.sweep.sweep_files import trial, write_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -68,7 +72,7 @@ def test_a_server_that_ends_by_itself_is_said_with_its_last_words(tmp_path, monk
     before = signal.getsignal(signal.SIGTERM)
     started = time.monotonic()
     with pytest.raises(WorkError, match=r"A server ended by itself with code 1: no such table\."):
-        stage.ui(tmp_path, tmp_path, free_port(), Console())
+        stage.ui(tmp_path, tmp_path, TrackingConfig(port=free_port()), Console())
     assert time.monotonic() - started < 30
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -91,3 +95,12 @@ def test_servers_end_with_a_command_that_was_killed(tmp_path):
     while processes_about(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_about(tmp_path) == []
+
+
+def test_of_a_sweep_on_a_server_its_page_there_is_named_and_no_store_is_looked_for_here(tmp_path, monkeypatch, capsys):
+    config = write_sweep(tmp_path / "runs", [trial(0)])
+    tracked = replace(config, tracking=TrackingConfig(uri="http://127.0.0.1:9"))
+    (tmp_path / "runs" / "x" / "config.yaml").write_text(save(tracked))
+    monkeypatch.chdir(tmp_path)
+    assert run(["ui", "x"]) == 0
+    assert capsys.readouterr().out == "MLflow http://127.0.0.1:9/#/experiments?workflowType=machine_learning\n"

@@ -6,10 +6,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count, cycle, islice
 from pathlib import Path
+from threading import Thread
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import mlflow
 import pytest
@@ -22,8 +27,9 @@ from odenet.training.config import ExperimentConfig, RuntimeConfig
 from odenet.training.loop import Training
 from sweep.config.overrides import override
 from sweep.errors import WorkError
-from sweep.tracking import client, delivery
+from sweep.tracking import absence, client, delivery
 from sweep.tracking import store as stores
+from sweep.tracking.absence import absence_said
 from sweep.tracking.lines import OUTBOX
 from sweep.tracking.outbox import Described, TrackedRun, Tracker, delivering, store_uri
 from sweep.tracking.state import AWAY, lag, read_set_aside
@@ -311,6 +317,68 @@ def until(holds: Callable[[], bool]) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"not within {PATIENCE:.0f} s")
+
+
+class Guard(BaseHTTPRequestHandler):
+    """Passes requests on to a server where they have user and password."""
+
+    behind = ""
+
+    def answer(self) -> None:
+        if self.headers["Authorization"] != f"Basic {b64encode(b'me:pass').decode()}":
+            self.reply(401, b"You are not authenticated.")
+            return
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        kept = {"Content-Type": self.headers["Content-Type"] or "application/json"}
+        try:
+            with urlopen(Request(self.behind + self.path, body or None, kept, method=self.command)) as found:
+                self.reply(found.status, found.read())
+        except HTTPError as error:
+            self.reply(error.code, error.read())
+
+    do_GET = do_POST = do_PUT = do_PATCH = answer
+
+    def reply(self, code: int, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_does_not_take_who_asks_is_said_at_once_and_told_all_when_the_credentials_are_there(
+    tmp_path, server, monkeypatch
+):
+    said: list[str] = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(absence, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(Guard, "behind", server.uri)
+    (directory := tmp_path / "guarded").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guard) as guard:
+        Thread(target=guard.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{guard.server_port}"
+        with absence_said(directory, said.append), delivering(directory, uri, PATIENCE) as tracker:
+            tracker.start(TrackedRun("s", "s"), tags={}, params={"a": 1})
+            wait_until(lambda: bool(said))
+            (tmp_path / ".mlflow").mkdir()
+            credentials = "[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = pass\n"
+            (tmp_path / ".mlflow" / "credentials").write_text(credentials)
+            tracker.end("s", "FINISHED")
+            wait_until(lambda: len(said) == 2)
+        guard.shutdown()
+    assert "MLflow is told nothing: it does not take who asks (UNAUTHENTICATED): write user and password" in said[0]
+    assert said[1:] == ["MLflow is told again."]
+    assert [run.info.status for run in runs_of(server.uri, "guarded")] == ["FINISHED"]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_store_that_cannot_be_read_is_named(monkeypatch):

@@ -360,7 +360,7 @@ def test_an_outbox_on_a_full_disk_is_said_ends_the_delivery_and_keeps_its_whole_
             tracker.start(TrackedRun("x", "x"), tags={}, params={})
             for step in range(10_000):
                 tracker.metrics("x", {"m": 1.0}, step)
-    assert started[0].returncode == -signal.SIGTERM
+    assert started[0].returncode == -signal.SIGKILL
     *_, last = [json.loads(line) for line in (small_disk / OUTBOX).read_text().splitlines()]
     assert Tracker(small_disk / OUTBOX).told().step("x") == last["step"] > 100
 

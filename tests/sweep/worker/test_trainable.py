@@ -322,6 +322,8 @@ def test_a_defect_is_reported_first_and_then_an_error_in_rays_eyes(tmp_path, mon
     result = one.step()
     assert (result["outcome"], result["done"]) == ("code", False)
     assert result["reason"] == f"{type(error).__name__}: {error}"
+    assert result["details"].startswith("Traceback") and result["reason"] in result["details"]
+    assert "segment_training.py" in result["details"]
     with pytest.raises(TrialFailed, match=type(error).__name__):
         one.step()
 
