@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from odenet import DataConfig, DataSet, Gradient, Network, Order, load_data
 from odenet.data.sets import Images, read_images
@@ -43,7 +45,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory, benchmarks: Any) -> Rows:
     place = tmp_path_factory.mktemp("gpu")
     benchmarks("gpu_pack").write({"train-1": made_up(40), "test": made_up(20)}, place / "packed")
     command = [sys.executable, "-W", "error", ROOT / "benchmarks/gpu.py", "--device", "cpu", "--patience", "4"]
-    command += ["--only", "a,b,c,d,e,f", "--data", place / "packed"]
+    command += ["--only", "a,b,c,d,e,f,h", "--data", place / "packed"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OUT": str(place)}
     done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -58,7 +60,7 @@ def of(rows: Rows, what: str) -> Iterator[dict[str, Any]]:
 
 def test_every_part_comes_to_its_end_without_an_error(rows: Rows) -> None:
     assert rows[0]["part"] == "machine"
-    assert [(row["part"], row["left_out"]) for row in of(rows, "end")] == [(part, 0) for part in "abcdef"]
+    assert [(row["part"], row["left_out"]) for row in of(rows, "end")] == [(part, 0) for part in "abcdefh"]
     assert [row for row in rows if "error" in row] == []
 
 
@@ -100,6 +102,29 @@ def test_steps_are_timed_beside_the_ceilings_and_torchdiffeq(rows: Rows) -> None
         assert row["ms"]["n"] >= 1 and row["graph_ms"]["n"] >= 1
         assert all(row[key] > 0 for key in ("gflop", "of_matmul", "moved_gib", "of_copy"))
         assert ("speed_up" in row) == row["network"].startswith("continuous")
+
+
+def test_memory_formats_are_timed_at_every_width_in_every_arithmetic(rows: Rows) -> None:
+    formats = list(of(rows, "format"))
+    assert [(row["width"], row["arithmetic"]) for row in formats] == [(w, a) for w in (4, 8) for a in ("fp32", "bf16")]
+    for row in formats:
+        found = [row[f"{name}_ms"]["median"] for name in ("channels_last", "contiguous", "benchmark")]
+        assert min(found) > 0
+        assert row["channels_last_speed_up"]["median"] == pytest.approx(found[1] / found[0])
+
+
+def test_a_network_that_is_stored_contiguous_convolves_so(benchmarks: Any) -> None:
+    formats, seen = benchmarks("gpu_formats"), set[bool]()
+
+    class Look(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func._schema.name == "aten::convolution":
+                seen.add(args[0].is_contiguous() and args[1].is_contiguous())
+            return func(*args, **(kwargs or {}))
+
+    with Look():
+        formats.contiguous(formats._network(4))(torch.zeros(2, 3, 8, 8))
+    assert seen == {True}
 
 
 def test_sharing_is_timed_on_streams_and_in_processes_and_mps_says_that_it_is_not_here(rows: Rows) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from odenet.enums import CudaGraphs, Gradient, Precision
+from odenet.arithmetic import autocast, products
+from odenet.enums import CudaGraphs, Gradient
 from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model import DepthNet
 from odenet.networks.perturbation import Draws, HeldDraws, Perturbation
@@ -67,13 +68,16 @@ class TrainStep:
         return self._advance(x_BCHW, labels_B, Draws(seed))
 
     def _advance(self, x_BCHW: Tensor, labels_B: Tensor, draws: Draws) -> Tensor:
+        with products(self._config.training.precision):
+            return self._iterate(x_BCHW, labels_B, draws)
+
+    def _iterate(self, x_BCHW: Tensor, labels_B: Tensor, draws: Draws) -> Tensor:
         self._optimizer.zero_grad()
         regularization = self._config.regularization
         perturbation = None
         if regularization.stochastic_depth or regularization.noise:
             perturbation = Perturbation(regularization.stochastic_depth, regularization.noise, draws)
-        half = self._config.training.precision is Precision.bf16
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
+        with autocast(self._device, self._config.training.precision):
             loss = F.cross_entropy(self._forward(x_BCHW, perturbation).float(), labels_B)
         smoothness = regularization.smoothness
         objective = loss + smoothness * roughness(self._model) if smoothness else loss

@@ -29,6 +29,7 @@ from sweep.records.files import storing
 FEW_BYTES = 5 * 2**30  # free where results go: a checkpoint has megabytes, an MLflow store of a study hundreds of them
 ANSWER_SECONDS = 5
 MPS_PIPES = "/tmp/nvidia-mps"  # CUDA's own choice
+ABSENT = "absent"
 
 
 class Level(Enum):
@@ -73,25 +74,39 @@ def _failed(text: str) -> Finding:
 
 def _packages(_: AppConfig) -> Iterator[Finding]:
     """Compare installed versions with what the distribution asks for."""
+    try:
+        wanted = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        wanted = []
+        yield Finding(
+            Level.warning,
+            "this is a checkout that is not installed, nothing here says which versions it needs: `make install`, or "
+            "`uv pip install --no-deps -e .` beside the packages of requirements.lock",
+        )
     wrong = []
-    for line in requires(DISTRIBUTION) or []:
+    for line in wanted:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        try:
-            found = version(requirement.name)
-        except PackageNotFoundError:
-            found = "absent"
-        if found == "absent" or not requirement.specifier.contains(found, prereleases=True):
+        found = _installed(requirement.name)
+        if found == ABSENT or not requirement.specifier.contains(found, prereleases=True):
             wrong.append(f"{requirement.name} {found} where {requirement.specifier or 'any version'} is needed")
     if wrong:
         yield _failed(f"{'; '.join(wrong)}: install by `uv pip install -r requirements.lock`")
     names = ("torch", "ray", "optuna", "mlflow", "hydra-core")
-    yield _ok(f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in names)}")
+    yield _ok(f"Python {platform.python_version()}, {', '.join(f'{name} {_installed(name)}' for name in names)}")
     try:
         importlib.import_module("torchvision")  # beside a torch of another build this fails
     except (ImportError, RuntimeError) as error:
         yield _failed(f"torchvision cannot be imported beside this torch: {error}. Take both from the lock file")
+
+
+def _installed(name: str) -> str:
+    """Return the version of a package."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ABSENT
 
 
 def _machine(config: AppConfig) -> Iterator[Finding]:
@@ -196,7 +211,7 @@ def _tracking(config: AppConfig) -> Iterator[Finding]:
             f"the MLflow server {uri} does not answer ({error}): a sweep runs and delivers when it does; start it",
         )
         return
-    text, here = f"the MLflow server {uri} answers, version {there}", version("mlflow")
+    text, here = f"the MLflow server {uri} answers, version {there}", _installed("mlflow")
     if there.split(".")[:2] == here.split(".")[:2]:
         yield _ok(text)
     else:
