@@ -7,7 +7,8 @@ backward pass, because an activation is written and read forward, read again bac
 read. Weights are not counted, and what a kernel reads twice is not either.
 
 `graph` is the same step as one CUDA graph. ContinuousNets are timed in turns with the same net over torchdiffeq on the
-full grid (see bench_train_step.py), in the same arithmetic; ratios are taken within a turn.
+full grid and as a plain loop (see bench_train_step.py), in the same arithmetic; ratios are taken within a turn, and
+`speed_up` is that of our eager step over torchdiffeq's.
 """
 
 import time
@@ -103,14 +104,21 @@ def _step(size: Size, net: Timed, batch_size: int, precision: Precision, ceiling
         "graph": graph(size, build_model(net.config, channels=shape[0], classes=CLASSES), (last, labels_B), precision),
     }
     if net.peer is not None:
-        theirs = peer(net.peer, full_grid=True).to(size.device)
-        calls["torchdiffeq"] = training_step(theirs, SGD(theirs.parameters(), 0.1, 0.9), (x_BCHW, labels_B), bf16)
+        for name, theirs in (("torchdiffeq", peer(net.peer)), ("plain_loop", peer(net.peer, plain=True))):
+            theirs.to(size.device)
+            calls[name] = training_step(theirs, SGD(theirs.parameters(), 0.1, 0.9), (x_BCHW, labels_B), bf16)
     with products(precision):
         seconds = interleaved(calls, size.rounds, size.device)
         with autocast(torch.device(size.device), precision):
             moved_gib = PASSES * saved_mib(lambda: model(last), model.parameters()) / 2**10
     gflop = train_gflops(model, tuple(shape)) * batch_size
-    return _figures(seconds, batch_size) | _shares(seconds, gflop, moved_gib, ceilings, precision)
+    eager, as_graph = (Spread.of(seconds[name]).median for name in ("ours", "graph"))
+    return {
+        **_figures(seconds, batch_size),
+        **{"gflop": gflop, "moved_gib": moved_gib},
+        **_shares("", gflop / eager, moved_gib / eager, ceilings, precision),
+        **_shares("graph_", gflop / as_graph, moved_gib / as_graph, ceilings, precision),
+    }
 
 
 def batch(size: Size, batch_size: int) -> tuple[Tensor, Tensor]:
@@ -166,20 +174,21 @@ def _figures(seconds: Seconds, batch_size: int) -> Result:
         "ms": Spread.of(1000 * s for s in seconds["ours"]),
         "images_per_second": Spread.of(batch_size / s for s in seconds["ours"]),
         "graph_ms": Spread.of(1000 * s for s in seconds["graph"]),
+        "graph_images_per_second": Spread.of(batch_size / s for s in seconds["graph"]),
         "graph_speed_up": ratio(seconds, "ours", "graph"),
     }
     if "torchdiffeq" in seconds:
-        found["torchdiffeq_ms"] = Spread.of(1000 * s for s in seconds["torchdiffeq"])
+        for name in ("torchdiffeq", "plain_loop"):
+            found[f"{name}_ms"] = Spread.of(1000 * s for s in seconds[name])
         found["speed_up"] = ratio(seconds, "torchdiffeq", "ours")
+        found["plain_loop_speed_up"] = ratio(seconds, "plain_loop", "ours")
     return found
 
 
-def _shares(seconds: Seconds, gflop: float, moved_gib: float, ceilings: Ceilings, precision: Precision) -> Result:
-    """Null where the ceiling could not be measured."""
-    took, gflops, gib = Spread.of(seconds["ours"]).median, ceilings.gflops.get(precision), ceilings.gib
+def _shares(prefix: str, gflops: float, gib: float, ceilings: Ceilings, precision: Precision) -> Result:
+    """Null where the ceiling could not be measured; both are per second."""
+    matmul, copy = ceilings.gflops.get(precision), ceilings.gib
     return {
-        "gflop": gflop,
-        "of_matmul": gflop / took / gflops if gflops else None,
-        "moved_gib": moved_gib,
-        "of_copy": moved_gib / took / gib if gib else None,
+        f"{prefix}of_matmul": gflops / matmul if matmul else None,
+        f"{prefix}of_copy": gib / copy if copy else None,
     }

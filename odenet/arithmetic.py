@@ -39,7 +39,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is Precision.bf16)
 
 
-def recorded(device: torch.device, precision: Precision) -> dict[str, str]:
+def recorded(device: torch.device, precision: Precision, no_graph_because: str = "") -> dict[str, str]:
     """Say what computed and how, for the record of a training.
 
     >>> recorded(torch.device("cpu"), Precision.bf16)
@@ -53,5 +53,6 @@ def recorded(device: torch.device, precision: Precision) -> dict[str, str]:
         "cudnn": str(torch.backends.cudnn.version()),
         "fp32 products": rounding(precision),
         "cudnn.benchmark": str(torch.backends.cudnn.benchmark).lower(),
+        "cuda graph": f"none, because {no_graph_because}" if no_graph_because else "an iteration",
         "deterministic": str(torch.are_deterministic_algorithms_enabled()).lower(),
     }

@@ -100,13 +100,24 @@ def test_steps_are_timed_beside_the_ceilings_and_torchdiffeq(rows: Rows) -> None
     assert len({row["network"] for row in steps}) == 6
     for row in steps:
         assert row["ms"]["n"] >= 1 and row["graph_ms"]["n"] >= 1
-        assert all(row[key] > 0 for key in ("gflop", "of_matmul", "moved_gib", "of_copy"))
-        assert ("speed_up" in row) == row["network"].startswith("continuous")
+        assert all(row[key] > 0 for key in ("gflop", "of_matmul", "moved_gib", "of_copy", "graph_of_matmul"))
+        assert row["of_copy"] * row["ms"]["median"] == pytest.approx(row["graph_of_copy"] * row["graph_ms"]["median"])
+        assert ("speed_up" in row) == ("plain_loop_ms" in row) == row["network"].startswith("continuous")
+
+
+def test_the_plain_loop_is_the_same_network_as_over_torchdiffeq(benchmarks: Any) -> None:
+    peers = benchmarks("bench_train_step")
+    x_BCHW = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for scheme in peers.EVALUATIONS:
+        row = peers.Row(scheme, 2)
+        solver, plain = peers.peer(row).double(), peers.peer(row, plain=True).double()
+        plain.load_state_dict(solver.state_dict())
+        torch.testing.assert_close(plain(x_BCHW), solver(x_BCHW), rtol=1e-10, atol=1e-10)
 
 
 def test_memory_formats_are_timed_at_every_width_in_every_arithmetic(rows: Rows) -> None:
     formats = list(of(rows, "format"))
-    assert [(row["width"], row["arithmetic"]) for row in formats] == [(w, a) for w in (4, 8) for a in ("fp32", "bf16")]
+    assert [(row["width"], row["arithmetic"]) for row in formats] == [(w, a) for w in (8, 16) for a in ("fp32", "bf16")]
     for row in formats:
         found = [row[f"{name}_ms"]["median"] for name in ("channels_last", "contiguous", "benchmark")]
         assert min(found) > 0
@@ -123,7 +134,7 @@ def test_a_network_that_is_stored_contiguous_convolves_so(benchmarks: Any) -> No
             return func(*args, **(kwargs or {}))
 
     with Look():
-        formats.contiguous(formats._network(4))(torch.zeros(2, 3, 8, 8))
+        formats.contiguous(formats._network(8))(torch.zeros(2, 3, 8, 8))
     assert seen == {True}
 
 

@@ -267,7 +267,7 @@ class Training:
             optimizer=plain_state(self.optimizer),
             progress=asdict(self._progress),
             images=self._images,
-            versions=present_versions() | recorded(self._device, self.config.training.precision),
+            versions=present_versions() | recorded(self._device, self.config.training.precision, self.graph_obstacle),
         )
 
     def save(self, path: Path | str) -> None:

@@ -91,7 +91,8 @@ class TrainStep:
 class StaticStep(TrainStep):
     """The same on tensors that stay where they are; `repeat` is what a graph repeats.
 
-    A smaller batch, the last of an epoch, is not repeated but done: padding would enter batch norm.
+    The first batch says how large those are that are repeated: of few images it is all of them. A smaller one, the last
+    of an epoch, is done without: padding would enter batch norm.
     """
 
     def __init__(
@@ -103,15 +104,15 @@ class StaticStep(TrainStep):
         self._rate = torch.zeros((), device=self._device)
         for group in optimizer.param_groups:
             group["lr"] = self._rate
-            if "capturable" in group:
+            if "capturable" in group:  # of AdamW: its count of steps stays on the device, as a CUDA graph needs it
                 group["capturable"] = True
 
     def __call__(self, x_BCHW: Tensor, labels_B: Tensor, rate: float, seed: int) -> Tensor:
         self._rate.fill_(rate)
-        if len(x_BCHW) < self._config.optim.batch_size:
-            return self._advance(x_BCHW, labels_B, Draws(seed))
         if not len(self._x_BCHW):
             self._x_BCHW, self._labels_B = torch.empty_like(x_BCHW), torch.empty_like(labels_B)
+        if len(x_BCHW) != len(self._x_BCHW):
+            return self._advance(x_BCHW, labels_B, Draws(seed))
         self._x_BCHW.copy_(x_BCHW)
         self._labels_B.copy_(labels_B)
         self._draws.fill(seed)

@@ -7,8 +7,11 @@ CONTEXT_BYTES = 2**29  # that CUDA takes for every process, about
 SHORT_OF_MEMORY = (
     "CUDA out of memory",
     "STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",  # cuDNN 9
     "cudaErrorMemoryAllocation",
+    "CUDA_ERROR_OUT_OF_MEMORY",
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
 )
 
 
@@ -35,10 +38,13 @@ def limit_memory(share: float) -> None:
 def out_of_memory(error: BaseException | None) -> str:
     """Return the first line of the error, or of one that it came from, that says there was too little memory of a GPU;
     empty if none does."""
-    seen = set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in SHORT_OF_MEMORY):
-            return str(error).splitlines()[0]
-        error = error.__cause__ or error.__context__
+    seen, behind = set[int](), [error]
+    while behind:
+        one = behind.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, torch.OutOfMemoryError) or any(words in str(one) for words in SHORT_OF_MEMORY):
+            return str(one).splitlines()[0]
+        behind += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
     return ""

@@ -53,4 +53,7 @@ def test_a_checkpoint_records_the_device_and_on_a_gpu_its_flags(monkeypatch: pyt
     found = recorded(torch.device("cuda"), Precision.bf16)
     assert found["device"] == "NVIDIA H100" and found["fp32 products"] == "tf32"
     assert (found["cudnn.benchmark"], found["deterministic"]) == ("false", "false")
+    assert found["cuda graph"] == "an iteration"
+    without = recorded(torch.device("cuda"), Precision.bf16, "runtime.cuda_graphs=never")
+    assert without["cuda graph"] == "none, because runtime.cuda_graphs=never"
     assert all(isinstance(value, str) for value in found.values())
