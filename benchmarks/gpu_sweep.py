@@ -139,7 +139,7 @@ def main() -> None:
     try:
         with drivers.place() as here:
             search = Disturbed(here, overrides)
-            step("images", 30 * patience, lambda: write_images(options.place / "packed", images, PER_CLASS))
+            step("images", 60 * patience, lambda: write_images(options.place / "packed", images, PER_CLASS))
             step("doctor", 60 * patience, said(here, "doctor", *overrides))
             step("search", 150 * patience, search.begin)
             step("resume", 150 * patience, search.resume)

@@ -8,16 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from odenet import DataConfig, DataSet, Gradient, Network, Order, load_data
 from odenet.data.sets import Images, read_images
+from sweep.config.compose import REPLAYED, load
+from sweep.records.run_directory import SweepFiles
+from sweep.stages.replay import prepare_replay, replay
 
 ROOT = Path(__file__).parents[1]
 Rows = list[dict[str, Any]]
@@ -175,6 +180,22 @@ def test_the_curve_of_a_random_configuration_is_whole(rows: Rows) -> None:
     assert (trial["number"], trial["outcome"]) == (0, "done")
     assert [one["epoch"] for one in trial["curve"]] == [1, 2, 3]
     assert {"train_loss", "val_accuracy", "objective", "cost_train_gflops", "depth_steps"} <= trial["curve"][0].keys()
+
+
+def test_curves_become_a_search_that_is_replayed_under_another_scheduler(
+    rows: Rows, benchmarks: Any, tmp_path: Path
+) -> None:
+    (trial,) = of(rows, "curve")
+    drawn = [benchmarks("gpu_curves").drawn(number) for number in range(4)]
+    many = [{**trial, "number": number, "parameters": parameters} for number, parameters in enumerate(drawn)]
+    assert benchmarks("gpu_recording").record([*rows, *many], tmp_path / "runs" / "recorded") == 4
+    files = SweepFiles(tmp_path / "runs" / "recorded")
+    config = load(["search.scheduler=asha", "replay.repeats=1"], files.config, REPLAYED)
+    recording = prepare_replay(config, files)
+    assert [one.row.model_parameters for one in recording.trials] == 4 * [trial["weights"]]
+    said = StringIO()
+    replay(config, recording, "recorded", Console(file=said, width=200))
+    assert "asha" in said.getvalue()
 
 
 def test_random_configurations_are_of_the_space_distinct_and_possible_in_their_epochs(benchmarks: Any) -> None:
