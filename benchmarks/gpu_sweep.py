@@ -1,20 +1,23 @@
 """The second half of `gpu_sweep.sh`: a search on CIFAR-10 whose trials share a GPU, disturbed and resumed.
 
-    PYTHONPATH=PLACE/site:. python benchmarks/gpu_sweep.py PLACE [KEY=VALUE ...]
+    PYTHONPATH=PLACE/site:. python benchmarks/gpu_sweep.py PLACE [--only STEP,...] [KEY=VALUE ...]
 
 16 trials of the space `continuous` with an eighth of a GPU each, 16 epochs of 300 images a class, 200 more to validate;
 KEY=VALUE changes that. Once two trials report epochs a worker is killed, and once a quarter of the trials is done the
-driver; `sweep resume` does the rest. Then files, Optuna's study and MLflow are compared. Without a GPU one is made up
-for Ray, the trials run on CPUs, and the times say nothing.
+driver; `sweep resume` does the rest. Then files, Optuna's study and MLflow are compared. What a step leaves is in
+PLACE, so that the next one may be another command's. Without a GPU one is made up for Ray, the trials run on CPUs, and
+the times say nothing.
 """
 
 import argparse
 import os
+import shutil
 import signal
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +46,6 @@ class Disturbed:
     place: drivers.Place
     overrides: list[str]
     killed: list[int] = field(default_factory=list)  # process ids of workers
-    seconds: float = 0.0
 
     @property
     def directory(self) -> Path:
@@ -51,6 +53,8 @@ class Disturbed:
 
     def begin(self) -> Found:
         """Search until a worker and then the driver has been killed."""
+        for former in (self.directory, self._clock):
+            shutil.rmtree(former) if former.is_dir() else former.unlink(missing_ok=True)
         started = time.monotonic()
         driver = self.place.start("search", NAME, *self.overrides)
         driver.until(lambda: self._trials_begun() >= 2)
@@ -61,25 +65,25 @@ class Disturbed:
         wanted = self._asked_for()
         driver.until(lambda: sum(drivers.endings(self.directory).values()) >= wanted / 4)
         driver.kill()
-        self.seconds += time.monotonic() - started
+        self._took(time.monotonic() - started)
         return {"killed_workers": self.killed, "killed_driver": driver.pid, "ended": self._ended()}
 
     def resume(self) -> Found:
         started, before = time.monotonic(), self._ended()
         said = self.place.start("resume", NAME).finish()
-        self.seconds += time.monotonic() - started
+        self._took(time.monotonic() - started)
         return {"ended_before": before, "ended": self._ended(), "said": said.strip().splitlines()[-2:]}
 
     def outcomes(self) -> Found:
         """Trials by outcome and their number per hour, starts of Ray and what was lost by the kills counted in."""
-        rows = drivers.rows_of(self.directory)
+        rows, seconds = drivers.rows_of(self.directory), sum(map(float, self._clock.read_text().split()))
         return {
             "outcomes": dict(Counter(row.outcome.value for row in rows)),
             "taken_up_again": sum(row.legs > 1 for row in rows),
             "ended_twice": sum(count > 1 for count in drivers.endings(self.directory).values()),
-            "search_seconds": round(self.seconds, 1),
-            "trials_per_hour": round(3600 * len(rows) / self.seconds, 1),
-            "side_by_side": round(sum(row.seconds for row in rows) / self.seconds, 2),
+            "search_seconds": round(seconds, 1),
+            "trials_per_hour": round(3600 * len(rows) / seconds, 1),
+            "side_by_side": round(sum(row.seconds for row in rows) / seconds, 2),
             "best": max((row.objective for row in rows if row.objective is not None), default=None),
         }
 
@@ -88,6 +92,15 @@ class Disturbed:
         if found:
             raise StepFailed("; ".join(found))
         return {"differences": 0}
+
+    @property
+    def _clock(self) -> Path:
+        """The seconds of each command, a line each."""
+        return self.place.path / "seconds"
+
+    def _took(self, seconds: float) -> None:
+        with self._clock.open("a") as file:
+            file.write(f"{seconds}\n")
 
     def _trials_begun(self) -> int:
         """Trials that have reported an epoch."""
@@ -128,25 +141,53 @@ def said(place: drivers.Place, *words: str) -> Callable[[], Found]:
     return run
 
 
+@contextmanager
+def working(path: Path) -> Iterator[drivers.Place]:
+    """A place that stays; what was started there ends with the block."""
+    path.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    own = {"HOME": str(path), "RAY_TMPDIR": str(path), "RAY_raylet_start_wait_time_s": "120", "OMP_NUM_THREADS": "1"}
+    made = drivers.Place(path, kept | own)
+    try:
+        yield made
+    finally:
+        for driver in made.drivers:
+            driver.end()
+
+
+def steps(place: drivers.Place, folder: Path, more: list[str]) -> dict[str, tuple[float, Callable[[], Found]]]:
+    """By name: the seconds that it may take, and what it does."""
+    overrides = [*SEARCH, f"data.path={folder / 'cifar10'}", *more]
+    search = Disturbed(place, overrides)
+    return {
+        "images": (60, lambda: write_images(folder / "packed", folder / "cifar10", PER_CLASS)),
+        "doctor": (60, said(place, "doctor", *overrides)),
+        "search": (150, search.begin),
+        "resume": (150, search.resume),
+        "verify": (30, search.verify),
+        "outcomes": (10, search.outcomes),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("place", type=Path, help="where gpu_carry.py has unpacked")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the search")
+    parser.add_argument("--only", metavar="STEP,...", help="of images, doctor, search, resume, verify, outcomes")
     parser.add_argument("--patience", type=float, default=1, help="a step may take so many times its seconds")
     options = parser.parse_intermixed_args()
-    images, patience = options.place / "cifar10", options.patience
-    overrides = [*SEARCH, f"data.path={images}", *options.overrides]
-    try:
-        with drivers.place() as here:
-            search = Disturbed(here, overrides)
-            step("images", 60 * patience, lambda: write_images(options.place / "packed", images, PER_CLASS))
-            step("doctor", 60 * patience, said(here, "doctor", *overrides))
-            step("search", 150 * patience, search.begin)
-            step("resume", 150 * patience, search.resume)
-            step("verify", 30 * patience, search.verify)
-            step("outcomes", 10, search.outcomes)
-    except StepFailed as error:
-        raise SystemExit(f"error: {error}") from error
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends Ray, too
+    with working(options.place / "w") as here:
+        every = steps(here, options.place, options.overrides)
+        chosen = options.only.split(",") if options.only else list(every)
+        if unknown := [name for name in chosen if name not in every]:
+            parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(every)}")
+        try:
+            for name in chosen:
+                seconds, work = every[name]
+                step(name, options.patience * seconds, work)
+        except StepFailed as error:
+            raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

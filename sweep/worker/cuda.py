@@ -1,5 +1,7 @@
 """A trial's share of a GPU: how much memory it may take, and how an error says that there was too little."""
 
+import gc
+
 import torch
 
 CONTEXT_BYTES = 2**29  # that CUDA takes for every process, about
@@ -30,6 +32,7 @@ def limit_memory(share: float) -> None:
     To be called at every trial's start: processes are reused, and begin anew with what torch has kept.
     """
     if torch.cuda.is_available() and share:
+        gc.collect()
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(memory_fraction(share, total) if share < 1 else 1.0)

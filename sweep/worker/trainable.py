@@ -1,12 +1,17 @@
 """The Ray Tune Trainable of a segment. The driver, which only names it to Ray, loads neither torch nor networks."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from odenet.training.config import RuntimeConfig
 from sweep.worker.segment import Orders, Segment
+
+if TYPE_CHECKING:
+    from sweep.worker.segment_training import SegmentTraining
 
 
 class SegmentTrainable(tune.Trainable):
@@ -25,6 +30,7 @@ class SegmentTrainable(tune.Trainable):
         torch.set_num_threads(int(resources["CPU"]))
         self._share = resources.get("GPU", 0.0)
         self._runtime, self._orders, self._stop = runtime, orders, stop
+        self._training: SegmentTraining | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -33,6 +39,7 @@ class SegmentTrainable(tune.Trainable):
         from sweep.worker.cuda import limit_memory
         from sweep.worker.segment_training import SegmentTraining
 
+        self._training = None  # with the network before: its memory is given back now
         limit_memory(self._share)
         orders = self._orders[new_config["batch"]]
         import_kept(orders.modules, orders.kept_modules)  # before a segment can name their networks
@@ -41,6 +48,7 @@ class SegmentTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        assert self._training is not None, "a segment has begun"
         return self._training.step().to_dict()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
