@@ -18,6 +18,8 @@ import pytest
 from odenet import DataConfig, DataSet, load_data
 from odenet.data.sets import Images
 from sweep.config.compose import load
+from tests.sweep.pretended import configured, opened
+from tests.sweep.sweep_files import session_on
 
 ROOT = Path(__file__).parents[1]
 
@@ -108,6 +110,24 @@ def test_the_images_that_are_carried_are_a_data_set_of_the_sweep(benchmarks: Any
     assert shown == {image.tobytes() for image in pixels[:30]}  # the fourth of each class is kept for the test
     config = load([*module.SEARCH, f"data.path={tmp_path / 'images'}"])
     assert (config.search.trials, config.runtime.resources.gpus) == (16, 0.125)
+
+
+def test_outcomes_are_counted_over_both_commands_from_what_they_left(benchmarks: Any, tmp_path: Path) -> None:
+    module = benchmarks("gpu_sweep")
+    sweep = opened(session_on(configured("search.trials=4", runs=tmp_path / "runs"), module.NAME))
+    found = module.Disturbed(module.drivers.Place(tmp_path, {}), ["search.trials=3", "search.trials=4"])
+    assert (found._asked_for(), found._trials_begun()) == (4, 0)
+    found._took(2.0)
+    sweep.drive(legs=3)
+    assert (found._trials_begun(), found._ended()) == (3, 3)
+    found._took(8.0)
+    sweep.drive()
+    sweep.log.write()
+    counted = found.outcomes()
+    assert counted["outcomes"] == {"done": 4}
+    assert (counted["taken_up_again"], counted["ended_twice"]) == (0, 0)
+    assert (counted["search_seconds"], counted["trials_per_hour"]) == (10.0, 3600 * 4 / 10)
+    assert counted["best"] == max(row.objective for row in sweep.log.in_order())
 
 
 def test_the_script_says_how_it_is_used_and_what_is_not_there(tmp_path: Path) -> None:
