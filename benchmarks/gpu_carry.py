@@ -50,11 +50,11 @@ def pack(folder: Path, data: Path, python: str, there: Sequence[str]) -> None:
     from gpu_pack import pack as pack_images
 
     if folder.exists() and any(folder.iterdir()):
-        raise SystemExit(f"error: {folder} is not empty: name another folder, or empty it.")
+        raise ValueError(f"{folder} is not empty: name another folder, or empty it.")
     with tempfile.TemporaryDirectory() as place:
+        pack_images(data, Path(place) / "packed", ["train-1"])
         pins = _pins(python, there)
         _download(pins, python, Path(place) / "wheels")
-        pack_images(data, Path(place) / "packed", ["train-1"])
         batches = gpu_parcel.pack(Path(place), folder)
     for batch in batches:
         print(f"{batch.folder}: {batch.bytes / 1e6:.1f} MB, of {len(batch.files)} files")
@@ -131,7 +131,12 @@ def main() -> None:
             pack(options.folder, options.place, options.python, [*THERE, *filter(None, options.there.split(","))])
         else:
             unpack(options.folder, options.place, options.patience)
-    except (StepFailed, ValueError, subprocess.CalledProcessError) as error:
+    except ValueError as error:  # what was asked cannot be
+        print(f"error: {str(error).replace('runtime.data_dir=DIR', 'DATA_DIR')}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except subprocess.CalledProcessError as error:  # which has said why
+        raise SystemExit(f"error: {' '.join(map(str, error.cmd[:4]))} ended with {error.returncode}") from error
+    except StepFailed as error:
         raise SystemExit(f"error: {error}") from error
 
 

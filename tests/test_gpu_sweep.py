@@ -139,6 +139,9 @@ def test_the_script_says_how_it_is_used_and_what_is_not_there(tmp_path: Path) ->
     for words in ((), ("run",), ("pack", tmp_path)):
         asked = run(*words)
         assert asked.returncode == 2 and "benchmarks/gpu_sweep.sh pack FOLDER DATA_DIR" in asked.stderr
+    for folder, said in ((tmp_path / "new", "lacks cifar-10-batches-py"), (ROOT, "is not empty: name another folder")):
+        refused = run("pack", folder, tmp_path / "nothing")
+        assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
     absent = run("run", tmp_path)
     assert absent.returncode == 1
     assert absent.stderr.splitlines()[-1].startswith(
