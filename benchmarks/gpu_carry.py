@@ -47,10 +47,10 @@ print(json.dumps(found))
 
 def pack(folder: Path, data: Path, python: str, there: Sequence[str]) -> None:
     """Write the batches, and say how many megabytes each has."""
-    from gpu_pack import pack as pack_images
-
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: name another folder, or empty it.")
+    from gpu_pack import pack as pack_images
+
     with tempfile.TemporaryDirectory() as place:
         pack_images(data, Path(place) / "packed", ["train-1"])
         pins = _pins(python, there)
