@@ -11,6 +11,7 @@ c. Trials per hour, of 1 to 32 side by side: on streams, under MPS, as processes
 d. CIFAR-10 to 91 % with the clock.
 e. Memory of networks of 1202 layers, with and without reconstructed states.
 f. Full learning curves of random configurations on few images.
+h. Memory formats and arithmetics of networks of three widths.
 g. torch.compile on one network, where enough time is left.
 
 d and f need CIFAR-10 from FOLDER (benchmarks/packed), where `--pack` has put it from torchvision's files: three parts
@@ -40,6 +41,7 @@ from gpu_accuracy import accuracy
 from gpu_case import FULL, TOY, Case, Result, Size
 from gpu_clock import clock
 from gpu_curves import curves
+from gpu_formats import formats
 from gpu_memory import memory
 from gpu_pack import pack
 from gpu_share import share
@@ -65,6 +67,7 @@ PARTS = {
     "d": Part(clock, 120),
     "e": Part(memory, 30),
     "f": Part(curves, 60),
+    "h": Part(formats, 30),
     "g": Part(compiled, 120, least=60),  # its one row cannot be cut
 }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from gpu_case import Case, Result, Size, arithmetics, autocast, set_products
+from gpu_case import Case, Result, Size, arithmetics
 from measure import relative_error
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,6 +39,7 @@ from odenet import (
     build_model,
     load_checkpoint,
 )
+from odenet.arithmetic import autocast, products
 from odenet.enums import CudaGraphs
 from odenet.networks.table import NETWORKS
 from odenet.seeding import generator
@@ -74,9 +75,9 @@ def errors(size: Size, seed: int) -> Iterator[Case]:
     for iterations in size.iterations:
         for network in Network:
             for gradient in Gradient:
-                for arithmetic in arithmetics(size.device):
-                    labels = {"network": network.value, "gradient": gradient.value, "arithmetic": arithmetic}
-                    measure = partial(_error, size, Point(network, iterations, seed), gradient, arithmetic)
+                for precision in arithmetics(size.device):
+                    labels = {"network": network.value, "gradient": gradient.value, "arithmetic": precision.value}
+                    measure = partial(_error, size, Point(network, iterations, seed), gradient, precision)
                     yield Case({"what": "error", **labels, "iterations": iterations, "seed": seed}, measure)
 
 
@@ -88,14 +89,14 @@ class Point(NamedTuple):
     seed: int
 
 
-def _error(size: Size, point: Point, gradient: Gradient, arithmetic: str) -> Result:
+def _error(size: Size, point: Point, gradient: Gradient, precision: Precision) -> Result:
     try:
         ExperimentConfig(model=small(point.network, size, gradient))
     except ValueError as refusal:
         return {"refused": str(refusal)}
     logits, gradients = _reference(size, point, gradient)
     _, true = _reference(size, point, Gradient.direct)
-    found_logits, found = _pass(size, point, gradient, arithmetic)
+    found_logits, found = _pass(size, point, gradient, precision)
     return {
         "logits": relative_error([found_logits], [logits]),
         "gradients": relative_error(found, gradients),
@@ -105,7 +106,7 @@ def _error(size: Size, point: Point, gradient: Gradient, arithmetic: str) -> Res
 
 @lru_cache(maxsize=len(Gradient))
 def _reference(size: Size, point: Point, gradient: Gradient) -> tuple[Tensor, list[Tensor]]:
-    return _pass(replace(size, device="cpu"), point, gradient, "fp64")
+    return _pass(replace(size, device="cpu"), point, gradient, None)
 
 
 @lru_cache(maxsize=1)
@@ -128,18 +129,18 @@ def _batch(size: Size, device: str, dtype: torch.dtype, *indices: int) -> tuple[
     return x_BCHW.to(device, dtype, memory_format=torch.channels_last), labels_B
 
 
-def _pass(size: Size, point: Point, gradient: Gradient, arithmetic: str) -> tuple[Tensor, list[Tensor]]:
-    """Logits and gradients of one training pass, as float64 on the CPU."""
-    dtype = torch.float64 if arithmetic == "fp64" else torch.float32
+def _pass(size: Size, point: Point, gradient: Gradient, precision: Precision | None) -> tuple[Tensor, list[Tensor]]:
+    """Logits and gradients of one training pass, as float64 on the CPU; without a precision computed in it, too."""
+    dtype = torch.float64 if precision is None else torch.float32
     model = build_model(small(point.network, size, gradient), channels=CHANNELS, classes=CLASSES)
     model.load_state_dict(_weights(replace(size, device="cpu"), point))
     model.to(size.device, dtype)
     x_BCHW, labels_B = _batch(size, size.device, dtype, point.seed, 0)
-    set_products(arithmetic)
-    with autocast(arithmetic, size.device):
-        logits_BK = model(x_BCHW)
-        loss = F.cross_entropy(logits_BK if arithmetic == "fp64" else logits_BK.float(), labels_B)
-    loss.backward()
+    with products(precision or Precision.fp32):
+        with autocast(torch.device(size.device), precision or Precision.fp32):
+            logits_BK = model(x_BCHW)
+            loss = F.cross_entropy(logits_BK if precision is None else logits_BK.float(), labels_B)
+        loss.backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     return logits_BK.detach().double().cpu(), [gradient.double().cpu() for gradient in gradients]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+from odenet.enums import Precision
 
 Labels = dict[str, Any]  # what a row is about
 Result = dict[str, Any]  # what was found: figures, or why there are none
@@ -33,6 +33,7 @@ class Size:
     training_batch: int  # of them
     batch_sizes: tuple[int, ...]  # that are timed, of images of `timed_side` pixels
     timed_side: int
+    widths: tuple[int, ...]  # of ContinuousNets whose memory formats are compared
     rounds: int
     matrix: int  # rows of the matrices that are multiplied
     copy_mib: int
@@ -62,6 +63,7 @@ TOY = Size(
     training_batch=16,
     batch_sizes=(2,),
     timed_side=8,
+    widths=(8, 16),
     rounds=1,
     matrix=256,
     copy_mib=8,
@@ -89,6 +91,7 @@ FULL = Size(
     training_batch=32,
     batch_sizes=(128, 1024),
     timed_side=32,
+    widths=(16, 32, 64),
     rounds=5,
     matrix=8192,
     copy_mib=2048,
@@ -114,17 +117,6 @@ class Case:
     measure: Callable[[], Result]
 
 
-def arithmetics(device: str) -> tuple[str, ...]:
-    """fp32 is single precision throughout; tf32 rounds what convolutions and matrices multiply; bf16 is autocast."""
-    return ("fp32", "tf32", "bf16") if device == "cuda" else ("fp32", "bf16")
-
-
-def set_products(arithmetic: str) -> None:
-    """Says how a CUDA device multiplies what is fp32, also in backward passes; under bf16 that is little."""
-    products = "ieee" if arithmetic == "fp32" else "tf32"
-    torch.backends.cuda.matmul.fp32_precision = products
-    torch.backends.cudnn.conv.fp32_precision = products
-
-
-def autocast(arithmetic: str, device: str) -> torch.autocast:
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=arithmetic == "bf16")
+def arithmetics(device: str) -> tuple[Precision, ...]:
+    """Those that differ on this device."""
+    return tuple(Precision) if device == "cuda" else (Precision.fp32, Precision.bf16)

@@ -16,15 +16,17 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from accuracy import PRESETS
-from gpu_case import Case, Result, Size, autocast, set_products
+from gpu_case import Case, Result, Size
 from gpu_pack import missing, read
 
+from odenet.arithmetic import autocast
 from odenet.data.batches import Batches, Statistics
 from odenet.data.config import Augment, DataSet, Portion
 from odenet.data.sets import Images
 from odenet.data.subsets import Splits
-from odenet.enums import Device
+from odenet.enums import Device, Precision
 from odenet.training.config import ExperimentConfig, RuntimeConfig, from_plain
 from odenet.training.evaluation import evaluate
 from odenet.training.loop import Training
@@ -125,7 +127,6 @@ class Run:
 
     def _build(self, epochs: int) -> None:
         train, test = cifar10(self.size.pack, self.halves)
-        set_products("bf16")
         started = time.perf_counter()
         self.training = Training(
             _experiment(self.name, epochs),
@@ -140,7 +141,7 @@ class Run:
         assert self.training is not None and self.test is not None
         started = time.perf_counter()
         loss = next(self.training).metrics["train/loss"]
-        with autocast("bf16", self.size.device):
+        with autocast(torch.device(self.size.device), Precision.bf16):
             self.accuracies.append(evaluate(self.training.model, self.test).accuracy)
         self.seconds += time.perf_counter() - started
         return loss

@@ -3,8 +3,8 @@
 Configurations of the space `continuous`, drawn independently and uniformly (logarithmically where the space says so);
 the first 50 training images of each class of CIFAR-10, 30 to train on and 20 to validate, which is `data.order=file`
 with draw 0; 60 epochs each, none stopped, in the arithmetic of a sweep. Eight processes share the card. A row is a
-trial: its number, parameters and `curve`, whose entries have the columns of `curves.csv`. Trials in work when the time
-is out are lost.
+trial: its number, parameters and `curve`, whose entries have the columns of `curves.csv`; gpu_recording.py makes a run
+directory of them. Trials in work when the time is out are lost.
 """
 
 import math
@@ -90,7 +90,8 @@ def trained(device: str, number: int, epochs: int, data: Splits) -> Result:
     except Diverged:
         outcome = "diverged"
     curve = [{"epoch": report.epoch, **_columns(report.metrics)} for report in training.reports]
-    return {"number": number, "outcome": outcome, "parameters": parameters, "curve": curve}
+    weights = training.model.parameter_count
+    return {"number": number, "outcome": outcome, "parameters": parameters, "weights": weights, "curve": curve}
 
 
 def drawn(number: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from gpu_case import Case, Result, Size, set_products
+from gpu_case import Case, Result, Size
 from measure import Spread, interleaved
 
 from odenet.enums import Gradient, Network, Precision
@@ -54,7 +54,6 @@ def _peak(size: Size, config: ExperimentConfig) -> Result:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    set_products(config.training.precision.value)
     draws = torch.Generator().manual_seed(0)
     images = (config.optim.batch_size, 3, size.timed_side, size.timed_side)
     x_BCHW = torch.randn(images, generator=draws).to(size.device, memory_format=torch.channels_last)

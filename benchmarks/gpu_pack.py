@@ -14,7 +14,7 @@ Legend: `B` images, `C` channels, `H W` space, `Y X` a pixel.
 import hashlib
 import json
 import lzma
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,12 @@ class DamagedPart(ValueError):
     """A file of the pack is not what was packed."""
 
 
-def pack(directory: Path, folder: Path) -> Mapping[str, Any]:
-    """Packs CIFAR-10 from torchvision's files; the manifest."""
+def pack(directory: Path, folder: Path, names: Sequence[str] = PARTS) -> Mapping[str, Any]:
+    """Packs these parts of CIFAR-10 from torchvision's files; the manifest."""
     train, test = (read_images(DataConfig(dataset=DataSet.cifar10), directory, test=test) for test in (False, True))
     half = len(train) // 2
     parts = (train.take(np.arange(half)), train.take(np.arange(half, len(train))), test)
-    return write(dict(zip(PARTS, parts, strict=True)), folder)
+    return write({name: part for name, part in zip(PARTS, parts, strict=True) if name in names}, folder)
 
 
 def write(parts: Mapping[str, Images], folder: Path) -> Mapping[str, Any]:

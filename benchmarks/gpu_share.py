@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from gpu_case import Case, Load, Result, Size, set_products
+from gpu_case import Case, Load, Result, Size
 from gpu_workers import MPS_CONTROL, Failed, Mps, Workers, mps_control
 
 from odenet.enums import Precision, Scheme
@@ -89,7 +89,6 @@ def iteration(device: str, side: int, batch_size: int, graph: bool) -> Iteration
         optim=OptimConfig(batch_size=batch_size),
         training=TrainingConfig(precision=Precision.bf16),
     )
-    set_products("bf16")
     model = build_model(config.model, channels=3, classes=CLASSES).to(device)
     kind: type[TrainStep] = TrainStep
     if graph:

@@ -110,14 +110,11 @@ class Initialisation(Enum):
 
 
 class Precision(Enum):
-    """Arithmetic of the forward pass. Weights, batch-norm statistics and the optimizer are always fp32.
+    """Arithmetic of training. Weights, batch-norm statistics and the optimizer are always fp32."""
 
-    On a GPU torch rounds what fp32 convolutions multiply to TF32, unless `torch.backends.cudnn.conv.fp32_precision` is
-    "ieee".
-    """
-
-    fp32 = "fp32"
-    bf16 = "bf16"
+    fp32 = "fp32"  # single precision throughout
+    tf32 = "tf32"  # a GPU rounds what it multiplies to 10 bits, also in backward passes; on a CPU the same as fp32
+    bf16 = "bf16"  # forward passes multiply in bf16, by autocast; what that leaves in fp32 is as in tf32
 
 
 class Device(Enum):

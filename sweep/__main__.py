@@ -73,9 +73,12 @@ def _dispatch(command: Command, console: Console) -> None:
         for line in help_text(command.stage).splitlines():
             say(line, console)
     elif command.flags[:1] == [VERSION]:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        console.print(f"sweep {version(DISTRIBUTION)}", highlight=False)
+        try:
+            console.print(f"sweep {version(DISTRIBUTION)}", highlight=False)
+        except PackageNotFoundError:  # a checkout that PYTHONPATH names
+            console.print("sweep of a checkout that is not installed", highlight=False)
     elif not command.stage:
         shell_completion(command.flags)
     else:

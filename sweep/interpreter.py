@@ -3,9 +3,11 @@ has, and run as it does."""
 
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 DISTRIBUTION = "continuous-depth-sweep"  # what is installed
+ABSENT = "absent"
 PACKAGES = ("odenet", "search_spaces", "sweep")  # of it; the nodes of a cluster get them from here
 
 # What of the user's Python variables is for a process that they start themselves: it would skip assertions that
@@ -14,6 +16,14 @@ _OF_THIS_PROCESS = (
     "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONSTARTUP", "PYTHONBREAKPOINT", "PYTHONDEVMODE",
     "PYTHONVERBOSE", "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC", "PYTHONASYNCIODEBUG",
 )  # fmt: skip
+
+
+def installed_version(name: str) -> str:
+    """Return the version of a package, and `ABSENT` where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ABSENT
 
 
 def import_path() -> str:

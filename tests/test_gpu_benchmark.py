@@ -8,14 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from odenet import DataConfig, DataSet, Gradient, Network, Order, load_data
 from odenet.data.sets import Images, read_images
+from sweep.config.compose import REPLAYED, load
+from sweep.records.run_directory import SweepFiles
+from sweep.stages.replay import prepare_replay, replay
 
 ROOT = Path(__file__).parents[1]
 Rows = list[dict[str, Any]]
@@ -43,7 +50,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory, benchmarks: Any) -> Rows:
     place = tmp_path_factory.mktemp("gpu")
     benchmarks("gpu_pack").write({"train-1": made_up(40), "test": made_up(20)}, place / "packed")
     command = [sys.executable, "-W", "error", ROOT / "benchmarks/gpu.py", "--device", "cpu", "--patience", "4"]
-    command += ["--only", "a,b,c,d,e,f", "--data", place / "packed"]
+    command += ["--only", "a,b,c,d,e,f,h", "--data", place / "packed"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OUT": str(place)}
     done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -58,7 +65,7 @@ def of(rows: Rows, what: str) -> Iterator[dict[str, Any]]:
 
 def test_every_part_comes_to_its_end_without_an_error(rows: Rows) -> None:
     assert rows[0]["part"] == "machine"
-    assert [(row["part"], row["left_out"]) for row in of(rows, "end")] == [(part, 0) for part in "abcdef"]
+    assert [(row["part"], row["left_out"]) for row in of(rows, "end")] == [(part, 0) for part in "abcdefh"]
     assert [row for row in rows if "error" in row] == []
 
 
@@ -98,8 +105,42 @@ def test_steps_are_timed_beside_the_ceilings_and_torchdiffeq(rows: Rows) -> None
     assert len({row["network"] for row in steps}) == 6
     for row in steps:
         assert row["ms"]["n"] >= 1 and row["graph_ms"]["n"] >= 1
-        assert all(row[key] > 0 for key in ("gflop", "of_matmul", "moved_gib", "of_copy"))
-        assert ("speed_up" in row) == row["network"].startswith("continuous")
+        assert all(row[key] > 0 for key in ("gflop", "of_matmul", "moved_gib", "of_copy", "graph_of_matmul"))
+        assert row["of_copy"] * row["ms"]["median"] == pytest.approx(row["graph_of_copy"] * row["graph_ms"]["median"])
+        assert ("speed_up" in row) == ("plain_loop_ms" in row) == row["network"].startswith("continuous")
+
+
+def test_the_plain_loop_is_the_same_network_as_over_torchdiffeq(benchmarks: Any) -> None:
+    peers = benchmarks("bench_train_step")
+    x_BCHW = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for scheme in peers.EVALUATIONS:
+        row = peers.Row(scheme, 2)
+        solver, plain = peers.peer(row).double(), peers.peer(row, plain=True).double()
+        plain.load_state_dict(solver.state_dict())
+        torch.testing.assert_close(plain(x_BCHW), solver(x_BCHW), rtol=1e-10, atol=1e-10)
+
+
+def test_memory_formats_are_timed_at_every_width_in_every_arithmetic(rows: Rows) -> None:
+    formats = list(of(rows, "format"))
+    assert [(row["width"], row["arithmetic"]) for row in formats] == [(w, a) for w in (8, 16) for a in ("fp32", "bf16")]
+    for row in formats:
+        found = [row[f"{name}_ms"]["median"] for name in ("channels_last", "contiguous", "benchmark")]
+        assert min(found) > 0
+        assert row["channels_last_speed_up"]["median"] == pytest.approx(found[1] / found[0])
+
+
+def test_a_network_that_is_stored_contiguous_convolves_so(benchmarks: Any) -> None:
+    formats, seen = benchmarks("gpu_formats"), set[bool]()
+
+    class Look(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func._schema.name == "aten::convolution":
+                seen.add(args[0].is_contiguous() and args[1].is_contiguous())
+            return func(*args, **(kwargs or {}))
+
+    with Look():
+        formats.contiguous(formats._network(8))(torch.zeros(2, 3, 8, 8))
+    assert seen == {True}
 
 
 def test_sharing_is_timed_on_streams_and_in_processes_and_mps_says_that_it_is_not_here(rows: Rows) -> None:
@@ -139,6 +180,22 @@ def test_the_curve_of_a_random_configuration_is_whole(rows: Rows) -> None:
     assert (trial["number"], trial["outcome"]) == (0, "done")
     assert [one["epoch"] for one in trial["curve"]] == [1, 2, 3]
     assert {"train_loss", "val_accuracy", "objective", "cost_train_gflops", "depth_steps"} <= trial["curve"][0].keys()
+
+
+def test_curves_become_a_search_that_is_replayed_under_another_scheduler(
+    rows: Rows, benchmarks: Any, tmp_path: Path
+) -> None:
+    (trial,) = of(rows, "curve")
+    drawn = [benchmarks("gpu_curves").drawn(number) for number in range(4)]
+    many = [{**trial, "number": number, "parameters": parameters} for number, parameters in enumerate(drawn)]
+    assert benchmarks("gpu_recording").record([*rows, *many], tmp_path / "runs" / "recorded") == 4
+    files = SweepFiles(tmp_path / "runs" / "recorded")
+    config = load(["search.scheduler=asha", "replay.repeats=1"], files.config, REPLAYED)
+    recording = prepare_replay(config, files)
+    assert [one.row.model_parameters for one in recording.trials] == 4 * [trial["weights"]]
+    said = StringIO()
+    replay(config, recording, "recorded", Console(file=said, width=200))
+    assert "asha" in said.getvalue()
 
 
 def test_random_configurations_are_of_the_space_distinct_and_possible_in_their_epochs(benchmarks: Any) -> None:

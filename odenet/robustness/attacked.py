@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from odenet.arithmetic import autocast, products
 from odenet.data.images import Images
+from odenet.enums import Precision
 from odenet.inference.classifier import Classifier
 from odenet.robustness.attack_checks import check_weaker, checks_of_network, checks_of_norm, worst
 from odenet.robustness.attack_results import AttackReport, AttackResult, Check, GradientError, rows_of
@@ -25,7 +27,6 @@ from odenet.robustness.threat import (
     Subject,
     digest_of_images,
     fingerprint,
-    float32_arithmetic,
     is_adaptive,
     solver_surrogates,
 )
@@ -77,7 +78,7 @@ def attack(
     check_attack(classifier, images, config, others)
     if Attack.transfer in config.attacks:
         others.update(_surrogates(classifier, others))
-    with float32_arithmetic(classifier.scale_C11.device):
+    with products(Precision.fp32), autocast(classifier.scale_C11.device, Precision.fp32):
         return _Evaluation.of(classifier, images, config, others).run(cells or Cells())
 
 

@@ -6,7 +6,6 @@ Shapes: `B` batch, `C` channels, `H W` space, `K` classes.
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -142,19 +141,6 @@ class Subject(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.classifier.scale_C11.device
-
-
-@contextmanager
-def float32_arithmetic(device: torch.device) -> Iterator[None]:
-    """Compute in float32 inside the block: no autocast, and on a GPU no TF32, which torch otherwise convolves in."""
-    convolutions, products = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision, products.fp32_precision
-    convolutions.fp32_precision = products.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        convolutions.fp32_precision, products.fp32_precision = before
 
 
 def depth_stages(classifier: Classifier) -> list[DepthStage]:

@@ -45,7 +45,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     progress: dict[str, Any]  # what Training carries besides: plain JSON values
     images: ImageFormat | None = None  # None in files of before
-    versions: dict[str, str] = field(default_factory=dict)  # of what it is trained with
+    versions: dict[str, str] = field(default_factory=dict)  # of what it is trained with, and the device and its flags
 
     def classifier(self, device: torch.device | str = "cpu", data_dir: Path | str = "data") -> Classifier:
         """Build the network as it is to be used: normalisation inside, in evaluation mode, on a device.

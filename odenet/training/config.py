@@ -37,7 +37,7 @@ class TrainingConfig:
 
     epochs: int = 30
     seed: int = 0
-    precision: Precision = Precision.fp32
+    precision: Precision = Precision.fp32  # tf32 and bf16 round what is multiplied; tf32 only on a GPU
 
     def __post_init__(self) -> None:
         if not 1 <= self.epochs <= 100_000:

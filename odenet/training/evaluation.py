@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from odenet.arithmetic import products
 from odenet.data.batches import Batches
-from odenet.enums import Scheme
+from odenet.enums import Precision, Scheme
 from odenet.inference.classifier import Classifier, evaluating
 from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model import DepthNet, manifest
@@ -43,7 +44,8 @@ class Manifested:
 
 
 def evaluate(model: nn.Module, batches: Batches, *, batch_size: int = 512) -> Score:
-    """Score all images in order, without augmentation, whatever mode the model is in.
+    """Score all images in order, without augmentation, whatever mode the model is in. What autocast
+    leaves in fp32 is computed so, also on a GPU.
 
     Where an adaptive scheme cannot follow the network, no image is right and the loss is infinite.
 
@@ -64,7 +66,7 @@ def predict(model: nn.Module, batches: Batches, *, batch_size: int = 512) -> tup
     Where an adaptive scheme cannot follow the network every class is -1, which is none.
     """
     found, losses = list[Tensor](), list[Tensor]()
-    with evaluating(model):
+    with evaluating(model), products(Precision.fp32):
         for x_BCHW, labels_B in batches.ordered(batch_size):
             try:
                 logits_BK = model(x_BCHW).float()

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from odenet.arithmetic import autocast, recorded
 from odenet.data.batches import Batches, Statistics
 from odenet.data.subsets import Splits, load_data
-from odenet.enums import Precision
 from odenet.integrators.gradients import Drift
 from odenet.networks.model import DepthNet, build_model
 from odenet.networks.refinement import coarsen, refine
@@ -242,13 +242,9 @@ class Training:
         seed = derive(config.training.seed, "perturb", self.epoch, iteration)
         return self._step(x_BCHW, labels_B, learning_rate(config.optim, progress), seed)
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.config.training.precision is Precision.bf16
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
-
     def _validate(self) -> dict[str, float]:
         assert self.val_batches is not None
-        with self._autocast():
+        with autocast(self._device, self.config.training.precision):
             score = evaluate(self.model, self.val_batches)
         if not math.isfinite(score.loss):
             raise Diverged(f"the validation loss is {score.loss} in epoch {self.epoch + 1}")
@@ -279,7 +275,7 @@ class Training:
             optimizer=plain_state(self.optimizer),
             progress=asdict(self._progress),
             images=self._images,
-            versions=present_versions(),
+            versions=present_versions() | recorded(self._device, self.config.training.precision, self.graph_obstacle),
         )
 
     def save(self, path: Path | str) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from odenet.enums import CudaGraphs, Gradient, Precision
+from odenet.arithmetic import autocast, products
+from odenet.enums import CudaGraphs, Gradient
 from odenet.integrators.schemes import ADAPTIVE
 from odenet.networks.model import DepthNet
 from odenet.networks.perturbation import Draws, HeldDraws, Perturbation
@@ -67,13 +68,16 @@ class TrainStep:
         return self._advance(x_BCHW, labels_B, Draws(seed))
 
     def _advance(self, x_BCHW: Tensor, labels_B: Tensor, draws: Draws) -> Tensor:
+        with products(self._config.training.precision):
+            return self._iterate(x_BCHW, labels_B, draws)
+
+    def _iterate(self, x_BCHW: Tensor, labels_B: Tensor, draws: Draws) -> Tensor:
         self._optimizer.zero_grad()
         regularization = self._config.regularization
         perturbation = None
         if regularization.stochastic_depth or regularization.noise:
             perturbation = Perturbation(regularization.stochastic_depth, regularization.noise, draws)
-        half = self._config.training.precision is Precision.bf16
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
+        with autocast(self._device, self._config.training.precision):
             loss = F.cross_entropy(self._forward(x_BCHW, perturbation).float(), labels_B)
         smoothness = regularization.smoothness
         objective = loss + smoothness * roughness(self._model) if smoothness else loss
@@ -87,7 +91,8 @@ class TrainStep:
 class StaticStep(TrainStep):
     """The same on tensors that stay where they are; `repeat` is what a graph repeats.
 
-    A smaller batch, the last of an epoch, is not repeated but done: padding would enter batch norm.
+    The first batch says how large those are that are repeated: of few images it is all of them. A smaller one, the last
+    of an epoch, is done without: padding would enter batch norm.
     """
 
     def __init__(
@@ -100,16 +105,16 @@ class StaticStep(TrainStep):
         for group in optimizer.param_groups:
             group["lr"] = torch.zeros((), device=self._device)
             self._rates.append((group["lr"], group.get(FACTOR, 1.0)))
-            if "capturable" in group:
+            if "capturable" in group:  # of AdamW: its count of steps stays on the device, as a CUDA graph needs it
                 group["capturable"] = True
 
     def __call__(self, x_BCHW: Tensor, labels_B: Tensor, rate: float, seed: int) -> Tensor:
         for held, factor in self._rates:
             held.fill_(rate * factor)
-        if len(x_BCHW) < self._config.optim.batch_size:
-            return self._advance(x_BCHW, labels_B, Draws(seed))
         if not len(self._x_BCHW):
             self._x_BCHW, self._labels_B = torch.empty_like(x_BCHW), torch.empty_like(labels_B)
+        if len(x_BCHW) != len(self._x_BCHW):
+            return self._advance(x_BCHW, labels_B, Draws(seed))
         self._x_BCHW.copy_(x_BCHW)
         self._labels_B.copy_(labels_B)
         self._draws.fill(seed)

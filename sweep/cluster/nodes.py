@@ -13,12 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweep.interpreter import DISTRIBUTION
+from sweep.interpreter import DISTRIBUTION, installed_version
 
 ANSWER_SECONDS = 120  # for a node to start a process with the shipped code, and to load PyTorch in another
 MPS_PIPES = "/tmp/nvidia-mps"  # CUDA's own choice
@@ -117,9 +116,9 @@ def report(question: NodeQuestion) -> NodeReport:
     return NodeReport(
         host=socket.gethostname(),
         python=platform.python_version(),
-        ray=_version("ray"),
-        torch=_version("torch"),
-        sweep=_version(DISTRIBUTION),
+        ray=installed_version("ray"),
+        torch=installed_version("torch"),
+        sweep=installed_version(DISTRIBUTION),
         gpus=tuple(_gpus()),
         driver=_driver(),
         mps=mps_runs(),
@@ -129,13 +128,6 @@ def report(question: NodeQuestion) -> NodeReport:
         data=Path(question.data_dir).exists() if question.data_dir else None,
         tracking=_reaches(address.hostname, port) if address.hostname else None,
     )
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"
 
 
 def _gpus() -> list[str]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -34,7 +34,7 @@ from sweep.cluster.session_directory import LONGEST_TEMPORARY
 from sweep.config.schema import AUTO, AppConfig, ClusterKind
 from sweep.console import say
 from sweep.errors import InputError, WorkError
-from sweep.interpreter import DISTRIBUTION
+from sweep.interpreter import ABSENT, DISTRIBUTION, installed_version
 from sweep.records.files import storing
 from sweep.stages.listing import View, print_json, show_nodes
 from sweep.storage.mirroring import check_usable
@@ -96,21 +96,27 @@ def _failed(text: str) -> Finding:
 
 def _packages(_: AppConfig) -> Iterator[Finding]:
     """Compare installed versions with what the distribution asks for."""
+    try:
+        wanted = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        wanted = []
+        yield Finding(
+            Level.warning,
+            "this is a checkout that is not installed, nothing here says which versions it needs: `make install`, or "
+            "`uv pip install --no-deps -e .` beside the packages of requirements.lock",
+        )
     wrong = []
-    for line in requires(DISTRIBUTION) or []:
+    for line in wanted:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        try:
-            found = version(requirement.name)
-        except PackageNotFoundError:
-            found = "absent"
-        if found == "absent" or not requirement.specifier.contains(found, prereleases=True):
+        found = installed_version(requirement.name)
+        if found == ABSENT or not requirement.specifier.contains(found, prereleases=True):
             wrong.append(f"{requirement.name} {found} where {requirement.specifier or 'any version'} is needed")
     if wrong:
         yield _failed(f"{'; '.join(wrong)}: install by `uv pip install -r requirements.lock`")
     names = ("torch", "ray", "optuna", "mlflow", "hydra-core")
-    yield _ok(f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in names)}")
+    yield _ok(f"Python {platform.python_version()}, {', '.join(f'{name} {installed_version(name)}' for name in names)}")
     try:
         importlib.import_module("torchvision")  # beside a torch of another build this fails
     except (ImportError, RuntimeError) as error:
@@ -222,7 +228,7 @@ def _tracking(config: AppConfig) -> Iterator[Finding]:
             f"the MLflow server {uri} does not answer ({error}): a sweep runs and delivers when it does; start it",
         )
         return
-    text, here = f"the MLflow server {uri} answers, version {there}", version("mlflow")
+    text, here = f"the MLflow server {uri} answers, version {there}", installed_version("mlflow")
     if there.split(".")[:2] == here.split(".")[:2]:
         yield _ok(text)
     else:

@@ -1,5 +1,7 @@
 """A trial's share of a GPU: how much memory it may take, and how an error says that there was too little."""
 
+import gc
+
 import torch
 
 CONTEXT_BYTES = 2**29  # that CUDA takes for every process, about
@@ -7,8 +9,11 @@ CONTEXT_BYTES = 2**29  # that CUDA takes for every process, about
 SHORT_OF_MEMORY = (
     "CUDA out of memory",
     "STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",  # cuDNN 9
     "cudaErrorMemoryAllocation",
+    "CUDA_ERROR_OUT_OF_MEMORY",
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
 )
 
 
@@ -27,6 +32,7 @@ def limit_memory(share: float) -> None:
     To be called at every trial's start: processes are reused, and begin anew with what torch has kept.
     """
     if torch.cuda.is_available() and share:
+        gc.collect()
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(memory_fraction(share, total) if share < 1 else 1.0)
@@ -35,10 +41,13 @@ def limit_memory(share: float) -> None:
 def out_of_memory(error: BaseException | None) -> str:
     """Return the first line of the error, or of one that it came from, that says there was too little memory of a GPU;
     empty if none does."""
-    seen = set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in SHORT_OF_MEMORY):
-            return str(error).splitlines()[0]
-        error = error.__cause__ or error.__context__
+    seen, behind = set[int](), [error]
+    while behind:
+        one = behind.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, torch.OutOfMemoryError) or any(words in str(one) for words in SHORT_OF_MEMORY):
+            return str(one).splitlines()[0]
+        behind += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
     return ""

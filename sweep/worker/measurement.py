@@ -10,11 +10,12 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from odenet.arithmetic import products
 from odenet.data.batches import Batches, Statistics
 from odenet.data.images import Images
 from odenet.diagnostics.diagnose import diagnose
 from odenet.diagnostics.reestimate import reestimate
-from odenet.enums import Scheme
+from odenet.enums import Precision, Scheme
 from odenet.inference.classifier import Classifier
 from odenet.networks.compression import Compressed, compressed
 from odenet.robustness.attack_results import AttackReport
@@ -122,7 +123,8 @@ def measure(condition: Condition, bench: Bench) -> Measurement:
         ValueError: files are missing or damaged, or the network cannot be attacked so.
     """
     model = bench.model.to(bench.runtime.torch_device())
-    return MEASURES[condition.kind](replace(bench, model=model), condition)
+    with products(Precision.fp32):
+        return MEASURES[condition.kind](replace(bench, model=model), condition)
 
 
 def _clean(bench: Bench, _: Condition) -> Measurement:

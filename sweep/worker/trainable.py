@@ -1,12 +1,17 @@
 """The Ray Tune Trainable of a segment. The driver, which only names it to Ray, loads neither torch nor networks."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from odenet.training.config import RuntimeConfig
 from sweep.storage.stop import StopSign
 from sweep.worker.segment import Orders, Segment, WorkerResult
+
+if TYPE_CHECKING:
+    from sweep.worker.segment_training import SegmentTraining
 
 
 class SegmentTrainable(tune.Trainable):
@@ -26,6 +31,7 @@ class SegmentTrainable(tune.Trainable):
         torch.set_num_threads(int(resources["CPU"]))
         self._share = resources.get("GPU", 0.0)
         self._runtime, self._orders, self._stop = runtime, orders, stop
+        self._training: SegmentTraining | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -35,6 +41,7 @@ class SegmentTrainable(tune.Trainable):
         from sweep.worker.place import here
         from sweep.worker.segment_training import SegmentTraining, unseen
 
+        self._training = None  # with the network before: its memory is given back now
         limit_memory(self._share)
         orders = self._orders[new_config["batch"]]
         unfit = unseen(orders.marker)
@@ -47,8 +54,11 @@ class SegmentTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        result, self._first = self._first or self._training.step(), None
-        return result.to_dict()
+        if self._first is not None:
+            result, self._first = self._first, None
+            return result.to_dict()
+        assert self._training is not None, "a segment has begun"
+        return self._training.step().to_dict()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: Ray keeps no checkpoints."""

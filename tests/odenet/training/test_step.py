@@ -1,9 +1,11 @@
 """An iteration on tensors that stay where they are, as a CUDA graph repeats it, is the iteration that it stands for."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from odenet.data.config import DataConfig
@@ -29,7 +31,7 @@ def experiment(network: Network, optimizer: OptimizerKind = OptimizerKind.sgd, *
         data=DataConfig(per_class=5),
         model=ModelConfig(network=network, width=4, nodes=2, **more),
         training=TrainingConfig(epochs=4),
-        optim=OptimConfig(optimizer=optimizer, lr=0.01, batch_size=16),  # 40 images: the last batch has 8
+        optim=OptimConfig(optimizer=optimizer, lr=0.01, batch_size=16),  # 30 images: the last batch has 14
         refinement=refined,
         regularization=RANDOM,
     )
@@ -56,6 +58,24 @@ def assert_static_is_eager(monkeypatch: pytest.MonkeyPatch, config: ExperimentCo
 def test_static_steps_of_every_network_train_it_bit_for_bit_as_eager_ones(monkeypatch) -> None:
     for network in FIXED_STEPS:
         assert_static_is_eager(monkeypatch, experiment(network), epochs=1)
+
+
+@pytest.mark.parametrize(("batch_size", "repeated"), [(64, [30, 30]), (16, [16, 16])])
+def test_all_batches_but_a_smaller_last_one_are_repeated_also_where_one_is_the_whole_set(
+    monkeypatch, batch_size, repeated
+) -> None:
+    found = list[int]()
+
+    class Counted(StaticStep):
+        def repeat(self) -> Tensor:
+            found.append(len(self._x_BCHW))
+            return super().repeat()
+
+    config = experiment(Network.preact_resnet)
+    assert_static_is_eager(monkeypatch, replace(config, optim=replace(config.optim, batch_size=batch_size)), epochs=1)
+    monkeypatch.setattr(loop, "TrainStep", Counted)
+    trained(replace(config, optim=replace(config.optim, batch_size=batch_size)), epochs=2)
+    assert found == repeated
 
 
 @pytest.mark.parametrize("optimizer", OptimizerKind)

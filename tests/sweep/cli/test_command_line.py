@@ -1,5 +1,6 @@
 """What a user types: wrong words are refused before anything starts; help, configuration and completion answer."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -176,6 +177,14 @@ def test_wrong_words_are_refused_with_one_message_that_says_what_is_possible(swe
 
 
 # --- what is right ----------------------------------------------------------------------------------------------------
+
+
+def test_a_checkout_that_is_not_installed_says_so_where_its_version_is_asked(sweep, monkeypatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert sweep("--version") == (0, "sweep of a checkout that is not installed\n", "")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -40,6 +40,23 @@ def test_a_package_of_another_version_fails_and_says_how_to_install(monkeypatch:
     assert "optuna 1.0 where >=5 is needed: install by" in wrong.text
 
 
+def test_packages_that_are_not_installed_are_findings_also_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.version
+
+    def without(name: str) -> str:
+        if name in ("mlflow", module.DISTRIBUTION):
+            raise module.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(module, "version", without)
+    lacking, here = found("packages")
+    assert lacking.level is Level.failed and lacking.text.startswith("mlflow absent where >=3.17.2 is needed")
+    assert "mlflow absent" in here.text
+    monkeypatch.setattr(module, "requires", without)
+    checkout, _ = found("packages")
+    assert checkout.level is Level.warning and "a checkout that is not installed" in checkout.text
+
+
 @pytest.mark.parametrize(
     ("name", "words", "level", "says"),
     [

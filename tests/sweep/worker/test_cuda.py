@@ -38,6 +38,12 @@ def test_the_limit_is_set_for_every_trial(monkeypatch, share, fraction) -> None:
             "CUDA error: CUBL",
         ),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "cuDNN error"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "cuDNN error"),
+        (RuntimeError("CUDA driver error: out of memory"), "CUDA driver error"),
+        (
+            ExceptionGroup("two", [ValueError("no"), torch.OutOfMemoryError("CUDA out of memory.")]),
+            "CUDA out of memory",
+        ),
         (RuntimeError("CUDA error: device-side assert triggered"), ""),
         (ValueError("out of memory is not said by a GPU here"), ""),
     ],
@@ -50,5 +56,12 @@ def test_want_of_memory_is_recognised_also_behind_other_errors(error, reason) ->
             raise error
         except type(error):
             raise KeyError("raised while that was handled")  # noqa: B904 - as a library does that does not say from
+    except KeyError as later:
+        assert out_of_memory(later) == out_of_memory(error)
+    try:
+        try:
+            raise error
+        except type(error):
+            raise KeyError("of another origin") from ValueError("which is no matter of memory")
     except KeyError as later:
         assert out_of_memory(later) == out_of_memory(error)

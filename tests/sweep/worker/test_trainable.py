@@ -1,9 +1,11 @@
 """The worker: a segment is trained from the newest whole checkpoint to its end, whatever happened before."""
 
 import errno
+import gc
 import shutil
 import socket
 import tempfile
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from sweep.records.checkpoints import checkpoint_file, checkpoint_files, inherit
 from sweep.records.files import marked
 from sweep.records.outcome import Outcome
 from sweep.records.rows import Phase
+from sweep.worker import cuda
 from sweep.worker.segment import Orders, Segment
 from sweep.worker.segment_training import TrialFailed
 from sweep.worker.trainable import SegmentTrainable
@@ -130,6 +133,20 @@ def test_a_worker_takes_the_next_leg_without_anything_of_the_one_before(tmp_path
     assert one.reset_config({"batch": 0, "segment": segment(tmp_path / "0").to_dict()})
     assert "place" in one.step()
     assert learned([one.step()]) == undisturbed[:1]
+
+
+def test_the_network_before_is_gone_when_the_memory_of_the_next_one_is_limited(tmp_path, monkeypatch):
+    one, alive = worker(segment(tmp_path / "0")), list[bool]()
+    one.step()
+    model = weakref.ref(one._training._training.model)
+
+    def limit_memory(_: float) -> None:
+        gc.collect()
+        alive.append(model() is not None)
+
+    monkeypatch.setattr(cuda, "limit_memory", limit_memory)
+    one.reset_config({"batch": 0, "segment": segment(tmp_path / "1").to_dict()})
+    assert alive == [False]
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
