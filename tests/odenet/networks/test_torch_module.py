@@ -23,15 +23,15 @@ pytestmark = pytest.mark.filterwarnings(
 CLASSES, SHAPE = 10, (3, 16, 16)
 
 
-def networks() -> Iterator[DepthNet]:
+def networks(nodes: int = 3) -> Iterator[DepthNet]:
     """Every network, and one whose stages mix their nodes; adaptive steps are replaced by fixed ones."""
     for network in Network:
         constant = network is Network.neural_ode
         config = ModelConfig(
-            network=network, width=8, nodes=1 if constant else 3, scheme=Scheme.rk4 if constant else None
+            network=network, width=8, nodes=1 if constant else nodes, scheme=Scheme.rk4 if constant else None
         )
         yield build_model(config, channels=SHAPE[0], classes=CLASSES)
-    hats = ModelConfig(network=Network.continuous, width=8, nodes=3, basis=Basis.hat, scheme=Scheme.heun)
+    hats = ModelConfig(network=Network.continuous, width=8, nodes=nodes, basis=Basis.hat, scheme=Scheme.heun)
     yield build_model(hats, channels=SHAPE[0], classes=CLASSES)
 
 
@@ -112,7 +112,7 @@ def exported() -> Exported:
     batch = {0: torch.export.Dim("batch")}
     return [
         (model, torch.export.export(copy.deepcopy(model).eval(), (images(),), dynamic_shapes=(batch,)))
-        for model in networks()
+        for model in networks(nodes=2)  # each operation of each step is traced
     ]
 
 
