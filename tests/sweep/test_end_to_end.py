@@ -320,10 +320,12 @@ def ray_runs(short_home: None) -> Iterator[None]:
 TWO_AT_ONCE = ["runtime.device=cpu", "runtime.resources.gpus=0.5"]
 
 
-def test_a_best_yaml_alone_is_retrained_elsewhere(study: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text((study / "runs/tiny/continuous-d0/best.yaml").read_text())
-    result = sweep(tmp_path, "final", "mine.yaml", "final.seeds=1", "cluster.cpus=2")
-    assert result.returncode == 0, result.stderr
+def test_a_best_yaml_alone_is_retrained_elsewhere(
+    study: Path, ray_runs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text((study / "runs/tiny/continuous-d0/best.yaml").read_text())
+    assert sweep_here(["final", "mine.yaml", "final.seeds=1", *TWO_AT_ONCE]) == 0
     files = SweepFiles(tmp_path / "runs" / "tiny-continuous-d0-retrained")
     (row,) = read_rows(files.final.trials, TrialRow)
     assert (row.phase, row.outcome, row.family) == (Phase.final, Outcome.done, "continuous")
@@ -336,9 +338,10 @@ def test_a_best_yaml_alone_is_retrained_elsewhere(study: Path, tmp_path: Path) -
         (["final", "tiny/resnet-d0"], "has final trials already"),
         (["evaluate", "tiny/resnet-d0"], "test data is used once"),
         (["evaluate", "tiny"], "No final network of tiny is left to be measured (clean, manifestation)"),
-        (["search", "greedy", "cluster.gpus=2", "cluster.cpus=2", "runtime.resources.gpus=3"], "3"),
+        (["search", "greedy", "runtime.resources.gpus=3"], "asks for 1 CPUs and 3 GPUs on one node"),
     ],
 )
+@pytest.mark.usefixtures("ray_runs")
 def test_what_is_done_is_not_overwritten_and_what_cannot_be_is_not_started(
     study: Path, arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -359,13 +362,16 @@ FURTHER = [
 ]
 
 
-def test_conditions_are_added_to_all_sweeps_of_a_study_later_and_the_protocol_says_so(study: Path) -> None:
+@pytest.mark.usefixtures("ray_runs")
+def test_conditions_are_added_to_all_sweeps_of_a_study_later_and_the_protocol_says_so(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The last test of this study, whose files it changes."""
+    monkeypatch.chdir(study)
     before = {name: read_rows(SweepFiles(study / f"runs/tiny/{name}").rows, EvaluationRow) for name in MEMBERS}
     cache = study / "corrupted"
-    result = sweep(study, "evaluate", "tiny", *FURTHER, f"evaluate.cache_dir={cache}", "cluster.cpus=2")
-    assert result.returncode == 0, result.stderr
-    assert "Left out: corruption=saturate needs colour" in result.stdout
+    assert sweep_here(["evaluate", "tiny", *FURTHER, f"evaluate.cache_dir={cache}", *TWO_AT_ONCE]) == 0
+    assert "Left out: corruption=saturate needs colour" in capsys.readouterr().out
     for name in MEMBERS:
         rows = read_rows(SweepFiles(study / f"runs/tiny/{name}").rows, EvaluationRow)
         assert [row for row in rows if row.condition.startswith(("clean", "manifestation"))] == before[name]
