@@ -79,7 +79,7 @@ from sweep.config.schema import ClusterConfig
 
 own = ["--config-dir", "conf", "--config-name", "quick"]
 images = ["data=folder", "data.path=images", "data.per_class=10", "search.trials=2", "training.epochs=2"]
-with connected(ClusterConfig(cpus=2), Path.cwd()):
+with connected(ClusterConfig(cpus=1), Path.cwd()):
     codes = [run(["search", "x", *own, *images])]
     codes += [run(["final", "x", "modules=[mine.networks]", "final.top=1", "final.seeds=1"])]
     codes += [run(["evaluate", "x", *own, "evaluate.schemes=[rk4]"])]
@@ -134,7 +134,7 @@ def test_an_own_network_on_own_images_is_searched_retrained_and_tested_by_an_own
 @pytest.mark.timeout(900)
 def test_a_search_runs_and_its_results_are_read(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="r") as home:  # Ray's sockets need a short path
-        words = ("mine", "data.per_class=5", "cluster.cpus=2")
+        words = ("mine", "data.per_class=5", "cluster.cpus=1")
         short = {"HOME": home, "RAY_TMPDIR": home, "RAY_raylet_start_wait_time_s": "120"}
         lines = run("search_and_read.py", tmp_path, *words, **short)
     trials = [line for line in lines if line.startswith("trial ")]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -140,12 +141,15 @@ def from_plain(kind: type[Config], plain: Any, where: str = "") -> Config:
     """
     if not isinstance(plain, dict):
         raise ValueError(f"{where or 'the config'} must be a mapping, not {plain!r}.")
-    known, hints = [f.name for f in fields(kind)], get_type_hints(kind)  # type: ignore[arg-type]
+    known, hints = [f.name for f in fields(kind)], _hints(kind)  # type: ignore[arg-type]
     for key in plain:
         if key not in known:
             raise ValueError(f"{where + '.' if where else ''}{key} is no key; possible are {', '.join(known)}.")
     prefix = f"{where}." if where else ""
     return kind(**{key: _typed(hints[key], value, prefix + key) for key, value in plain.items()})
+
+
+_hints = cache(get_type_hints)  # which compiles every annotation again
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:

@@ -6,6 +6,7 @@ which changes nothing (`calls`). Where delivered.json is lost, or is not of this
 again beside what MLflow has. A line that cannot be delivered is set aside, and those that follow it are delivered.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     os.nice(19)  # trials come first, already while MLflow is imported; a delivery that lags loses nothing
+    gc.disable()  # of MLflow nothing is garbage: looking for it takes a seventh of loading it
 
 from sweep.config.modules import import_kept
 from sweep.errors import InputError, WorkError
@@ -212,6 +214,7 @@ def outlive_driver(driver: int) -> None:
 
 if __name__ == "__main__":
     outlive_driver(int(sys.argv[5]))
+    gc.enable()
     try:
         import_kept(sys.argv[6:], Path(sys.argv[1]) / MODULES)
         main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))

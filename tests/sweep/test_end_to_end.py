@@ -12,6 +12,7 @@ import tempfile
 import time
 import weakref
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from odenet.training.checkpoint import load_checkpoint
 from odenet.training.config import identity
 from search_spaces import SPACES, Choice, Space, fixed
 from sweep.__main__ import run as sweep_here
+from sweep.cluster.connect import connected
+from sweep.config.schema import ClusterConfig
 from sweep.execution import ray_adapter
 from sweep.records.best import read_best
 from sweep.records.outcome import STATES, Outcome
@@ -283,10 +286,48 @@ def test_a_crowned_configuration_has_its_confirmed_mean_and_not_what_the_search_
     assert origin["search"] == {"objective": searched[origin["trial"]], "seeds": 1}
 
 
-def test_a_best_yaml_alone_is_retrained_elsewhere(study: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text((study / "runs/tiny/continuous-d0/best.yaml").read_text())
-    result = sweep(tmp_path, "final", "mine.yaml", "final.seeds=1", "cluster.cpus=2")
-    assert result.returncode == 0, result.stderr
+def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sweep", "search", "cut", "space=smoke", "search.trials=400", *QUICK]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    trials = tmp_path / "runs/cut/trials.csv"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if trials.exists() and sum(row.outcome is Outcome.done for row in read_rows(trials, TrialRow)) >= 2:
+            break
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert "`sweep resume cut` goes on" in errors
+    rows = read_rows(trials, TrialRow)
+    outcomes = Counter(row.outcome for row in rows)
+    assert outcomes[Outcome.done] >= 2
+    assert outcomes.keys() <= {Outcome.done, Outcome.interrupted}
+    states = {trial.state.name for trial in study_trials(tmp_path / "runs/cut")}
+    assert "RUNNING" not in states
+    assert {run.info.status for run in mlflow_runs(tmp_path / "runs/cut", "")} <= {"FINISHED", "KILLED"}
+    assert read_best(tmp_path / "runs/cut/best.yaml").provenance["objective"] == ranked(rows)[0].objective
+
+
+# --- in this process, on one Ray ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ray_runs(short_home: None) -> Iterator[None]:
+    """Ray, started once for all that follows: a start costs more than what is then done."""
+    with connected(ClusterConfig(cpus=4, gpus=1), Path.cwd()):
+        yield
+
+
+TWO_AT_ONCE = ["runtime.device=cpu", "runtime.resources.gpus=0.5"]
+
+
+def test_a_best_yaml_alone_is_retrained_elsewhere(
+    study: Path, ray_runs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text((study / "runs/tiny/continuous-d0/best.yaml").read_text())
+    assert sweep_here(["final", "mine.yaml", "final.seeds=1", *TWO_AT_ONCE]) == 0
     files = SweepFiles(tmp_path / "runs" / "tiny-continuous-d0-retrained")
     (row,) = read_rows(files.final.trials, TrialRow)
     assert (row.phase, row.outcome, row.family) == (Phase.final, Outcome.done, "continuous")
@@ -299,9 +340,10 @@ def test_a_best_yaml_alone_is_retrained_elsewhere(study: Path, tmp_path: Path) -
         (["final", "tiny/resnet-d0"], "has final trials already"),
         (["evaluate", "tiny/resnet-d0"], "test data is used once"),
         (["evaluate", "tiny"], "No final network of tiny is left to be measured (clean, manifestation)"),
-        (["search", "greedy", "cluster.gpus=2", "cluster.cpus=2", "runtime.resources.gpus=3"], "3"),
+        (["search", "greedy", "runtime.resources.gpus=3"], "asks for 1 CPUs and 3 GPUs on one node"),
     ],
 )
+@pytest.mark.usefixtures("ray_runs")
 def test_what_is_done_is_not_overwritten_and_what_cannot_be_is_not_started(
     study: Path, arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -322,13 +364,16 @@ FURTHER = [
 ]
 
 
-def test_conditions_are_added_to_all_sweeps_of_a_study_later_and_the_protocol_says_so(study: Path) -> None:
+@pytest.mark.usefixtures("ray_runs")
+def test_conditions_are_added_to_all_sweeps_of_a_study_later_and_the_protocol_says_so(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The last test of this study, whose files it changes."""
+    monkeypatch.chdir(study)
     before = {name: read_rows(SweepFiles(study / f"runs/tiny/{name}").rows, EvaluationRow) for name in MEMBERS}
     cache = study / "corrupted"
-    result = sweep(study, "evaluate", "tiny", *FURTHER, f"evaluate.cache_dir={cache}", "cluster.cpus=2")
-    assert result.returncode == 0, result.stderr
-    assert "Left out: corruption=saturate needs colour" in result.stdout
+    assert sweep_here(["evaluate", "tiny", *FURTHER, f"evaluate.cache_dir={cache}", *TWO_AT_ONCE]) == 0
+    assert "Left out: corruption=saturate needs colour" in capsys.readouterr().out
     for name in MEMBERS:
         rows = read_rows(SweepFiles(study / f"runs/tiny/{name}").rows, EvaluationRow)
         assert [row for row in rows if row.condition.startswith(("clean", "manifestation"))] == before[name]
@@ -358,12 +403,14 @@ def alive_in_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.usefixtures("ray_runs")
 def test_diverged_trials_end_as_such_and_the_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volatile = Space({"model.network": fixed("continuous"), "optim.lr": Choice((0.1, 1e30))})
     monkeypatch.setitem(SPACES, "smoke", volatile)
     monkeypatch.chdir(tmp_path)
     alive = alive_in_ray(monkeypatch)
-    assert sweep_here(["search", "wild", "space=smoke", "search.trials=8", "search.sampler=random", *QUICK]) == 0
+    words = ["space=smoke", "search.trials=8", "search.sampler=random", *QUICK, *TWO_AT_ONCE]
+    assert sweep_here(["search", "wild", *words]) == 0
     assert len(alive) >= 6
     assert max(alive) <= 3, "a driver's memory must not grow with its trials"
     rows = read_rows(tmp_path / "runs/wild/trials.csv", TrialRow)
@@ -377,6 +424,7 @@ def test_diverged_trials_end_as_such_and_the_sweep_goes_on(tmp_path: Path, monke
     assert read_best(tmp_path / "runs/wild/best.yaml").experiment.optim.lr == 0.1
 
 
+@pytest.mark.usefixtures("ray_runs")
 def test_asha_prunes_and_pruned_trials_keep_their_intermediate_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,7 +436,7 @@ def test_asha_prunes_and_pruned_trials_keep_their_intermediate_values(
         "search.reduction=2",
         "training.epochs=8",
     ]
-    assert sweep_here(["search", "short", "space=smoke", "model.width=4", "cluster.cpus=2", *options]) == 0
+    assert sweep_here(["search", "short", "space=smoke", "model.width=4", *TWO_AT_ONCE, *options]) == 0
     rows = read_rows(tmp_path / "runs/short/trials.csv", TrialRow)
     trials = study_trials(tmp_path / "runs/short")
     pruned = [number for number, row in enumerate(rows) if row.outcome is Outcome.pruned]
@@ -400,6 +448,7 @@ def test_asha_prunes_and_pruned_trials_keep_their_intermediate_values(
     assert {run.info.status for run in mlflow_runs(tmp_path / "runs/short", "tags.outcome = 'pruned'")} == {"KILLED"}
 
 
+@pytest.mark.usefixtures("ray_runs")
 def test_a_defect_ends_trials_with_its_reason_unretried_and_the_command_with_code_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,7 +462,7 @@ def test_a_defect_ends_trials_with_its_reason_unretried_and_the_command_with_cod
     load_data = stage.load_data
     monkeypatch.setattr(stage, "load_data", mislabelled)
     monkeypatch.chdir(tmp_path)
-    assert sweep_here(["search", "broken", "space=smoke", "search.trials=2", *QUICK]) == 1
+    assert sweep_here(["search", "broken", "space=smoke", "search.trials=2", *QUICK, *TWO_AT_ONCE]) == 1
     assert "None of the 2 trials" in capsys.readouterr().err
     for row in read_rows(tmp_path / "runs/broken/trials.csv", TrialRow):
         assert (row.outcome, row.epochs) == (Outcome.code, 0)
@@ -427,17 +476,12 @@ def test_a_defect_ends_trials_with_its_reason_unretried_and_the_command_with_cod
     assert not (tmp_path / "runs/broken/best.yaml").exists()
 
 
+@pytest.mark.usefixtures("ray_runs")
 def test_shares_of_logical_gpus_let_that_many_trials_run_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = [
-        "cluster.cpus=4",
-        "cluster.gpus=1",
-        "runtime.resources.gpus=0.34",
-        "search.trials=4",
-        "training.epochs=30",
-    ]
+    options = ["runtime.resources.gpus=0.34", "search.trials=4", "training.epochs=10"]
     assert sweep_here(["search", "shared", "space=smoke", "model.width=4", "runtime.device=cpu", *options]) == 0
     running, most = set(), 0
     for line in map(json.loads, (tmp_path / "runs/shared/outbox.jsonl").read_text().splitlines()):
@@ -445,29 +489,6 @@ def test_shares_of_logical_gpus_let_that_many_trials_run_at_once(
             running.add(line["key"]) if line["op"] != "end" else running.discard(line["key"])
             most = max(most, len(running))
     assert most == 2, "0.34 of one GPU fits twice, although four CPUs are there"
-
-
-def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sweep", "search", "cut", "space=smoke", "search.trials=400", *QUICK]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    trials = tmp_path / "runs/cut/trials.csv"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        if trials.exists() and sum(row.outcome is Outcome.done for row in read_rows(trials, TrialRow)) >= 2:
-            break
-        time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 130, errors
-    assert "`sweep resume cut` goes on" in errors
-    rows = read_rows(trials, TrialRow)
-    outcomes = Counter(row.outcome for row in rows)
-    assert outcomes[Outcome.done] >= 2
-    assert outcomes.keys() <= {Outcome.done, Outcome.interrupted}
-    states = {trial.state.name for trial in study_trials(tmp_path / "runs/cut")}
-    assert "RUNNING" not in states
-    assert {run.info.status for run in mlflow_runs(tmp_path / "runs/cut", "")} <= {"FINISHED", "KILLED"}
-    assert read_best(tmp_path / "runs/cut/best.yaml").provenance["objective"] == ranked(rows)[0].objective
 
 
 def study_trials(directory: Path) -> list[optuna.trial.FrozenTrial]:

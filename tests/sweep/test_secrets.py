@@ -30,7 +30,7 @@ ENVIRONMENT = {
 }
 RAY_TOKEN = "9f" * 32  # Ray's processes need it, and nobody else
 SECRETS = (PASSWORD, RAY_TOKEN, *ENVIRONMENT.values())
-SEARCH = [*TINY, "search.trials=2", "training.epochs=150"]
+SEARCH = [*TINY, "search.trials=1", "training.epochs=100"]
 
 
 @dataclass
@@ -67,13 +67,13 @@ def look_at_a_sweep(here: Place, server: StoreServer) -> Seen:
             cwd=here.path, stdout=out, stderr=out, umask=0o022,
         )  # fmt: skip
     try:
-        while lines(here.run("x") / "curves.csv") < 20:
+        while lines(here.run("x") / "curves.csv") < 5:
             assert command.poll() is None, said.read_text()
             time.sleep(0.05)
         family = [command.pid, *descendants(command.pid)]
         arguments = {pid: command_of(pid) for pid in family}
-        listening, told, files = listening_addresses(family), files_with_secrets(here.path), len(regular(here.path))
         rays = {words: environment_of(pid) for pid, words in arguments.items() if "-m sweep" not in words}
+        listening, told, files = listening_addresses(family), files_with_secrets(here.path), len(regular(here.path))
         open_files = [str(path) for path in (here.run("x"), *here.run("x").rglob("*")) if is_open(path)]
         open_files += [str(path.parent) for path in here.path.glob(f"*/{MARK}") if is_open(path.parent)]
         assert command.wait(timeout=200) == 0, said.read_text()

@@ -1,6 +1,5 @@
 """What may be asked of which network: combinations that are refused with the reason, and those that are not."""
 
-import re
 from itertools import cycle, product
 from typing import Any
 
@@ -298,8 +297,9 @@ def test_whatever_is_built_runs_forward_and_backward_and_the_rest_is_refused_by_
             check_model(config)
         except ValueError as refusal:
             assert str(refusal).startswith("model."), config
-            with pytest.raises(ValueError, match=f"^{re.escape(str(refusal))}$"):
+            with pytest.raises(ValueError) as refused:
                 build_model(config, channels=1, classes=2)
+            assert str(refused.value) == str(refusal)
             continue
         possible += 1
         if possible % 5 == 0:

@@ -90,8 +90,9 @@ def test_a_step_on_a_finer_grid_projected_in_l2_is_the_step_on_the_coarse_one(
 def test_steps_commute_with_refinement_where_the_coarse_grid_can_represent_the_gradient(
     network: Network, basis: Basis, gradient: str
 ) -> None:
+    start = trained(ModelConfig(network=network, width=4, nodes=2, basis=basis))
     for options in OPTIMIZERS:
-        model = trained(ModelConfig(network=network, width=4, nodes=2, basis=basis))
+        model = copy.deepcopy(start)
         optimizer = sgd(model, options)
         step(model, optimizer)
         fine, fine_optimizer = refined(model, optimizer, 2)

@@ -195,6 +195,7 @@ def test_local_ray_gives_shares_of_gpus_exactly_and_leaves_nothing_behind(place)
         print(json.dumps(result))
         """,
         CUDA_VISIBLE_DEVICES="0,1",
+        RAY_preload_python_modules="",  # five workers would load PyTorch, which one of them does here
         RAY_ADDRESS="127.0.0.1:1",  # of a cluster that is not asked for
     )
     assert done.stderr == ""

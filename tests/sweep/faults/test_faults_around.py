@@ -73,7 +73,7 @@ def outage(here: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ou
         drivers[1].until(lambda: lines(curves[1]) >= 3)
         server.kill()
         before = sum(map(lines, curves))
-        time.sleep(5)
+        time.sleep(3)
         away = sum(map(lines, curves)) - before
         server.start()
         for driver in drivers:

@@ -37,7 +37,7 @@ from tests.sweep.store_server import StoreServer
 
 PATIENCE = 120.0
 # `make faults` sets a minute.
-OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "5"))
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "3"))
 LINES_A_SECOND = 20
 # Of MLflow's own making: its use of SQLAlchemy, its type hints.
 pytestmark = [
