@@ -106,8 +106,10 @@ class WorkerResult:
     done: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Flatten the result for Ray: metrics by their names, what was measured below footprint/."""
-        plain: dict[str, Any] = {"done": self.done} | ({"place": asdict(self.place)} if self.place else {})
+        """Flatten the result, as Ray hands it on: metrics by their names, the rest below footprint/ and place/."""
+        plain: dict[str, Any] = {"done": self.done}
+        if self.place is not None:
+            plain |= {f"place/{name}": value for name, value in asdict(self.place).items()}
         if self.epoch is not None:
             plain |= {**self.epoch.metrics, "epoch": self.epoch.epoch, "weights": self.epoch.weights}
             plain |= {"notice": self.epoch.notice} if self.epoch.notice else {}
@@ -122,19 +124,23 @@ class WorkerResult:
     def from_dict(cls, plain: dict[str, Any]) -> "WorkerResult":
         """Restore the result from Ray's, which has further keys of its own."""
         epoch = ended = None
-        place = WorkerPlace(**plain["place"]) if "place" in plain else None
+        where = _below("place/", plain)
+        place = WorkerPlace(**where) if where else None
         if "epoch" in plain:
             metrics = {name: plain[name] for name in METRICS if name in plain}
             notice = plain.get("notice", "")
             epoch = EpochResult(epoch=plain["epoch"], weights=plain["weights"], metrics=metrics, notice=notice)
         if "outcome" in plain:
-            head = "footprint/"
             ended = TrialEnded(
                 outcome=Outcome[plain["outcome"]],
                 reason=plain.get("reason", ""),
                 storage=plain.get("storage", ""),
                 details=plain.get("details", ""),
-                footprint={name.removeprefix(head): plain[name] for name in plain if name.startswith(head)},
+                footprint=_below("footprint/", plain),
                 manifestations=plain.get("manifestations", []),
             )
         return cls(place=place, epoch=epoch, ended=ended, done=plain.get("done", True))
+
+
+def _below(head: str, plain: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(head): value for name, value in plain.items() if name.startswith(head)}

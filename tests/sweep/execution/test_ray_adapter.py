@@ -9,6 +9,7 @@ import pytest
 from ray import cloudpickle, exceptions
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
+from ray.tune.utils import flatten_dict
 
 from sweep.cluster.concurrency import Concurrency
 from sweep.cluster.placement import Placement
@@ -186,7 +187,8 @@ def node(name: str) -> dict[str, Any]:
 
 def unfit(name: str) -> dict[str, Any]:
     over = TrialEnded(outcome=Outcome.node_unfit, reason=f"host-{name} is of no use")
-    return WorkerResult(place=WorkerPlace(host=f"host-{name}", node=name), ended=over).to_dict()
+    result = WorkerResult(place=WorkerPlace(host=f"host-{name}", node=name), ended=over).to_dict()
+    return flatten_dict(result, prevent_delimiter=False)  # as Ray hands it on
 
 
 def test_later_segments_keep_away_from_a_node_of_no_use_and_without_another_the_sweep_stops(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ class Worker(SegmentTrainable):
 def worker(one: Segment, orders: Orders = ORDERS) -> Worker:
     """One that has said where it is."""
     made = begun(one, orders)
-    assert made.step() == {"place": {"host": socket.gethostname(), "node": "", "gpu": ""}, "done": False}
+    assert made.step() == {"place/host": socket.gethostname(), "place/node": "", "place/gpu": "", "done": False}
     return made
 
 
@@ -131,7 +131,7 @@ def test_a_worker_takes_the_next_leg_without_anything_of_the_one_before(tmp_path
     one = worker(segment(tmp_path / "other", experiment=override(EXPERIMENT, {"training.seed": 9})))
     one.step()
     assert one.reset_config({"batch": 0, "segment": segment(tmp_path / "0").to_dict()})
-    assert "place" in one.step()
+    assert "place/host" in one.step()
     assert learned([one.step()]) == undisturbed[:1]
 
 
@@ -348,7 +348,7 @@ def test_a_defect_is_reported_first_and_then_an_error_in_rays_eyes(tmp_path, mon
 def test_a_worker_that_does_not_see_the_run_directory_trains_nothing_and_says_so_first(tmp_path):
     orders = replace(ORDERS, marker=tmp_path / "elsewhere" / ".session-1")
     result = begun(segment(tmp_path / "0"), orders).step()
-    assert (result["outcome"], result["done"], result["place"]["host"]) == ("node_unfit", True, socket.gethostname())
+    assert (result["outcome"], result["done"], result["place/host"]) == ("node_unfit", True, socket.gethostname())
     where = f"{socket.gethostname()} cannot use the run directory {tmp_path / 'elsewhere'}"
     assert result["reason"] == f"{where}: No such file or directory"
     assert list(tmp_path.iterdir()) == []
