@@ -12,7 +12,6 @@ CONFIG_FILE = {
     "--config-dir": "--config-dir", "-cd": "--config-dir", "--config-name": "--config-name", "-cn": "--config-name",
 }  # fmt: skip
 WIDE, CSV, JSON = "--wide", "--csv", "--json"
-PRESET = "study="  # before the name of a study's preset; `sweep study` without one has study=default
 OWN_KEYS = {"export": "format"}  # a stage's key that is said without its section: format=onnx for export.format=onnx
 
 

@@ -9,7 +9,6 @@ from sweep.cli.command_line import (
     FIGURES,
     JSON,
     OWN_KEYS,
-    PRESET,
     VERIFY,
     VERSION,
     WIDE,
@@ -52,8 +51,6 @@ def parse(argv: list[str]) -> Command:
     names, overrides, flags = _sort(rest)
     if stage in OWN_KEYS:
         overrides = [f"{stage}.{text}" if text.startswith(f"{OWN_KEYS[stage]}=") else text for text in overrides]
-    if _is_of_a_study(stage, overrides) and not any(text.startswith(PRESET) for text in overrides):
-        overrides = [f"{PRESET}default", *overrides]
     for flag, its in OF_STAGE.items():
         if flag in flags and stage != its:
             raise InputError(f"{flag} belongs to `sweep {its} NAME`, not to `sweep {stage}`.")
@@ -65,10 +62,6 @@ def parse(argv: list[str]) -> Command:
         _check_more(stage, overrides)
         _check_used(stage, overrides)
     return Command(stage, names, overrides, flags)
-
-
-def _is_of_a_study(stage: str, overrides: list[str]) -> bool:
-    return stage == "study" or (stage == "plan" and any(text.startswith("study.") for text in overrides))
 
 
 def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:

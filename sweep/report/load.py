@@ -11,6 +11,7 @@ import yaml
 
 from odenet.data.config import DataSet
 from odenet.training.config import from_plain
+from search_spaces import SHARED
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import NO_YAML, InputError
 from sweep.records.best import Best, read_best
@@ -38,14 +39,17 @@ AGREEMENT = 0.002  # of an accuracy with its predictions, and two images: anothe
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The data on which families are compared; of published sets the number of classes is known."""
+    """The data on which families are compared; of published sets the number of classes is known. `shared`: what all
+    families search was searched, and nothing of their own."""
 
     dataset: str
     per_class: int | None
     classes: int | None = None
+    shared: bool = False
 
     def __str__(self) -> str:
-        return f"{self.dataset}, {'all images' if self.per_class is None else f'{self.per_class} images per class'}"
+        images = "all images" if self.per_class is None else f"{self.per_class} images per class"
+        return f"{self.dataset}, {images}{', shared dimensions only' if self.shared else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +80,8 @@ class Sweep:
 
 
 def task_of(row: TrialRow) -> Task:
-    return Task(row.dataset, row.per_class, None if row.dataset in DataSet.__members__ else row.classes)
+    classes = None if row.dataset in DataSet.__members__ else row.classes
+    return Task(row.dataset, row.per_class, classes, row.family.endswith(SHARED))
 
 
 def load_sweeps(directories: Sequence[Path]) -> tuple[list[Sweep], list[Path]]:
@@ -129,7 +134,7 @@ def _load(directory: Path) -> Sweep | None:
     return Sweep(
         directory=directory,
         name=first.sweep,
-        family=first.family,
+        family=first.family.removesuffix(SHARED),
         task=task_of(first),
         draw=first.draw,
         trials=sorted(trials, key=lambda row: row.number),

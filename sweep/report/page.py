@@ -13,7 +13,7 @@ from sweep.records.rows import REESTIMATED
 from sweep.report import answer, differences, figures, learning_curves, pareto, search_tables, sentences, tables
 from sweep.report.elements import Block, Commands, Details, Figure, Heading, Notice, Section, Text, plural
 from sweep.report.figures import colour
-from sweep.report.hyperparameters import optimization_history, random_search, transfer, tuning_curves
+from sweep.report.hyperparameters import optimization_history, own_dimensions, random_search, transfer, tuning_curves
 from sweep.report.hyperparameters.parameters import (
     FEW,
     IMPORTANCE_KEYS,
@@ -226,6 +226,7 @@ def _best_so_far(study: Study) -> list[Block]:
         return [
             *_present(Notice(told) if told else None),
             *tuning_curves.blocks(study, results, index),
+            *own_dimensions.blocks(study, results),
             *transfer.blocks(results),
             *_present(optimization_history.histories(study, results, f"best-{index}")),
         ]

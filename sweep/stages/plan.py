@@ -42,7 +42,7 @@ def plan(config: AppConfig, console: Console) -> None:
     check_writable(Path(config.runtime.runs_dir))
     images = f"{len(splits.train)} train, {len(splits.val) if splits.val else 0} val"
     console.print(f"Data: {config.data.name}, draw {config.data.draw}, {images} images, hash {splits.hash}")
-    console.print(f"Space: {config.space.name}, {len(corners)} corners, all possible")
+    console.print(f"Space: {config.space.label}, {len(corners)} corners, all possible")
     say(f"Search: {_described(config)}", console)
     course = expected(config.search, config.training.epochs)
     say("Trials expected: " + "; ".join(f"{trials:.3g} to epoch {epoch}" for epoch, trials in course), console)

@@ -1,4 +1,4 @@
-"""The sweeps of a study: families x sizes x draws, each with its data, its seed and what the arm gives it."""
+"""The sweeps of a study: families x spaces x sizes x draws, each with its data, its seed and what the arm gives it."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -13,7 +13,7 @@ from search_spaces import SPACES
 from sweep.config.overrides import flat, override
 from sweep.config.own import whole
 from sweep.config.schema import AppConfig, SpaceConfig
-from sweep.config.study_config import Arm, StudyConfig
+from sweep.config.study_config import Arm, Dimensions, StudyConfig
 from sweep.errors import InputError
 from sweep.tuning.arms import Shape, epoch_gflops, parameters_of
 from sweep.tuning.problem import build_problem
@@ -35,10 +35,15 @@ def members(config: AppConfig) -> dict[str, AppConfig]:
     several = len(config.study.sizes) > 1
     arms = {size: _arm(config, size) for size in sizes(config)}
     try:
+        spaces = [
+            replace(_space_of(family, config), shared=dimensions is Dimensions.shared)
+            for dimensions in config.study.spaces
+            for family in config.study.families
+        ]
         return {
-            f"{family}-{f'n{size}-' if several else ''}d{draw}": replace(
+            f"{space.label}-{f'n{size}-' if several else ''}d{draw}": replace(
                 config,
-                space=_space_of(family, config),
+                space=space,
                 data=replace(config.data, per_class=size, draw=draw),
                 study=arms[size],
                 # Each draw proposes other configurations and trains from other seeds; families share both on a draw.
@@ -46,7 +51,7 @@ def members(config: AppConfig) -> dict[str, AppConfig]:
             )
             for draw in config.study.draws
             for size in sizes(config)
-            for family in config.study.families
+            for space in spaces
         }
     except ValueError as error:
         raise InputError(str(error)) from error

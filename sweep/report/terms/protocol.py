@@ -14,7 +14,7 @@ from sweep.records.run_directory import STUDY
 from sweep.report.elements import Block, Facts, Table, Text, listing, plural
 from sweep.report.load import Sweep
 
-SHOWN = ("arm", "selection", "estimand", "baseline", "families", "sizes", "draws")
+SHOWN = ("arm", "selection", "estimand", "baseline", "families", "spaces", "sizes", "draws")
 
 
 def blocks(sweeps: Sequence[Sweep]) -> list[Block]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from search_spaces.common import COMMON
 from sweep.__main__ import run
 from sweep.config.search_config import SamplerKind
 from sweep.errors import InputError
@@ -21,6 +22,7 @@ from sweep.stages import study as stage
 from sweep.stages.study import extended_study, prepare_study, resume_study
 from sweep.study.frozen import check_frozen, decision_rules, record_again, record_allowed
 from sweep.study.members import members
+from sweep.tuning.ask_and_tell import random_parameters
 from tests.sweep.study.study_files import begun_study, searched_study, study_config
 from tests.sweep.sweep_files import session_on
 
@@ -57,7 +59,7 @@ def test_a_protocol_says_what_is_planned_before_anything_is_started(tmp_path: Pa
     protocol = read_protocol(tmp_path / "tiny")
     assert protocol is not None
     assert protocol.terms == {
-        "families": ["resnet", "continuous"], "baseline": "resnet", "sizes": [5], "draws": [0, 1],
+        "families": ["resnet", "continuous"], "baseline": "resnet", "spaces": ["full"], "sizes": [5], "draws": [0, 1],
         "overlapping_draws": False, "arm": "equal_epochs", "rules": decision_rules(),
         "selection": "i.i.d. random search, no trial is stopped early",
         "estimand": "mean over draws of the data and seeds; the draws are disjoint",
@@ -68,6 +70,25 @@ def test_a_protocol_says_what_is_planned_before_anything_is_started(tmp_path: Pa
     spaces = {name: one["space"] for name, one in protocol.members.items()}
     assert spaces["resnet-d0"] == spaces["resnet-d1"] != spaces["continuous-d0"]
     assert (protocol.trials, deviations(tmp_path / "tiny")) == (2, [])
+
+
+def test_families_are_planned_in_their_full_space_and_in_the_one_that_all_share(tmp_path: Path) -> None:
+    config = begun_study(tmp_path, "study.draws=[0]", "study.spaces=[full,shared]", "space.fix.model.scheme=rk4")
+    protocol, planned = read_protocol(tmp_path / "tiny"), members(config)
+    assert protocol is not None
+    assert list(protocol.members) == ["resnet-d0", "continuous-d0", "resnet.shared-d0", "continuous.shared-d0"]
+    assert protocol.terms["spaces"] == ["full", "shared"]
+    asked = {name: protocol.asked_of(name) for name in protocol.members}
+    assert asked["continuous.shared-d0"]["family"] == "continuous.shared"
+    assert len({one["space"] for one in asked.values()}) == 4
+    spaces = {name: one.space.build() for name, one in planned.items()}
+    assert {tuple(spaces[name].parameters) for name in asked if "shared" in name} == {tuple(COMMON)}
+    assert spaces["continuous.shared-d0"].fixed == {"model.network": "continuous", "model.scheme": "rk4"}
+    tried = [random_parameters(spaces[name], planned[name].search, 0) for name in asked if "shared" in name]
+    assert len({tuple(one[key] for key in COMMON) for one in tried}) == 1, "all families try the same configurations"
+    check_frozen(planned["continuous.shared-d0"], "tiny/continuous.shared-d0")
+    with pytest.raises(InputError, match="its space is another than the protocol's"):
+        check_frozen(planned["continuous-d0"], "tiny/continuous.shared-d0")
 
 
 @pytest.mark.parametrize(
