@@ -30,8 +30,9 @@ def described(stage: str, config: "AppConfig") -> str:
     spaces = f"space {config.space.label}"
     if stage == "study":
         sizes = f"{', '.join(map(str, config.study.sizes))} per class of " if config.study.sizes else ""
-        searched = f"spaces {', '.join(config.study.families)} ({', '.join(one.value for one in config.study.spaces)})"
-        spaces = f"{searched} on draws {draws} of {sizes}the data, each"
+        searched = ", ".join(one.value for one in config.study.spaces)
+        which = "" if searched == "full" else f" ({searched})"
+        spaces = f"spaces {', '.join(config.study.families)}{which} on draws {draws} of {sizes}the data, each"
     return (
         f"{spaces}, {search.trials} trials of {config.study.lasting(config.training.epochs)} on {config.data.name}, "
         f"sampler {search.sampler.value}, scheduler {search.scheduler.value}"

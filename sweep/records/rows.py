@@ -216,12 +216,6 @@ class EvaluationRow:
         return tuple(getattr(self, name) for name in names[: names.index("value")])
 
 
-def stale(evaluations: Iterable[EvaluationRow], final: Iterable[TrialRow]) -> list[EvaluationRow]:
-    """List the measured values of other networks than the final ones beside them."""
-    hashes = {row.config_hash for row in final if row.phase is Phase.final}
-    return [row for row in evaluations if row.config_hash not in hashes]
-
-
 def ranked(rows: Iterable[TrialRow]) -> list[TrialRow]:
     """Sort the trials that may be chosen, best first: done ones within all limits; ties go to the earlier trial."""
     done = [row for row in rows if row.outcome is Outcome.done and row.objective is not None and row.feasible]

@@ -19,6 +19,7 @@ from sweep.records.evaluation import read_measured
 from sweep.records.files import read_bytes
 from sweep.records.predictions import Predictions, read_predictions
 from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, RowT, TrialRow
+from sweep.records.summary import agree, not_counted, sift
 from sweep.records.tables import read_rows
 
 # Each file of a run directory, and the stage that writes it.
@@ -33,8 +34,6 @@ FILES = {
 }
 # Nothing is said of these where they are absent, but for what intervals leave out without predictions.
 OPTIONAL = {"config.yaml": "search", "manifestations.csv": "search", "predictions.npz": "evaluate"}
-
-AGREEMENT = 0.002  # of an accuracy with its predictions, and two images: another device rounds some to the other side
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,8 @@ class Sweep:
     final_trials: list[TrialRow]
     final_curves: list[CurveRow]
     crowned: Best | None  # final/crowned.yaml
-    evaluations: list[EvaluationRow]
+    evaluations: list[EvaluationRow]  # of the final networks, in whole cells
+    not_counted: tuple[str, ...] = ()  # what else rows.csv has
     predictions: Predictions | None = None  # what final networks say of every test image
     manifestations: list[ManifestationRow]  # of search trials that are done, on validation images
     search: SearchConfig | None  # of config.yaml
@@ -122,11 +122,12 @@ def _load(directory: Path) -> Sweep | None:
         )
     trials = _rows(directory / "trials.csv", TrialRow)
     final_trials = _rows(directory / "final/trials.csv", TrialRow)
-    evaluations = read_measured(directory / "rows.csv") if (directory / "rows.csv").is_file() else []
+    measured = read_measured(directory / "rows.csv") if (directory / "rows.csv").is_file() else []
+    sifted = sift(measured, final_trials)
     first = next(iter([*trials, *final_trials]), None)
     if first is None:
         return None
-    _check_one_cell(directory, {"trials.csv": trials, "final/trials.csv": final_trials, "rows.csv": evaluations})
+    _check_one_cell(directory, {"trials.csv": trials, "final/trials.csv": final_trials, "rows.csv": measured})
     for row in trials:
         _check_cells(directory / "trials.csv", row)
     _check_once(directory / "trials.csv", trials)
@@ -143,8 +144,9 @@ def _load(directory: Path) -> Sweep | None:
         final_trials=final_trials,
         final_curves=_rows(directory / "final/curves.csv", CurveRow, growing=True),
         crowned=_best(directory / "final/crowned.yaml"),
-        evaluations=evaluations,
-        predictions=_predictions(directory / "predictions.npz", evaluations),
+        evaluations=sifted.whole,
+        not_counted=tuple(not_counted(sifted, directory / "rows.csv", first.sweep)),
+        predictions=_predictions(directory / "predictions.npz", sifted.whole),
         manifestations=_manifestations(directory / "manifestations.csv"),
         search=_search(directory / "config.yaml"),
         missing=missing,
@@ -187,10 +189,11 @@ def _predictions(path: Path, evaluations: Sequence[EvaluationRow]) -> Prediction
     clean = (row for row in evaluations if (row.condition, row.metric, row.severity) == (CLEAN, "accuracy", 0.0))
     told = {row.seed: row.value for row in clean if (row.scheme, row.steps) == (row.trained_scheme, row.trained_steps)}
     for seed, hits_N in zip(found.seeds_R.tolist(), found.hits_RN, strict=True):
-        if seed in told and abs(told[seed] - float(hits_N.mean())) > AGREEMENT + 2 / hits_N.size:
+        if seed in told and not agree(told[seed], hits_N):
             raise InputError(
                 f"{path}: the network of seed {seed} has {hits_N.mean():.1%} of the images right, and rows.csv beside "
-                f"it says {told[seed]:.1%}: they are not of the same networks."
+                f"it says {told[seed]:.1%}: they are not of the same networks. `sweep evaluate` with condition clean "
+                "measures that network again."
             )
     return found
 

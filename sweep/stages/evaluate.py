@@ -34,7 +34,7 @@ from sweep.records.evaluation import EvaluationFiles, TestUse, read_test_use, re
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, CORRUPTION, Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory
-from sweep.records.summary import SweepSummary
+from sweep.records.summary import SweepSummary, named
 from sweep.records.tables import read_rows
 from sweep.stages.model_card import model_card
 from sweep.worker.measurement import Condition, Measurement, TestSet
@@ -63,11 +63,11 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
         InputError: there are no final networks, all was measured already, or a file is not there or damaged.
     """
     files, asked = SweepFiles(run_directory(config, name)), config.evaluate
-    rows, known = final_networks(files), EvaluationFiles(files)
+    rows = final_networks(files)
     if not rows:
         raise InputError(f"{name} has no final network: run `sweep final {name}` first.")
-    read_test_use(files.test_use)
-    known.check_networks(rows)
+    known = EvaluationFiles(files, rows)
+    known.check_networks()
     try:
         wanted, left_out = conditions(config)
         missing = {row.number: _missing(known, row, wanted) for row in rows}
@@ -117,7 +117,7 @@ def is_measured(config: AppConfig, name: str) -> bool:
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
     rows = final_networks(files)
-    known = EvaluationFiles(files) if rows else None
+    known = EvaluationFiles(files, rows) if rows else None
     return known is None or not any(_missing(known, row, wanted) for row in rows)
 
 
@@ -271,6 +271,8 @@ def _used_before(session: Session, prepared: PreparedEvaluation) -> Iterator[str
                 f"The test set was used before, for {former.directory.name}: {former.rows} has the result; say so "
                 "where you report this one."
             )
+    if prepared.known.partial:
+        yield f"Half of it is missing, so it counts as not measured: {named(prepared.known.partial)}."
     used = {use.key: use.when for use in read_test_use(files.test_use)}
     gone = [task for task in prepared.tasks if not prepared.known.severities(task[0].row, task[1].name)]
     again = [used[key] for task in gone if (key := _use(*task).key) in used]

@@ -30,11 +30,12 @@ from sweep.errors import InputError, WorkError
 from sweep.execution import measurements
 from sweep.records.evaluation import read_measured, read_test_use
 from sweep.records.outcome import Outcome
-from sweep.records.predictions import read_predictions
+from sweep.records.predictions import read_predictions, write_predictions
 from sweep.records.rows import CLEAN, MANIFESTATION, REESTIMATED, EvaluationRow, Phase, TrialRow
+from sweep.records.summary import sift
 from sweep.records.tables import read_rows, write_rows
 from sweep.report.statistics import wilson
-from sweep.stages.evaluate import PreparedEvaluation, conditions, evaluate, prepare_evaluate
+from sweep.stages.evaluate import PreparedEvaluation, conditions, evaluate, final_networks, prepare_evaluate
 from sweep.tracking.lines import OUTBOX
 from sweep.worker.measurement import Bench, Measured, class_balanced, measure
 from tests.sweep.sweep_files import PARAMETERS, session_on, trial, write_sweep
@@ -202,6 +203,12 @@ def asking(config: AppConfig, *kinds: ConditionKind) -> AppConfig:
     return replace(config, evaluate=replace(config.evaluate, conditions=list(kinds)))
 
 
+def assert_whole(files):
+    """What an evaluation writes counts by the rules that tell whole cells from others."""
+    rows = read_measured(files.rows)
+    assert sift(rows, final_networks(files)).whole == rows
+
+
 @pytest.fixture
 def untested(config):
     files = session_on(config).files
@@ -273,6 +280,30 @@ def test_results_of_another_final_training_are_refused(config, untested, in_plac
         prepare_evaluate(config, "x")
 
 
+@pytest.mark.parametrize("gone", ["accuracy", "loss", "prediction", "predictions"])
+def test_half_a_result_is_measured_again_and_what_is_whole_is_not(config, untested, in_place, gone):
+    asked = asking(config, ConditionKind.clean)
+    evaluate(session_on(config), prepare_evaluate(asked, "x"))
+    whole, said = read_rows(untested.rows, EvaluationRow), read_predictions(untested.predictions)
+    if gone == "prediction":
+        write_predictions(untested.predictions, replace(said, classes_RN=said.classes_RN[1:], seeds_R=said.seeds_R[1:]))
+    elif gone == "predictions":
+        untested.predictions.unlink()
+    else:
+        left = [row for row in whole if (row.seed, row.metric) != (3, gone)]
+        write_rows(untested.rows, EvaluationRow, left)
+    again = prepare_evaluate(asked, "x")
+    assert {one.row.seed for one, _ in again.tasks} == ({3, 4} if gone == "predictions" else {3})
+    session = session_on(config)
+    with session.console.capture() as told:
+        evaluate(session, again)
+    assert "so it counts as not measured: clean of seed 3" in " ".join(told.get().split())
+    assert read_rows(untested.rows, EvaluationRow) == whole
+    assert sorted(read_predictions(untested.predictions).seeds_R.tolist()) == [3, 4]
+    with pytest.raises(InputError, match="test data is used once"):
+        prepare_evaluate(asked, "x")
+
+
 @pytest.mark.parametrize(
     "line", ["{}", '{"config_hash": 1}', "no line", "[]"], ids=["empty", "other types", "text", "list"]
 )
@@ -335,6 +366,7 @@ def test_attacked_networks_have_a_row_for_every_attack_and_check(config, unteste
         assert accuracy["attack/linf/union", epsilon] == min(each) <= accuracy["attack/clean", 0.0]
     checks = [row for row in rows if row.condition.startswith("attack/check/") and row.metric == "passed"]
     assert len(checks) == 9 and {row.value for row in checks} <= {0.0, 1.0}
+    assert_whole(untested)
     assert (untested.attacked / "3").is_dir()
 
 
@@ -391,4 +423,5 @@ def test_what_networks_are_as_odes_is_measured_and_manifestations_with_batch_nor
     }
     assert lost["euler", 2] == 0 and all(value >= stored["euler", 2] - stored[cell] for cell, value in lost.items())
     found = {row.metric: row.value for row in rows if row.condition == "diagnostics"}
+    assert_whole(untested)
     assert found["steps"] == 2 and found["valid"] in (0.0, 1.0) and found["parameters"] > 0
