@@ -44,7 +44,7 @@ def candidates(line: str) -> list[str]:
     if typed[-2] in {"--cfg", "-c"}:
         return ["job"]
     if word.startswith("-"):
-        flags = [flag for flag, stage in OF_STAGE.items() if stage == typed[0]]
+        flags = [flag for flag, stages in OF_STAGE.items() if typed[0] in stages]
         options = dict.fromkeys(["--help", "--cfg", *CONFIG_FILE.values(), *flags])
         return [option for option in options if option.startswith(word)]
     names = [name for name in _names(typed) if name.startswith(word)]

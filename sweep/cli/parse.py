@@ -19,10 +19,10 @@ from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
-OF_STAGE = {  # a flag that one stage has
-    **dict.fromkeys((VERIFY, WIDE, CSV, JSON), "status"),
-    AGAIN: "final",
-    FIGURES: "report",
+OF_STAGE = {  # flags, and the stages that have them
+    **dict.fromkeys((VERIFY, WIDE, CSV, JSON), ("status",)),
+    AGAIN: ("final", "extend"),
+    FIGURES: ("report",),
 }
 # What can be set for stages that only read, and how it is shown: any other key would have no effect.
 EVERYWHERE = {"runtime.runs_dir=": "runtime.runs_dir=DIR", "modules=": "modules=[NAME]"}
@@ -51,9 +51,10 @@ def parse(argv: list[str]) -> Command:
     names, overrides, flags = _sort(rest)
     if stage in OWN_KEYS:
         overrides = [f"{stage}.{text}" if text.startswith(f"{OWN_KEYS[stage]}=") else text for text in overrides]
-    for flag, its in OF_STAGE.items():
-        if flag in flags and stage != its:
-            raise InputError(f"{flag} belongs to `sweep {its} NAME`, not to `sweep {stage}`.")
+    for flag, those in OF_STAGE.items():
+        if flag in flags and stage not in those:
+            having = " and ".join(f"`sweep {one} NAME`" for one in those)
+            raise InputError(f"{flag} belongs to {having}, not to `sweep {stage}`.")
     forms = [flag for flag in flags if flag in (WIDE, CSV, JSON)]
     if len(forms) > 1 or (VERIFY in flags and forms):
         raise InputError(f"{' '.join(flags)}: one of {VERIFY}, {WIDE}, {CSV} and {JSON} at a time.")

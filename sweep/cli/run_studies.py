@@ -65,12 +65,29 @@ def run_study(command: Command, console: Console) -> None:
     announce.say_report(report, name, console)
 
 
-def extend(config: "AppConfig", name: str, console: Console) -> None:
-    """Add trials to the searches of all sweeps of a study alike, and run them."""
+def resume(config: "AppConfig", name: str, console: Console) -> bool:
+    """Go on with a study; return whether there was something to go on with, which is told without starting Ray."""
+    from sweep.execution.session import open_session
+    from sweep.records.run_directory import SweepFiles, run_directory
+    from sweep.stages.study import nothing_left, report_study, resume_study, study
+
+    if nothing_left(config, name):
+        if SweepFiles(run_directory(config, name)).report.exists():
+            return False
+        announce.say_report(report_study(config, name), name, console)
+        return True
+    prepared = resume_study(config, name)
+    with open_session(config, name, console) as session:
+        announce.say_report(study(session, prepared), name, console)
+    return True
+
+
+def extend(config: "AppConfig", name: str, console: Console, again: bool) -> None:
+    """Add trials to the searches of all sweeps of a study alike, and run them. `again`: puts final training away."""
     from sweep.execution.session import open_session
     from sweep.stages.study import extend_study, extended_study, resume_study
 
-    longer = extended_study(config, name)
+    longer = extended_study(config, name, again)
     resume_study(config, name)  # refuses before anything is started
     with open_session(longer, name, console) as session:
         announce.say_report(extend_study(session), name, console)

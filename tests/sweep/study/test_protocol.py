@@ -12,16 +12,19 @@ from search_spaces.common import COMMON
 from sweep.__main__ import run
 from sweep.config.search_config import SamplerKind
 from sweep.errors import InputError
+from sweep.execution import session
 from sweep.records.files import append_record
+from sweep.records.progress import SweepProgress
 from sweep.records.protocol import deviations, read_protocol
 from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import DEVIATIONS, PROTOCOL, STUDY, SweepFiles
 from sweep.records.tables import read_rows, write_rows
 from sweep.report.inference import comparison
 from sweep.stages import study as stage
-from sweep.stages.study import extended_study, prepare_study, resume_study
+from sweep.stages.study import extended_study, nothing_left, prepare_study, resume_study
 from sweep.study.frozen import check_frozen, decision_rules, record_again, record_allowed
 from sweep.study.members import members
+from sweep.tracking.lines import OUTBOX
 from sweep.tuning.ask_and_tell import random_parameters
 from tests.sweep.study.study_files import begun_study, searched_study, study_config
 from tests.sweep.sweep_files import session_on
@@ -246,8 +249,39 @@ def test_an_extended_study_searches_on_in_all_its_sweeps_and_then_goes_its_way(
     assert [one["what"] for one in deviations(place / "runs/tiny")] == ["all searches extended to 5 trials"]
     assert yaml.safe_load((place / "runs/tiny" / STUDY).read_text())["search"]["trials"] == 5
     assert report.is_file()
-    with pytest.raises(InputError, match="was confirmed and retrained already"):
-        extended_study(replace(longer, search=replace(config.search, more=3)), "tiny")
+    more = replace(longer, search=replace(longer.search, more=3))
+    with pytest.raises(
+        InputError, match=r"retrained already\. `sweep extend tiny search\.more=3 --again` goes on with"
+    ):
+        extended_study(more, "tiny")
+    tested = SweepFiles(place / "runs/tiny/resnet-d1")
+    tested.rows.write_text("what the test set said")
+    with pytest.raises(InputError, match="run `sweep deliver tiny` first"):
+        extended_study(more, "tiny", again=True)
+    (place / "runs/tiny" / OUTBOX).unlink()
+    longest = extended_study(more, "tiny", again=True)
+    stage.extend_study(session_on(longest, "tiny"))
+    assert ran[2:] == [("search tiny", 4 * [8]), ("final tiny", 4 * [2 * 2 + 2])]
+    assert (tested.directory / "final~1/rows.csv").read_text() == "what the test set said"
+    assert not tested.rows.exists()
+    again = [one["sweep"] for one in deviations(place / "runs/tiny") if "done again" in one["what"]]
+    assert again == [f"tiny/{part}" for part in members(config)]
+
+
+def test_a_study_with_nothing_left_says_so_without_starting_anything(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "connected", lambda *_: pytest.fail("Ray was started"))
+    for member in members(study_config(place / "runs")):
+        SweepProgress(finished=True).write(SweepFiles(place / "runs/tiny" / member).final.progress)
+    assert run(["resume", "tiny"]) == 0, "a report that was not written is"
+    assert "Open the report: runs/tiny/report.html" in capsys.readouterr().out
+    assert run(["resume", "tiny"]) == 2
+    said = capsys.readouterr().err
+    assert "Nothing of tiny was cut short. `sweep extend tiny search.more=10` adds trials to all its searches" in said
+    assert "`sweep final" not in said, "a study has no final training of its own"
+    (place / "runs/tiny/resnet-d1/progress.json").unlink()
+    assert not nothing_left(study_config(place / "runs"), "tiny")
 
 
 # --- draws ------------------------------------------------------------------------------------------------------------
