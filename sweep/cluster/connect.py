@@ -9,7 +9,7 @@ from typing import Any
 from sweep.cluster.environment import FOR_WORKERS, environment, only_allowed, same_imports
 from sweep.cluster.join import check_visible, join
 from sweep.cluster.session_directory import session_directory
-from sweep.cluster.watch import KEPT, end_processes_of, ended, shut_down, watched
+from sweep.cluster.watch import KEPT, end_processes_of, ended, ends_as_ctrl_c, shut_down, watched
 from sweep.config.schema import ClusterConfig, ClusterKind
 from sweep.errors import InputError, WorkError
 
@@ -46,7 +46,8 @@ def connected(config: ClusterConfig, run_directory: Path) -> Iterator[None]:
                     join(config.address or "auto", run_directory, _QUIET, FOR_WORKERS)
         if config.kind is ClusterKind.address:
             check_visible(run_directory)
-        yield
+        with ends_as_ctrl_c():
+            yield
 
 
 def _refresh_authentication() -> None:

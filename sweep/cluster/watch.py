@@ -44,6 +44,20 @@ def watched() -> Iterator[None]:
         reaper.communicate()
 
 
+@contextmanager
+def ends_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM interrupt the main thread inside the block, as Ctrl-C does. Ray's own handler would end the process
+    without a word of what is kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def shut_down() -> None:
     """Shut Ray down; or, if it has ended by itself, let this process end without a further call into Ray, which would
     wait for what is gone."""

@@ -10,6 +10,7 @@ import torch
 
 from odenet.inference.classifier import Classifier
 from odenet.training.config import RuntimeConfig
+from sweep.cluster.watch import ended
 from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.modules import import_kept
 from sweep.execution.session import Session
@@ -71,7 +72,7 @@ class WorkerSetup:
 def measure_all(
     session: Session, tasks: Sequence[MeasuringTask], test: TestSet
 ) -> Iterator[tuple[MeasuringTask, Measurement]]:
-    """Measure on workers, and yield what is measured as soon as it is.
+    """Measure on workers, and yield what is measured as soon as it is. Workers end with the generator.
 
     Raises:
         ray.exceptions.RayError: a worker failed.
@@ -90,9 +91,13 @@ def measure_all(
     networks = {one.row.number: one for one, _ in tasks}
     pickled = {number: ray.put(pickle.dumps(one)) for number, one in networks.items()}
     waiting = {remote.remote(shared, condition, pickled[one.row.number]): (one, condition) for one, condition in tasks}
-    while waiting:
-        (ready,), _ = ray.wait(list(waiting), num_returns=1)
-        yield waiting.pop(ready), ray.get(ready)
+    try:
+        while waiting:
+            (ready,), _ = ray.wait(list(waiting), num_returns=1)
+            yield waiting.pop(ready), ray.get(ready)
+    finally:
+        for task in () if ended() else waiting:
+            ray.cancel(task, force=True)  # else Ray is shut down under them, and its C++ code says so
 
 
 def _measure_on(shared: tuple[WorkerSetup, TestSet], condition: Condition, pickled: bytes) -> Measurement:

@@ -64,6 +64,13 @@ class EvaluationFiles:
                 "present networks, and say so where you report it."
             )
 
+    def goes_on(self, name: str, left: int) -> str:
+        """Say what is kept of an evaluation that was cut short, and how it goes on; `left`: measurements."""
+        return (
+            f"{left} measurements of {name} are left. What was measured is kept in {self._files.rows}; go on with "
+            f"`sweep evaluate {name.partition('/')[0]}`."
+        )
+
     def predicts(self, seed: int, classes_B: np.ndarray, labels_B: np.ndarray, indices_B: np.ndarray) -> None:
         """Write down the class that a network gives every test image. StorageError: it could not be."""
         row_B, known = classes_B.astype(np.int16), self._predictions

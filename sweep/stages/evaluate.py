@@ -27,6 +27,7 @@ from sweep.config.evaluate_config import ConditionKind, EvaluateConfig
 from sweep.config.schema import AppConfig
 from sweep.console import say
 from sweep.errors import InputError, WorkError
+from sweep.execution.interrupt import Interrupted
 from sweep.execution.measurements import FinalNetwork, MeasuringTask, measure_all
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.session import Session
@@ -220,7 +221,7 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
     """Measure what is not known yet, and write it down condition by condition.
 
     Raises:
-        WorkError: a worker failed; what was measured is kept, and the stage goes on with the rest when it is run again.
+        WorkError, Interrupted: a worker failed, or the user stopped it. What was measured is kept for the next time.
     """
     for sentence in [*prepared.left_out, *_used_before(session, prepared)]:
         say(sentence, session.console)
@@ -232,12 +233,11 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
             left[name] -= 1
             if not left[name]:
                 say(f"{session.name}: {_measured(prepared, name)}", session.console)
-    except ray.exceptions.RayError as error:
-        raise WorkError(
-            f"The evaluation of {session.name} failed: {str(error).strip().splitlines()[-1]} Its final networks are "
-            f"kept in {session.files.final.directory}, what was measured in {session.files.rows}; go on with `sweep "
-            f"evaluate {session.name}`."
-        ) from error
+    except (ray.exceptions.RayError, KeyboardInterrupt) as error:
+        kept = prepared.known.goes_on(session.name, sum(left.values()))
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(kept) from error
+        raise WorkError(f"The evaluation failed: {str(error).strip().splitlines()[-1]} {kept}") from error
     _tell_mlflow(session, prepared)
 
 

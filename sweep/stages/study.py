@@ -27,7 +27,7 @@ from sweep.stages.final import Final, check_again, prepare_final, put_away
 from sweep.stages.resume import prepare_resume
 from sweep.stages.search import PreparedSearch, Search, extended, prepare_search
 from sweep.study.frozen import check_frozen, check_study, freeze, record_again, record_allowed
-from sweep.study.members import check_draws, members
+from sweep.study.members import check_attacks, check_draws, members
 from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
 
 
@@ -51,6 +51,7 @@ def prepare_study(config: AppConfig, name: str) -> PreparedStudy:
     overlapping, parts = check_draws(config), members(config)
     check_measurable(config)
     searches = {part: prepare_search(member) for part, member in parts.items()}
+    check_attacks(config, {part: one.corners for part, one in searches.items()})
     data = {part: one.splits.hash for part, one in searches.items()}
     return PreparedStudy(searches, freeze(config, parts, data, overlapping))
 

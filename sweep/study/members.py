@@ -1,5 +1,6 @@
 """The sweeps of a study: families x spaces x sizes x draws, each with its data, its seed and what the arm gives it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -8,8 +9,12 @@ import numpy as np
 from odenet.data.config import DataConfig, Order, Portion
 from odenet.data.sets import read_images
 from odenet.data.subsets import DRAWS_PER_ROUND, load_data
+from odenet.integrators.scheme import Course
+from odenet.integrators.schemes import ADAPTIVE
 from odenet.seeding import derive
+from odenet.training.config import ExperimentConfig, depths_after
 from search_spaces import SPACES
+from sweep.config.evaluate_config import ConditionKind
 from sweep.config.overrides import flat, override
 from sweep.config.own import whole
 from sweep.config.schema import AppConfig, SpaceConfig
@@ -115,6 +120,30 @@ def check_draws(config: AppConfig) -> bool:
                 raise InputError(_overlap(config, data, (one, other), shared))
             overlapping = overlapping or bool(shared)
     return overlapping
+
+
+def check_attacks(config: AppConfig, corners: Mapping[str, Sequence[ExperimentConfig]]) -> None:
+    """Check what will be evaluated of the families, given their extreme experiments by the names of their sweeps.
+
+    Raises:
+        InputError: networks that choose their own steps will be attacked, without the flag that says what that is.
+    """
+    asked = config.evaluate
+    if ConditionKind.attack not in asked.conditions or asked.attack.allow_adaptive:
+        return
+    for name, experiments in corners.items():
+        adaptive = {course.scheme for one in experiments for course in _courses(one) if course.scheme in ADAPTIVE}
+        if adaptive:
+            schemes = ", ".join(sorted(scheme.value for scheme in adaptive))
+            raise InputError(
+                f"evaluate.conditions has attack, and networks of {name} may choose their own steps ({schemes}): their "
+                "gradients are masked, so an attack that fails says nothing. Leave the family or the condition out, or "
+                "set evaluate.attack.allow_adaptive=true to have the result labelled as an upper bound only."
+            )
+
+
+def _courses(experiment: ExperimentConfig) -> list[Course]:
+    return [depth.course for depth in depths_after(experiment)]
 
 
 def _drawn(data: DataConfig, directory: str) -> np.ndarray:

@@ -28,6 +28,7 @@ from sweep.config.overrides import override
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution import measurements
+from sweep.execution.interrupt import Interrupted
 from sweep.records.evaluation import read_measured, read_test_use
 from sweep.records.outcome import Outcome
 from sweep.records.predictions import read_predictions, write_predictions
@@ -156,6 +157,7 @@ def in_place(monkeypatch):
         get=lambda task: task(),
         wait=lambda refs, num_returns: (refs[:num_returns], refs[num_returns:]),
         remote=as_if_remote,
+        cancel=lambda task, force: None,
     )
     monkeypatch.setattr(measurements, "ray", instead)
 
@@ -251,7 +253,7 @@ def test_an_evaluation_that_was_cut_short_goes_on_with_what_is_left(config, unte
         return real(*given)
 
     monkeypatch.setattr(measurements, "_measure_on", dies_at_the_third)
-    with pytest.raises(WorkError, match=r"evaluation of x failed: The worker died\. .* go on with `sweep evaluate x`"):
+    with pytest.raises(WorkError, match=r"The evaluation failed: The worker died\. .* go on with `sweep evaluate x`"):
         evaluate(session_on(config), prepare_evaluate(config, "x"))
     monkeypatch.setattr(measurements, "_measure_on", real)
     assert len({(row.seed, row.condition) for row in read_rows(untested.rows, EvaluationRow)}) == 2
@@ -259,6 +261,22 @@ def test_an_evaluation_that_was_cut_short_goes_on_with_what_is_left(config, unte
     assert len(left.tasks) == 2
     evaluate(session_on(config), left)
     assert len({row.key for row in read_rows(untested.rows, EvaluationRow)}) == 2 * (2 + 16 * 3)
+
+
+def test_ctrl_c_ends_the_workers_keeps_what_is_measured_and_says_so(config, untested, in_place, monkeypatch):
+    real, ended = measurements._measure_on, []
+
+    def interrupted_at_the_third(*given):
+        if len(read_test_use(untested.test_use)) == 2:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(measurements, "_measure_on", interrupted_at_the_third)
+    measurements.ray.cancel = lambda task, force: ended.append(force)
+    said = r"2 measurements of x are left\. What was measured is kept in .*rows\.csv; go on with `sweep evaluate x`\."
+    with pytest.raises(Interrupted, match=said):
+        evaluate(session_on(config), prepare_evaluate(config, "x"))
+    assert (ended, len(prepare_evaluate(config, "x").tasks)) == ([True], 2)
 
 
 def test_what_was_measured_before_is_said_where_its_result_was_removed(config, untested, in_place, capsys):

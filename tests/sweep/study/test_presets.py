@@ -77,6 +77,13 @@ REFUSED = {
     "study x study.sizes=[50]": "with 50 per class draws 0 and 1 of digits share",
     "study x study=folder": "data.dataset=folder needs data.path=DIR",
     "study x study=cifar10_full runtime.data_dir=/nowhere": "/nowhere lacks cifar-10-batches-py",
+    "study x study.families=[resnet,neural_ode] evaluate.conditions=[clean,attack] evaluate.attack.images=50": (
+        "networks of neural_ode-d0 may choose their own steps (dopri5)"
+    ),
+    "plan study.families=[neural_ode] evaluate.conditions=[attack] evaluate.attack.images=50": (
+        "set evaluate.attack.allow_adaptive=true to have the result labelled"
+    ),
+    "plan study=quick evaluate.conditions=[attack] evaluate.attack.images=100000": "are possible",
     "plan final study=quick": "The name 'final' is not possible",
     "search x study.arm=equal_parameters": "study.arm=equal_parameters is for `sweep study`",
 }
