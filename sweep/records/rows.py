@@ -28,7 +28,7 @@ class TrialRow:
     sweep: str
     """The sweep's name; within a study STUDY/FAMILY-dDRAW."""
     family: str
-    """The name of the search space; it ends in `.shared` where the family's own dimensions were left at their defaults."""
+    """The name of the search space; it ends in `.shared` where the family's own dimensions were left out of it."""
     phase: Phase
     """The purpose: `search` tries a configuration, `confirm` retrains one of the best, `final` the crowned one on train
     and val."""
@@ -164,7 +164,7 @@ class EvaluationRow:
     """One measured value of one final model: rows.csv. All fields before `value` together are the key."""
 
     family: str
-    """The name of the search space; it ends in `.shared` where the family's own dimensions were left at their defaults."""
+    """The name of the search space; it ends in `.shared` where the family's own dimensions were left out of it."""
     dataset: str
     """The data set."""
     per_class: int | None
