@@ -272,7 +272,7 @@ def _used_before(session: Session, prepared: PreparedEvaluation) -> Iterator[str
                 "where you report this one."
             )
     if prepared.known.partial:
-        yield f"Half of it is missing, so it counts as not measured: {named(prepared.known.partial)}."
+        yield f"Counts as not measured, because a part is missing: {named(prepared.known.partial)}."
     used = {use.key: use.when for use in read_test_use(files.test_use)}
     gone = [task for task in prepared.tasks if not prepared.known.severities(task[0].row, task[1].name)]
     again = [used[key] for task in gone if (key := _use(*task).key) in used]

@@ -315,7 +315,7 @@ def test_half_a_result_is_measured_again_and_what_is_whole_is_not(config, untest
     session = session_on(config)
     with session.console.capture() as told:
         evaluate(session, again)
-    assert "so it counts as not measured: clean of seed 3" in " ".join(told.get().split())
+    assert "Counts as not measured, because a part is missing: clean of seed 3" in " ".join(told.get().split())
     assert read_rows(untested.rows, EvaluationRow) == whole
     assert sorted(read_predictions(untested.predictions).seeds_R.tolist()) == [3, 4]
     with pytest.raises(InputError, match="test data is used once"):
