@@ -102,6 +102,7 @@ def test_what_is_saved_needs_neither_the_file_nor_the_module_again(place: Path, 
     ("text", "message"),
     [
         ("name: resnet\nlike: smoke", "resnet is the name of another space"),
+        ("name: mine.shared\nlike: smoke", ".shared ends the names of spaces without own dimensions"),
         ("name: '../x'\nlike: smoke", "A space cannot be called '../x'"),
         ("like: smok", "space.like=smok is no search space; possible are resnet, continuous"),
         (
