@@ -34,7 +34,10 @@ from sweep.records.run_directory import SweepFiles
 from sweep.records.tables import read_rows
 
 AGREEMENT = 0.002  # of an accuracy with its predictions, and two images: another device rounds some to the other side
-SCORED = {"accuracy", "loss"}
+NEEDED = {  # metrics that stand together in a cell, by kind of condition
+    **{kind: {"accuracy", "loss"} for kind in (CLEAN, MANIFESTATION, REESTIMATED, CORRUPTION)},
+    DIAGNOSTICS: {"steps", "parameters"},
+}
 
 NetworkKey = tuple[Any, ...]
 Unit = tuple[str, float]  # what is measured at once: a condition, a corruption at each severity
@@ -220,9 +223,9 @@ def _needed(condition: str, severity: float) -> set[str]:
     kind, _, rest = condition.partition("/")
     if kind == ATTACK:
         return _needed_of_attack(rest, severity)
-    if kind == DIAGNOSTICS:
-        return {"steps", "parameters"}
-    return {"accuracy"} if condition == DUPLICATE_FREE else SCORED
+    if condition == DUPLICATE_FREE:
+        return {"accuracy"}
+    return NEEDED.get(kind, set())
 
 
 def _needed_of_attack(name: str, severity: float) -> set[str]:
