@@ -6,6 +6,7 @@ A family is a network, and its space has the network's name; `smoke` is no famil
 import re
 from collections.abc import Mapping
 
+from search_spaces.common import SHARED, shared
 from search_spaces.continuous import CONTINUOUS, CONTINUOUS_IN_DEPTH
 from search_spaces.parameters import Choice, Float, Int, Parameter, When, fixed
 from search_spaces.residual import RESIDUAL, RESNET
@@ -21,6 +22,7 @@ SPACES: dict[str, Space] = {**{str(space.fixed["model.network"]): space for spac
 
 __all__ = [
     "OURS",
+    "SHARED",
     "SPACES",
     "Choice",
     "Float",
@@ -33,6 +35,7 @@ __all__ = [
     "check_name",
     "fixed",
     "from_written",
+    "shared",
 ]
 
 OURS = frozenset(SPACES)  # without those that are added
@@ -45,6 +48,8 @@ def check_name(name: object) -> str:
             f"A space cannot be called {name!r}: letters, digits, '.', '_' and '-', beginning with a letter or digit, "
             "at most 40 of them."
         )
+    if name.endswith(SHARED):
+        raise ValueError(f"A space cannot be called {name}: {SHARED} ends the names of spaces without own dimensions.")
     if name in OURS:
         raise ValueError(f"{name} is the name of another space; give yours one of its own.")
     return name

@@ -29,6 +29,23 @@ COMMON: dict[str, Parameter] = {
 SMOOTHNESS: dict[str, Parameter] = {"regularization.smoothness": Float(1e-7, 1e-2, log=True)}
 
 
+SHARED = ".shared"  # ends the name of a family whose space is `shared`
+
+
+def shared(space: Space) -> Space:
+    """Return the space of what all families search, `COMMON`, alone: every dimension of a family's own is left out, so
+    that it has the value of the configuration. ValueError: it searches nothing of `COMMON`."""
+    left_out: list[str] = []
+    for key in space.entries:
+        condition = space.conditions.get(key)
+        depends = condition is not None and condition.key in left_out
+        if depends or (key in space.parameters and key not in COMMON):
+            left_out.append(key)
+    if not set(space.parameters) - set(left_out):
+        raise ValueError(f"Nothing is searched that all families share: {', '.join(COMMON)}. Search the full space.")
+    return space.without(left_out)
+
+
 def family(network: str, own: Mapping[str, Parameter], conditions: Mapping[str, When] | None = None) -> Space:
     """Build the space of a network: the common parameters, then its own."""
     return Space({"model.network": fixed(network), **COMMON, **own}, conditions or {})

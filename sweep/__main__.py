@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 
 from rich.console import Console
@@ -28,6 +29,7 @@ def main() -> None:
     words = take_from_words(sys.orig_argv)
     if words != sys.orig_argv:
         os.execv(sys.executable, words)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it is told as Ctrl-C is
     sys.exit(run(sys.argv[1:]))
 
 

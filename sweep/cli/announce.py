@@ -27,10 +27,12 @@ def begin(stage: str, name: str, config: "AppConfig", console: Console) -> None:
 def described(stage: str, config: "AppConfig") -> str:
     """Write what a stage is going to search, in one line."""
     search, draws = config.search, ", ".join(map(str, config.study.draws))
-    spaces = f"space {config.space.name}"
+    spaces = f"space {config.space.label}"
     if stage == "study":
         sizes = f"{', '.join(map(str, config.study.sizes))} per class of " if config.study.sizes else ""
-        spaces = f"spaces {', '.join(config.study.families)} on draws {draws} of {sizes}the data, each"
+        searched = ", ".join(one.value for one in config.study.spaces)
+        which = "" if searched == "full" else f" ({searched})"
+        spaces = f"spaces {', '.join(config.study.families)}{which} on draws {draws} of {sizes}the data, each"
     return (
         f"{spaces}, {search.trials} trials of {config.study.lasting(config.training.epochs)} on {config.data.name}, "
         f"sampler {search.sampler.value}, scheduler {search.scheduler.value}"

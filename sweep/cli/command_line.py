@@ -17,7 +17,6 @@ SUBMIT, JOB_SERVER = "submit", "cluster.job_server="
 TRIAL = "--trial"  # with a number
 FROM_THE_BEGINNING = ("search", "study")  # stages whose name is new
 SUBMITTED = (*FROM_THE_BEGINNING, "resume", "extend", "final", "evaluate", "export", "report", "deliver")
-PRESET = "study="  # before the name of a study's preset; `sweep study` without one has study=default
 OWN_KEYS = {"export": "format"}  # a stage's key that is said without its section: format=onnx for export.format=onnx
 
 

@@ -60,10 +60,11 @@ STAGES: dict[str, StageCommand] = {
     "extend": StageCommand(
         run_extend,
         "adds trials to a finished search",
-        "sweep extend NAME search.more=N [KEY=VALUE ...]",
+        "sweep extend NAME search.more=N [--again] [KEY=VALUE ...]",
         (1, 1),
         "The sampler goes on with what it knows, schedulers with the rungs that are filled. A study is extended as a "
-        "whole, all its searches alike.",
+        "whole, all its searches alike.\n"
+        "  --again    although final training is done: puts it away, with what the test set said of it",
     ),
     "deliver": StageCommand(
         run_deliver,

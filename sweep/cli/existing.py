@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from search_spaces import OURS, SPACES, Space, as_written
+from search_spaces import OURS, SHARED, SPACES, Space, as_written
 from sweep.cli.command_line import Command
 from sweep.config.compose import FOLLOWS, check_possible, load, value_of
 from sweep.config.modules import changed_since, hashes, not_named
@@ -22,14 +22,15 @@ DATA_PATH, STORAGE = "data.path=", "runtime.storage="
 def existing(command: Command, possible: tuple[str, ...] = FOLLOWS) -> tuple[AppConfig, str]:
     """Load the configuration that a sweep was searched with, or a study begun, with what is set of it now; and its
     name."""
-    how = load([text for text in command.overrides if text.startswith((*OF_THE_USER, "runtime.runs_dir=", STORAGE))])
+    where = [text for text in command.overrides if text.startswith((*OF_THE_USER, "runtime.runs_dir=", STORAGE))]
+    how = load(where)
     name = command.names[0]
     files = SweepFiles(run_directory(how, name))
     _rebuild(how, name)
     saved = files.study if files.study.exists() else files.config
     if not saved.is_file():
         raise missing(Path(how.runtime.runs_dir).resolve(), name)
-    config = here(load(command.overrides, saved, possible), how)
+    config = here(load(command.overrides, saved, possible, study=saved == files.study), how)
     kept = kept_modules(config, name)
     _check_unchanged(changed_since(config.modules, kept), config, f"{saved} was made with, kept in {kept}")
     return config, name
@@ -86,11 +87,13 @@ def from_best(path: Path, overrides: list[str]) -> tuple[AppConfig, str, Best]:
 
 def _space_of(best: Best, path: Path, config: AppConfig) -> SpaceConfig:
     """Return the space that it was found in, one of the user's own as the file has it. InputError: there is none."""
-    family = best.provenance.get("family", config.space.name)
-    if family in OURS:
-        return SpaceConfig(name=family)
+    family = str(best.provenance.get("family", config.space.name))
+    name, is_shared = family.removesuffix(SHARED), family.endswith(SHARED)
+    if name in OURS:
+        return SpaceConfig(name=name, shared=is_shared)
     try:
-        own = SpaceConfig(name=family, parameters=as_written(Space.from_dict(best.provenance.get("space", {}))))
+        parameters = as_written(Space.from_dict(best.provenance.get("space", {})))
+        own = SpaceConfig(name=name, parameters=parameters, shared=is_shared)
         own.build()
         return own
     except ValueError as error:

@@ -12,7 +12,6 @@ from sweep.cli.command_line import (
     JOB_SERVER,
     JSON,
     OWN_KEYS,
-    PRESET,
     SUBMIT,
     TRIAL,
     VERIFY,
@@ -25,10 +24,10 @@ from sweep.cli.commands import STAGES
 from sweep.errors import InputError
 
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
-OF_STAGE = {  # a flag that some stages have
+OF_STAGE = {  # flags, and the stages that have them
     **dict.fromkeys((VERIFY, CSV, TRIAL), ("status",)),
     **dict.fromkeys((WIDE, JSON), ("status", "doctor")),
-    AGAIN: ("final",),
+    AGAIN: ("final", "extend"),
     FIGURES: ("report",),
     FOLLOW: ("logs",),
 }
@@ -80,11 +79,10 @@ def _parsed(stage: str, *rest: str) -> Command:
     names, overrides, flags = _sort(list(rest))
     if stage in OWN_KEYS:
         overrides = [f"{stage}.{text}" if text.startswith(f"{OWN_KEYS[stage]}=") else text for text in overrides]
-    if _is_of_a_study(stage, overrides) and not any(text.startswith(PRESET) for text in overrides):
-        overrides = [f"{PRESET}default", *overrides]
-    for flag, its in OF_STAGE.items():
-        if flag in flags and stage not in its:
-            raise InputError(f"{flag} belongs to `sweep {its[0]} NAME`, not to `sweep {stage}`.")
+    for flag, those in OF_STAGE.items():
+        if flag in flags and stage not in those:
+            having = " and ".join(f"`sweep {one} NAME`" for one in those)
+            raise InputError(f"{flag} belongs to {having}, not to `sweep {stage}`.")
     forms = [flag for flag in flags if flag in (WIDE, CSV, JSON)]
     if len(forms) > 1 or (VERIFY in flags and forms):
         raise InputError(f"{' '.join(flags)}: one of {VERIFY}, {WIDE}, {CSV} and {JSON} at a time.")
@@ -93,10 +91,6 @@ def _parsed(stage: str, *rest: str) -> Command:
         _check_more(stage, overrides)
         _check_used(stage, overrides)
     return Command(stage, names, overrides, flags)
-
-
-def _is_of_a_study(stage: str, overrides: list[str]) -> bool:
-    return stage == "study" or (stage == "plan" and any(text.startswith("study.") for text in overrides))
 
 
 def _sort(words: list[str]) -> tuple[list[str], list[str], list[str]]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sweep.cli import announce
+from sweep.cli import announce, run_studies
 from sweep.cli.command_line import AGAIN, Command
 from sweep.cli.run_jobs import is_remote, submit_resume
-from sweep.cli.run_studies import evaluate_all, extend
 from sweep.console import say
 from sweep.errors import InputError
 
@@ -49,12 +48,8 @@ def run_resume(command: Command, console: Console) -> None:
     if stage in (BegunStage.final, BegunStage.sensitivity) and (saved := part_of(files, stage).config).exists():
         config = here(load(command.overrides, saved, GOES_ON), config)
     if stage is BegunStage.study:
-        from sweep.execution.session import open_session
-        from sweep.stages.study import resume_study, study
-
-        prepared = resume_study(config, name)
-        with open_session(config, name, console) as session:
-            announce.say_report(study(session, prepared), name, console)
+        if not run_studies.resume(config, name, console):
+            _deliver_rest(config, name, console)
     elif stage is BegunStage.search:
         _go_on(config, name, console)
     elif stage is BegunStage.final:
@@ -66,8 +61,8 @@ def run_resume(command: Command, console: Console) -> None:
 
 
 def _deliver_rest(config: "AppConfig", name: str, console: Console) -> None:
-    """Write tables again that cannot be read, and tell MLflow what it was not told of a sweep that is done. InputError:
-    there is nothing of that either."""
+    """Write tables again that cannot be read, and tell MLflow what it was not told of a sweep, or a study, that is
+    done. InputError: there is nothing of that either."""
     from sweep.records.locks import alone
     from sweep.records.run_directory import SweepFiles, run_directory, store_directory
     from sweep.stages.deliver import deliver, undelivered
@@ -80,9 +75,15 @@ def _deliver_rest(config: "AppConfig", name: str, console: Console) -> None:
                 say(f"{part.trials} could not be read: it was written again from {part.ledger.name}.", console)
         return
     if not undelivered(store_directory(config, name)):
+        is_study = SweepFiles(run_directory(config, name)).study.exists()
+        follows = (
+            f"all its searches, `sweep evaluate {name} evaluate.conditions=[...]` measures more of its networks, and"
+            if is_study
+            else f"its search, `sweep final {name}`, `sweep evaluate {name}` and"
+        )
         raise InputError(
-            f"Nothing of {name} was cut short. `sweep extend {name} search.more=10` adds trials to its search, "
-            f"`sweep final {name}`, `sweep evaluate {name}` and `sweep report {name}` follow it."
+            f"Nothing of {name} was cut short. `sweep extend {name} search.more=10` adds trials to {follows} `sweep "
+            f"report {name}` {'writes its report again' if is_study else 'follow it'}."
         )
     console.print(f"Nothing of {name} was cut short but its delivery to MLflow.", highlight=False)
     deliver(config, name, console)
@@ -98,14 +99,16 @@ def run_deliver(command: Command, console: Console) -> None:
     deliver(config, name, console)
 
 
-def _go_on(config: "AppConfig", name: str, console: Console) -> None:
-    """Go on with a search."""
+def _go_on(config: "AppConfig", name: str, console: Console, again: bool = False) -> None:
+    """Go on with a search. `again`: after final training was put away."""
     from sweep.execution.session import open_session
     from sweep.stages.resume import prepare_resume
     from sweep.stages.search import search
 
     prepared = prepare_resume(config, name)
     with open_session(config, name, console) as session:
+        if again:
+            _put_away(config, name, console)
         search(session, prepared)
     announce.say_next(name, console)
 
@@ -114,20 +117,27 @@ def _confirm(config: "AppConfig", name: str, console: Console, again: bool = Fal
     """Begin final training in an existing run directory, or go on with it, or put it away and do it again."""
     from sweep.execution.session import open_session
     from sweep.records.run_directory import SweepFiles, run_directory
-    from sweep.stages.final import final, prepare_final, put_away
+    from sweep.stages.final import final, prepare_final
     from sweep.stages.resume import check_records
-    from sweep.study.frozen import record_again
 
-    prepared, files = prepare_final(config, name, again), SweepFiles(run_directory(config, name))
+    prepared = prepare_final(config, name, again)
     if not again:
-        check_records(files.final)
+        check_records(SweepFiles(run_directory(config, name)).final)
     with open_session(config, name, console) as session:
         if again:
-            former = put_away(files)
-            record_again(config, name, former)
-            console.print(f"The former final training is kept in {former}", highlight=False)
+            _put_away(config, name, console)
         final(session, prepared)
     console.print(f"Next: sweep evaluate {name}; sweep export {name}", highlight=False)
+
+
+def _put_away(config: "AppConfig", name: str, console: Console) -> None:
+    from sweep.records.run_directory import SweepFiles, run_directory
+    from sweep.stages.final import put_away
+    from sweep.study.frozen import record_again
+
+    former = put_away(SweepFiles(run_directory(config, name)))
+    record_again(config, name, former)
+    console.print(f"The former final training is kept in {former}", highlight=False)
 
 
 def run_extend(command: Command, console: Console) -> None:
@@ -137,14 +147,18 @@ def run_extend(command: Command, console: Console) -> None:
 
     config, name = existing(command, GOES_ON)
     files = SweepFiles(run_directory(config, name))
+    again = AGAIN in command.flags
     if files.study.exists():
-        extend(config, name, console)
+        run_studies.extend(config, name, console, again)
         return
+    from sweep.stages.final import check_again
     from sweep.stages.search import extended
     from sweep.study.frozen import check_alone
 
     check_alone(config, name)
-    _go_on(extended(config, files), name, console)
+    if again:
+        check_again(config, name, [files])
+    _go_on(extended(config, name, files, again), name, console, again)
 
 
 def run_final(command: Command, console: Console) -> None:
@@ -196,7 +210,7 @@ def run_evaluate(command: Command, console: Console) -> None:
     config, name = existing(command)
     announce.loads_torch(f"evaluate {name}", console)
     if SweepFiles(run_directory(config, name)).study.exists():
-        evaluate_all(config, name, console)
+        run_studies.evaluate_all(config, name, console)
         return
     from sweep.execution.session import open_session
     from sweep.stages.evaluate import evaluate, prepare_evaluate

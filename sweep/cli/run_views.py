@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 def print_config(command: Command, console: Console) -> None:
     """Print the composed configuration, for `--cfg job`."""
-    from sweep.config.compose import composed_text
+    from sweep.config.compose import composed_text, is_study
 
-    console.print(composed_text(command.overrides), highlight=False)
+    study = command.stage == "study" or (command.stage == "plan" and is_study(command.overrides))
+    console.print(composed_text(command.overrides, study), highlight=False)
 
 
 def run_doctor(command: Command, console: Console) -> None:

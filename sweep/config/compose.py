@@ -3,7 +3,7 @@ there."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from enum import EnumType
 from functools import cache
 from importlib.resources import files
@@ -18,15 +18,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from odenet.networks.model_config import ModelConfig
-from odenet.pretrained.weight_file import hash_of
 from odenet.training.config import to_plain
 from search_spaces import SPACES
 from sweep.config.credentials import hidden, take_credentials
+from sweep.config.decided import apply_space, check_spaces, with_hash
 from sweep.config.modules import not_named
 from sweep.config.overrides import leaves, suggestion
-from sweep.config.own import OF_THE_USER, Words, is_of_config_file, read_space, sort_words, whole
-from sweep.config.schema import AppConfig, SpaceConfig
+from sweep.config.own import OF_THE_USER, Words, is_of_config_file, read_space, sort_words
+from sweep.config.schema import AppConfig
 from sweep.errors import NO_YAML, InputError
 
 CONF = "sweep.config.conf"
@@ -43,6 +42,7 @@ REPLAYED = (
     "search.random_share", "search.grace", "search.reduction", "search.budget.", "modules",
 )  # fmt: skip
 
+DEFAULT = "default"  # the preset of a study that chooses none
 COPY = "Bring back a copy, such as that in MLflow among the artifacts of the sweep's run."
 # Of config.yaml in version 0.1.0. A section that came later has its defaults where a directory does not have it.
 FIRST_SECTIONS = (
@@ -51,24 +51,33 @@ FIRST_SECTIONS = (
 )  # fmt: skip
 
 
-def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, ...] = FOLLOWS) -> AppConfig:
+def load(
+    arguments: list[str], saved: Path | None = None, possible: tuple[str, ...] = FOLLOWS, *, study: bool = False
+) -> AppConfig:
     """Build the typed configuration from overrides, or from a saved config.yaml and overrides of what is `possible`.
+
+    `study`: that of a study, whose preset is `default` where none is chosen.
 
     Raises:
         InputError: what the user wrote is wrong; the message names it and what is possible.
     """
     words = sort_words(arguments)
-    composed = _composed(words) if saved is None else _with_saved(words, saved, possible)
+    if saved is None:
+        composed, chosen = _composed(words, study)
+    else:
+        composed, chosen = _with_saved(words, saved, possible), study
     try:
-        if saved is None:
-            _apply_space(composed, words.overrides)
+        if saved is None and chosen:
+            check_spaces(composed, words)
+        elif saved is None:
+            apply_space(composed, words)
         if isinstance(uri := composed.tracking.uri, str):  # of an older config.yaml, or of a notebook
             composed.tracking.uri = take_credentials(uri, replace=False)
         config = OmegaConf.to_object(composed)
         assert isinstance(config, AppConfig)
-        if saved is not None:
+        if saved is not None and not study:
             config.space.build()  # that of a command line was built to apply it
-        elif config.model.initial is not None:
+        if saved is None:
             config.model = with_hash(config.model)
     except OmegaConfBaseException as error:
         raise InputError(_said(error.__cause__ or error)) from error
@@ -77,63 +86,59 @@ def load(arguments: list[str], saved: Path | None = None, possible: tuple[str, .
     return config
 
 
-def with_hash(model: ModelConfig) -> ModelConfig:
-    """Return the network with the place and the hash of the weights that it begins with. ValueError: there are none."""
-    assert model.initial is not None
-    path = Path(model.initial).absolute()
-    return replace(model, initial=str(path), initial_sha256=model.initial_sha256 or hash_of(path))
+def compose_config(arguments: list[str], study: bool = False) -> DictConfig:
+    """Let Hydra compose config.yaml, or the user's configuration file, with the overrides. InputError, `study`: as
+    `load`."""
+    return _composed(sort_words(arguments), study)[0]
 
 
-def _apply_space(composed: DictConfig, arguments: list[str]) -> None:
-    """Set what the space fixes, so that other keys are judged with it. InputError for a key that the space decides."""
-    chosen = OmegaConf.to_object(composed.space)
-    assert isinstance(chosen, SpaceConfig)
-    composed.space = whole(chosen)
-    space = chosen.build()
-    for text in arguments:
-        key = text.split("=")[0]
-        if key in space.entries:
-            how = f"fixes it: {space.fixed[key]}" if key in space.fixed else "searches it"
-            raise InputError(
-                f"{text} would have no effect, space={chosen.name} {how}. A searched key takes one value by "
-                f"space.fix.{key}=VALUE; space=NAME chooses another family."
-            )
-    for key, value in space.fixed.items():
-        if key not in space.conditions:
-            OmegaConf.update(composed, key, value)
+def is_study(arguments: list[str]) -> bool:
+    """Tell whether the words, or the configuration file that they name, set a key of a study or choose a preset.
+    InputError as `load`."""
+    return _composed(sort_words(arguments))[1]
 
 
-def compose_config(arguments: list[str]) -> DictConfig:
-    """Let Hydra compose config.yaml, or the user's configuration file, with the overrides. InputError as `load`."""
-    return _composed(sort_words(arguments))
+def _hydra(words: Words, *more: str) -> tuple[DictConfig, str | None]:
+    """Let Hydra compose, and return the preset of a study that was chosen, too."""
+    overrides = [*hydra_arguments(words.overrides), *more]
+    if words.file is not None:
+        with initialize_config_dir(str(words.file.parent), version_base="1.3"):
+            overrides.append(f"hydra.searchpath=[pkg://{CONF}]")
+            composed = compose(words.file.stem, overrides=overrides, return_hydra_config=True)
+    else:
+        overrides += [] if words.directory is None else [f"hydra.searchpath=['file://{words.directory}']"]
+        with initialize_config_module(CONF, version_base="1.3"):
+            composed = compose("config", overrides=overrides, return_hydra_config=True)
+    preset = composed.hydra.runtime.choices.get("study")
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, preset
 
 
-def _composed(words: Words) -> DictConfig:
+def _composed(words: Words, study: bool = False) -> tuple[DictConfig, bool]:
+    """Compose what was said, and tell whether that is a study."""
     for text in words.overrides:
         _parse_one(text, words.directory)
-    overrides = hydra_arguments(words.overrides)
     try:
-        if words.file is not None:
-            with initialize_config_dir(str(words.file.parent), version_base="1.3"):
-                composed = compose(words.file.stem, overrides=[*overrides, f"hydra.searchpath=[pkg://{CONF}]"])
-        else:
-            searched = [] if words.directory is None else [f"hydra.searchpath=['file://{words.directory}']"]
-            with initialize_config_module(CONF, version_base="1.3"):
-                composed = compose("config", overrides=[*overrides, *searched])
+        composed, preset = _hydra(words)
+        if study and preset is None:
+            composed, _ = _hydra(words, f"study={DEFAULT}")
         if {f.name for f in fields(AppConfig)} - set(composed):
             raise InputError(f"{words.file}: begin it with `defaults: [config, _self_]`: it lacks what others have.")
+        if words.modules:
+            composed.modules = words.modules  # of several files, the last of which would else count alone
         if words.space:
             own = read_space(words.space)
             with open_dict(composed.space):
                 composed.space.name, composed.space.parameters = own.name, own.parameters
     except (HydraException, OmegaConfBaseException, OverflowError) as error:
         raise InputError(_explain(error.__cause__ or error, words.overrides)) from error
-    return composed
+    return composed, study or preset is not None or any(key.startswith("study.") for key in words.settings)
 
 
-def composed_text(arguments: list[str]) -> str:
-    """Return the composed configuration as YAML, to be shown. InputError as `load`."""
-    return hidden(OmegaConf.to_yaml(compose_config(arguments)))
+def composed_text(arguments: list[str], study: bool = False) -> str:
+    """Return the composed configuration as YAML, to be shown. InputError, `study`: as `load`."""
+    return hidden(OmegaConf.to_yaml(compose_config(arguments, study)))
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:

@@ -1,9 +1,9 @@
 """The user's own modules, which define networks and search spaces.
 
 A module has NETWORKS, rows by their names, or SPACES, or both. It is imported where the user names it, on the command
-line or in the user's configuration file, and never because a file says so: those may be a stranger's. It is looked for
-behind all that is installed, in the working directory last. The source of its package, or its file, is kept with the
-sweep, and workers import that.
+line or in configuration files of theirs that it chooses, and never because another file says so: those may be a
+stranger's. It is looked for behind all that is installed, in the working directory last. The source of its package, or
+its file, is kept with the sweep, and workers import that.
 """
 
 import hashlib

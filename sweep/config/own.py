@@ -1,6 +1,7 @@
-"""What the user has of their own: a configuration file in Hydra's way, modules, a search space in one or in a file."""
+"""What the user has of their own: configuration files in Hydra's way, modules, a search space in one or in a file."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from yaml import YAMLError
 
 from search_spaces import OURS, SPACES, as_written
 from sweep.config.modules import check_module_names, import_modules, look_here, space_in
+from sweep.config.overrides import flat
 from sweep.config.schema import SpaceConfig
 from sweep.errors import NO_YAML, InputError
 
@@ -30,6 +32,13 @@ class Words:
     space: str = ""  # FILE.yaml or MODULE:NAME
     modules: list[str] = field(default_factory=list)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """List the keys that the words, or the user's configuration file itself, set, with how they do."""
+        in_file = {} if self.file is None else flat(read_mapping(self.file))
+        said = {key: f"{self.file}: {key}={value}" for key, value in in_file.items()}
+        return said | {text.lstrip("+").partition("=")[0]: text for text in self.overrides}
+
 
 def is_of_config_file(word: str) -> bool:
     """Tell whether a word names the user's configuration file, or its directory."""
@@ -37,7 +46,7 @@ def is_of_config_file(word: str) -> bool:
 
 
 def sort_words(arguments: Sequence[str]) -> Words:
-    """Sort words, and import the modules that they or the user's configuration file name.
+    """Sort words, and import the modules that they name, or else the user's configuration files that they choose.
 
     Raises:
         InputError: a file is not there, or is none; or as `import_modules`.
@@ -49,7 +58,7 @@ def sort_words(arguments: Sequence[str]) -> Words:
     space = _value(chosen) if _is_own_space(chosen) else ""
     others = [text for text in arguments if not is_of_config_file(text) and not _is_own_space(text)]
     named = [text for text in others if text.startswith(MODULES)]
-    modules = _listed(named[-1]) if named else _modules_of(file)
+    modules = _listed(named[-1]) if named else _modules_of(_own_files(directory, file, others))
     if modules or ":" in space:
         look_here()
     import_modules(modules)
@@ -109,14 +118,42 @@ def _checked(names: list[str]) -> list[str]:
     return names
 
 
-def _modules_of(file: Path | None) -> list[str]:
-    """Read the modules that the user's configuration file names; they are there before the rest of it is judged."""
-    names = None if file is None else read_mapping(file).get("modules")
-    if names is None:
+def _modules_of(files: Sequence[Path]) -> list[str]:
+    """Read the modules that the user's configuration files name; they are there before the rest of it is judged."""
+    found: list[str] = []
+    for file in files:
+        names = read_mapping(file).get("modules") or []
+        if not isinstance(names, ListConfig | list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{file}: modules must be a list of names, not {names!r}.")
+        found += _checked(list(names))
+    return list(dict.fromkeys(found))
+
+
+def _own_files(directory: str, file: Path | None, words: Sequence[str]) -> list[Path]:
+    """List the user's configuration files that are chosen, by the words or by one another's defaults lists."""
+    if not directory:
         return []
-    if not isinstance(names, ListConfig | list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{file}: modules must be a list of names, not {names!r}.")
-    return _checked(list(names))
+    root = Path(directory).absolute()
+    chosen = dict(word.split("=") for word in words if re.fullmatch(r"\w+=[\w.-]+", word))
+    waiting = [root / group / f"{name}.yaml" for group, name in chosen.items()] + ([file] if file else [])
+    found: list[Path] = []
+    while waiting:
+        one = waiting.pop()
+        if one not in found and one.is_file():
+            found.append(one)
+            waiting += [path for group, path in _defaults(one, root) if group not in chosen]
+    return found
+
+
+def _defaults(file: Path, root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files that a defaults list may choose below the user's directory, each with its group."""
+    entries = read_mapping(file).get("defaults") or []
+    for entry in entries if isinstance(entries, list) else []:
+        named = entry if isinstance(entry, dict) else {"": entry}
+        for key, name in named.items():
+            group = re.sub(r"^(override|optional)\s+", "", str(key)).partition("@")[0]
+            if isinstance(name, str):
+                yield group.lstrip("/"), (root if "/" in group else file.parent) / group.lstrip("/") / f"{name}.yaml"
 
 
 def read_mapping(file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from odenet.enums import Device, ExportFormat
 from odenet.training.config import ExperimentConfig, RuntimeConfig
-from search_spaces import SPACES, Space, check_name, from_written
+from search_spaces import SHARED, SPACES, Space, check_name, from_written, shared
 from sweep.config.credentials import PASSWORD, USER, without_secrets
 from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.overrides import flat
@@ -144,10 +144,18 @@ class SpaceConfig:
     parameters: dict[str, Any] = field(default_factory=dict)
     fix: dict[str, Any] = field(default_factory=dict)
     range: dict[str, Any] = field(default_factory=dict)
+    shared: bool = False  # search what all families search, and leave the family's own dimensions at their defaults
 
     def build(self) -> Space:
-        """Build the space. ValueError: unknown space or parameter, or a value or range outside the space's."""
-        return self.plain().fix(flat(self.fix)).narrow(flat(self.range))
+        """Build the space. ValueError: unknown space or parameter, a value or range outside the space's, or nothing of
+        it is shared."""
+        space = self.plain().fix(flat(self.fix)).narrow(flat(self.range))
+        return shared(space) if self.shared else space
+
+    @property
+    def label(self) -> str:
+        """The name of the family in tables and names of sweeps, which says where its own dimensions are left out."""
+        return f"{self.name}{SHARED if self.shared else ''}"
 
     def plain(self) -> Space:
         """Build the space as it is before anything is fixed or narrowed. ValueError: there is none such."""

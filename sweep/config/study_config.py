@@ -14,11 +14,19 @@ class Arm(Enum):
     equal_parameters = "equal_parameters"  # widths by configuration, so that networks have `parameters`
 
 
+class Dimensions(Enum):
+    """The dimensions of a family's space that are searched."""
+
+    full = "full"
+    shared = "shared"  # what all families search; the family's own at the configuration's values
+
+
 @dataclass(kw_only=True, slots=True)
 class StudyConfig:
     """The sweeps of a study, compared on equal terms: every family on every draw of every size of the data."""
 
     families: list[str] = field(default_factory=lambda: ["resnet", "continuous"])
+    spaces: list[Dimensions] = field(default_factory=lambda: [Dimensions.full])  # each family is searched in each
     sizes: list[int] = field(default_factory=list)  # images per class; none: data.per_class alone
     draws: list[int] = field(default_factory=lambda: [0, 1, 2])
     overlapping_draws: bool = False  # draws may share images; the report then says so
@@ -29,16 +37,21 @@ class StudyConfig:
     cpu_hour_price: float | None = None  # for `sweep plan`; that of a GPU is search.budget.gpu_hour_price
 
     def __post_init__(self) -> None:
-        for name, values in (("families", self.families), ("draws", self.draws), ("sizes", self.sizes)):
+        for name in ("families", "spaces", "draws", "sizes"):
+            values = getattr(self, name)
             if (not values and name != "sizes") or len(set(values)) != len(values):
-                raise ValueError(f"study.{name}={list(values)}: at least one, each once.")
+                said = ", ".join(str(one.value if isinstance(one, Enum) else one) for one in values)
+                raise ValueError(f"study.{name}=[{said}]: at least one, each once.")
         if not all(0 <= draw < 2**31 for draw in self.draws):
             raise ValueError(f"study.draws={list(self.draws)}: each must be from 0 to {2**31 - 1}.")
         if not all(1 <= size <= 1_000_000 for size in self.sizes):
             raise ValueError(f"study.sizes={list(self.sizes)}: images per class, each from 1 to 1000000.")
         unknown = [family for family in self.families if family not in SPACES]
         if unknown:
-            raise ValueError(f"study.families has {unknown[0]}; possible are {', '.join(SPACES)}.")
+            raise ValueError(
+                f"study.families has {unknown[0]}; possible are {', '.join(SPACES)}, and the spaces of a module of "
+                "your own that is named, modules=[NAME]."
+            )
         self._check_arm()
 
     def _check_arm(self) -> None:

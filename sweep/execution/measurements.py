@@ -11,6 +11,7 @@ import torch
 
 from odenet.inference.classifier import Classifier
 from odenet.training.config import RuntimeConfig
+from sweep.cluster.watch import ended
 from sweep.config.evaluate_config import EvaluateConfig
 from sweep.config.modules import import_kept
 from sweep.console import say
@@ -86,7 +87,7 @@ class UnfitNode:
 def measure_all(
     session: Session, tasks: Sequence[MeasuringTask], test: TestSet
 ) -> Iterator[tuple[MeasuringTask, Measurement]]:
-    """Measure on workers, and yield what is measured as soon as it is.
+    """Measure on workers, and yield what is measured as soon as it is. Workers end with the generator.
 
     Raises:
         ray.exceptions.RayError: a worker failed. WorkError: no node is left that can measure.
@@ -112,14 +113,18 @@ def measure_all(
         return there.remote(shared, task[1], pickled[task[0].row.number])
 
     waiting = {sent(task): task for task in tasks}
-    while waiting:
-        (ready,), _ = ray.wait(list(waiting), num_returns=1)
-        task, found = waiting.pop(ready), ray.get(ready)
-        if isinstance(found, Measurement):
-            yield task, found
-        else:
-            _leave_out(session, found)
-            waiting[sent(task)] = task
+    try:
+        while waiting:
+            (ready,), _ = ray.wait(list(waiting), num_returns=1)
+            task, found = waiting.pop(ready), ray.get(ready)
+            if isinstance(found, Measurement):
+                yield task, found
+            else:
+                _leave_out(session, found)
+                waiting[sent(task)] = task
+    finally:
+        for reference in () if ended() else waiting:
+            ray.cancel(reference, force=True)  # else Ray is shut down under them, and its C++ code says so
 
 
 def _leave_out(session: Session, unfit: UnfitNode) -> None:

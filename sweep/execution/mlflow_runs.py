@@ -102,7 +102,7 @@ class SweepRun:
 
     def _begins(self, stage: str, tags: dict[str, str], params: dict[str, str]) -> None:
         """Begin the run, or take it up again as it is: parameters are those that the sweep began with."""
-        session, family = self._session, self._session.config.space.name
+        session, family = self._session, self._session.config.space.label
         tags |= {"family": family, "kind": "sweep", "directory": str(session.directory)}  # tells sweeps of a name apart
         tags |= {NOTE: description(session.config, SweepSummary([], [], [])), **source_tags(stage, self._key)}
         tags |= _identity(session)

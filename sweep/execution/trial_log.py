@@ -221,7 +221,7 @@ def first_row(session: Session, segment: Segment, splits: Splits) -> TrialRow:
     experiment = segment.experiment
     return TrialRow(
         sweep=session.run_key,
-        family=session.config.space.name,
+        family=session.config.space.label,
         phase=segment.phase,
         number=segment.number,
         trial_id=segment.trial_id,

@@ -19,8 +19,9 @@ from sweep.config.evaluate_config import SEVERITIES, ConditionKind
 from sweep.errors import InputError
 from sweep.records.files import append_line, read_bytes, sync, whole_lines
 from sweep.records.predictions import Predictions, read_predictions, write_predictions
-from sweep.records.rows import COMPRESSION, CORRUPTION, EvaluationRow, TrialRow
+from sweep.records.rows import CLEAN, COMPRESSION, CORRUPTION, EvaluationRow, TrialRow
 from sweep.records.run_directory import SweepFiles
+from sweep.records.summary import network, sift, unit_of, unsaid
 from sweep.records.tables import read_rows, write_rows
 
 SHARES = ("accuracy", "lost", "first_broken")  # metrics that are shares of the images
@@ -30,29 +31,45 @@ KINDS = [kind.value for kind in ConditionKind]  # in the order of rows.csv
 class EvaluationFiles:
     """The rows and predictions of a sweep's final networks; each file is replaced as a whole by what is added."""
 
-    def __init__(self, files: SweepFiles) -> None:
-        """Read what there is. InputError: a file is damaged."""
+    def __init__(self, files: SweepFiles, final: Sequence[TrialRow]) -> None:
+        """Read what there is of these final networks. InputError: a file is damaged."""
         self._files = files
-        self.rows = read_measured(files.rows) if files.rows.exists() else []
+        sifted = sift(read_measured(files.rows) if files.rows.exists() else [], final)
+        self.rows, self.partial, self._foreign = sifted.whole, sifted.partial, sifted.foreign
         self._predictions = read_predictions(files.predictions) if files.predictions.exists() and self.rows else None
+        without = self._without_predictions()
+        self.partial += [row for row in self.rows if row.seed in without and unit_of(row)[0] == CLEAN]
+        self.rows = [row for row in self.rows if row not in self.partial]
+
+    def _without_predictions(self) -> set[int]:
+        """Return the seeds whose clean accuracy lacks the predictions that make it. A version that kept none kept no
+        test_use.jsonl either."""
+        uses = {(use.config_hash, use.seed) for use in read_test_use(self._files.test_use) if use.condition == CLEAN}
+        kept = {row.seed for row in self.rows if self._predictions or (row.config_hash, row.seed) in uses}
+        return kept & unsaid(self.rows, self._predictions)
 
     def severities(self, row: TrialRow, condition: str) -> set[float]:
         """Return the severities of a condition that are known of a network."""
-        mine = [one for one in self.rows if (one.seed, one.config_hash) == (row.seed, row.config_hash)]
+        mine = [one for one in self.rows if network(one) == network(row)]
         return {one.severity for one in mine if f"{one.condition}/".startswith(f"{condition}/")}
 
-    def check_networks(self, final: Sequence[TrialRow]) -> None:
-        """Refuse rows of other networks than those of these trials: InputError."""
-        mine = {_network(one) for one in final}
-        foreign = next((row for row in self.rows if _network(row) not in mine), None)
-        if foreign is not None:
-            cell = f"{foreign.family} on {foreign.dataset}, per_class={foreign.per_class}, draw {foreign.draw}"
+    def check_networks(self) -> None:
+        """Refuse rows of other networks than the final ones: InputError."""
+        for one in self._foreign[:1]:
+            cell = f"{one.family} on {one.dataset}, per_class={one.per_class}, draw {one.draw}"
             raise InputError(
                 f"{self._files.rows} has results of a network that is not in {self._files.final.trials}: {cell}, seed "
-                f"{foreign.seed}, config_hash {foreign.config_hash}, data_hash {foreign.data_hash}. They are of "
-                "another final training. Move the file away to measure the present networks, and say so where you "
-                "report it."
+                f"{one.seed}, config_hash {one.config_hash}, data_hash {one.data_hash}. They are of another final "
+                f"training. Move {self._files.rows.name} and {self._files.predictions.name} away to measure the "
+                "present networks, and say so where you report it."
             )
+
+    def goes_on(self, name: str, left: int) -> str:
+        """Say what is kept of an evaluation that was cut short, and how it goes on; `left`: measurements."""
+        return (
+            f"{left} measurements of {name} are left. What was measured is kept in {self._files.rows}; go on with "
+            f"`sweep evaluate {name.partition('/')[0]}`."
+        )
 
     def predicts(self, seed: int, classes_B: np.ndarray, labels_B: np.ndarray, indices_B: np.ndarray) -> None:
         """Write down the class that a network gives every test image. StorageError: it could not be."""
@@ -72,12 +89,11 @@ class EvaluationFiles:
         def place(row: EvaluationRow) -> tuple[int, int, str]:
             return seeds.index(row.seed), KINDS.index(row.condition.partition("/")[0]), row.condition
 
-        self.rows = sorted([*self.rows, *rows], key=place)
-        write_rows(self._files.rows, EvaluationRow, self.rows)
-
-
-def _network(row: TrialRow | EvaluationRow) -> tuple[Any, ...]:
-    return row.family, row.dataset, row.per_class, row.draw, row.seed, row.config_hash, row.data_hash
+        added = list(rows)
+        again = {(network(row), unit_of(row)) for row in added}
+        self.partial = [row for row in self.partial if (network(row), unit_of(row)) not in again]
+        self.rows = sorted([*self.rows, *added], key=place)
+        write_rows(self._files.rows, EvaluationRow, sorted([*self.rows, *self.partial], key=place))
 
 
 def read_measured(path: Path) -> list[EvaluationRow]:

@@ -30,7 +30,7 @@ class TrialRow:
     sweep: str
     """The sweep's name; within a study STUDY/FAMILY-dDRAW."""
     family: str
-    """The name of the search space."""
+    """The name of the search space; it ends in `.shared` where the family's own dimensions were left out of it."""
     phase: Phase
     """The purpose: `search` tries a configuration, `confirm` retrains one of the best, `final` the crowned one on train
     and val, `sensitivity` one next to the selected one on train."""
@@ -171,7 +171,7 @@ class EvaluationRow:
     """One measured value of one final model: rows.csv. All fields before `value` together are the key."""
 
     family: str
-    """The name of the search space."""
+    """The name of the search space; it ends in `.shared` where the family's own dimensions were left out of it."""
     dataset: str
     """The data set."""
     per_class: int | None
@@ -224,12 +224,6 @@ class EvaluationRow:
     def key(self) -> tuple[Any, ...]:
         names = [f.name for f in fields(self)]
         return tuple(getattr(self, name) for name in names[: names.index("value")])
-
-
-def stale(evaluations: Iterable[EvaluationRow], final: Iterable[TrialRow]) -> list[EvaluationRow]:
-    """List the measured values of other networks than the final ones beside them."""
-    hashes = {row.config_hash for row in final if row.phase is Phase.final}
-    return [row for row in evaluations if row.config_hash not in hashes]
 
 
 WAITING = "waiting"

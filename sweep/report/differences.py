@@ -1,6 +1,7 @@
 """The tables of comparisons with the baseline: what was found, and what a study of this size and spread can find."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -135,8 +136,9 @@ def _prospect(name: str, design: Design, spread: Components) -> list[str]:
 def across_sizes(study: Study) -> list[Block]:
     """Compare families over the sizes of a data set on which all of them have final runs; empty for one size."""
     made: list[Block] = []
-    for dataset in dict.fromkeys(results.task.dataset for results in study.tasks):
-        sizes = [results for results in study.tasks if results.task.dataset == dataset and results.differences]
+    for alike in dict.fromkeys(replace(results.task, per_class=None) for results in study.tasks):
+        of_data = [results for results in study.tasks if replace(results.task, per_class=None) == alike]
+        sizes = [results for results in of_data if results.differences]
         if len(sizes) > 1:
             names = listing([str(results.task) for results in sizes])
             tables = [_contrasts(sizes), _aggregates(sizes), _mixed(sizes)]

@@ -11,6 +11,7 @@ import yaml
 
 from odenet.data.config import DataSet
 from odenet.training.config import from_plain
+from search_spaces import SHARED
 from sweep.config.search_config import Objective, SearchConfig
 from sweep.errors import NO_YAML, InputError
 from sweep.records.best import Best, read_best
@@ -18,6 +19,7 @@ from sweep.records.evaluation import read_measured
 from sweep.records.files import read_bytes
 from sweep.records.predictions import Predictions, read_predictions
 from sweep.records.rows import CLEAN, CurveRow, EvaluationRow, ManifestationRow, RowT, TrialRow
+from sweep.records.summary import agree, not_counted, sift
 from sweep.records.tables import read_rows
 
 # Each file of a run directory, and the stage that writes it.
@@ -33,19 +35,20 @@ FILES = {
 # Nothing is said of these where they are absent, but for what intervals leave out without predictions.
 OPTIONAL = {"config.yaml": "search", "manifestations.csv": "search", "predictions.npz": "evaluate"}
 
-AGREEMENT = 0.002  # of an accuracy with its predictions, and two images: another device rounds some to the other side
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The data on which families are compared; of published sets the number of classes is known."""
+    """The data on which families are compared; of published sets the number of classes is known. `shared`: what all
+    families search was searched, and nothing of their own."""
 
     dataset: str
     per_class: int | None
     classes: int | None = None
+    shared: bool = False
 
     def __str__(self) -> str:
-        return f"{self.dataset}, {'all images' if self.per_class is None else f'{self.per_class} images per class'}"
+        images = "all images" if self.per_class is None else f"{self.per_class} images per class"
+        return f"{self.dataset}, {images}{', shared dimensions only' if self.shared else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,8 @@ class Sweep:
     final_trials: list[TrialRow]
     final_curves: list[CurveRow]
     crowned: Best | None  # final/crowned.yaml
-    evaluations: list[EvaluationRow]
+    evaluations: list[EvaluationRow]  # of the final networks, in whole cells
+    not_counted: tuple[str, ...] = ()  # what else rows.csv has
     predictions: Predictions | None = None  # what final networks say of every test image
     manifestations: list[ManifestationRow]  # of search trials that are done, on validation images
     sensitivity: list[TrialRow] = field(default_factory=list)  # around `center`
@@ -78,7 +82,8 @@ class Sweep:
 
 
 def task_of(row: TrialRow) -> Task:
-    return Task(row.dataset, row.per_class, None if row.dataset in DataSet.__members__ else row.classes)
+    classes = None if row.dataset in DataSet.__members__ else row.classes
+    return Task(row.dataset, row.per_class, classes, row.family.endswith(SHARED))
 
 
 def load_sweeps(directories: Sequence[Path]) -> tuple[list[Sweep], list[Path]]:
@@ -119,13 +124,14 @@ def _load(directory: Path) -> Sweep | None:
         )
     trials = _rows(directory / "trials.csv", TrialRow)
     final_trials = _rows(directory / "final/trials.csv", TrialRow)
-    evaluations = read_measured(directory / "rows.csv") if (directory / "rows.csv").is_file() else []
+    measured = read_measured(directory / "rows.csv") if (directory / "rows.csv").is_file() else []
+    sifted = sift(measured, final_trials)
     around = _rows(directory / "sensitivity/trials.csv", TrialRow)
     first = next(iter([*trials, *final_trials]), None)
     if first is None:
         return None
     tables = {"trials.csv": trials, "final/trials.csv": final_trials, "sensitivity/trials.csv": around}
-    _check_one_cell(directory, {**tables, "rows.csv": evaluations})
+    _check_one_cell(directory, {**tables, "rows.csv": measured})
     for row in trials:
         _check_cells(directory / "trials.csv", row)
     for name, rows in tables.items():
@@ -133,7 +139,7 @@ def _load(directory: Path) -> Sweep | None:
     return Sweep(
         directory=directory,
         name=first.sweep,
-        family=first.family,
+        family=first.family.removesuffix(SHARED),
         task=task_of(first),
         draw=first.draw,
         trials=sorted(trials, key=lambda row: row.number),
@@ -142,8 +148,9 @@ def _load(directory: Path) -> Sweep | None:
         final_trials=final_trials,
         final_curves=_rows(directory / "final/curves.csv", CurveRow, growing=True),
         crowned=_best(directory / "final/crowned.yaml"),
-        evaluations=evaluations,
-        predictions=_predictions(directory / "predictions.npz", evaluations),
+        evaluations=sifted.whole,
+        not_counted=tuple(not_counted(sifted, directory / "rows.csv", first.sweep)),
+        predictions=_predictions(directory / "predictions.npz", sifted.whole),
         manifestations=_manifestations(directory / "manifestations.csv"),
         sensitivity=around,
         center=_best(directory / "sensitivity/best.yaml"),
@@ -188,10 +195,11 @@ def _predictions(path: Path, evaluations: Sequence[EvaluationRow]) -> Prediction
     clean = (row for row in evaluations if (row.condition, row.metric, row.severity) == (CLEAN, "accuracy", 0.0))
     told = {row.seed: row.value for row in clean if (row.scheme, row.steps) == (row.trained_scheme, row.trained_steps)}
     for seed, hits_N in zip(found.seeds_R.tolist(), found.hits_RN, strict=True):
-        if seed in told and abs(told[seed] - float(hits_N.mean())) > AGREEMENT + 2 / hits_N.size:
+        if seed in told and not agree(told[seed], hits_N):
             raise InputError(
                 f"{path}: the network of seed {seed} has {hits_N.mean():.1%} of the images right, and rows.csv beside "
-                f"it says {told[seed]:.1%}: they are not of the same networks."
+                f"it says {told[seed]:.1%}: they are not of the same networks. `sweep evaluate` with condition clean "
+                "measures that network again."
             )
     return found
 

@@ -16,6 +16,7 @@ from sweep.report.figures import colour
 from sweep.report.hyperparameters import (
     local_sensitivity,
     optimization_history,
+    own_dimensions,
     random_search,
     transfer,
     tuning_curves,
@@ -238,6 +239,7 @@ def _best_so_far(study: Study) -> list[Block]:
         return [
             *_present(Notice(told) if told else None),
             *tuning_curves.blocks(study, results, index),
+            *own_dimensions.blocks(study, results),
             *transfer.blocks(results),
             *local_sensitivity.blocks(results, f"sensitivity-{index}"),
             *_present(optimization_history.histories(study, results, f"best-{index}")),

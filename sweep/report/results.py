@@ -124,9 +124,9 @@ class Study:
         return sweep.name.rpartition("/")[2] if len(studies) == 1 else sweep.name
 
 
-def _place(sweep: Sweep) -> tuple[str, float, tuple[bool, str], int]:
+def _place(sweep: Sweep) -> tuple[str, float, bool, tuple[bool, str], int]:
     size = math.inf if sweep.task.per_class is None else sweep.task.per_class
-    return sweep.task.dataset, size, _baseline_first(sweep.family), sweep.draw
+    return sweep.task.dataset, size, sweep.task.shared, _baseline_first(sweep.family), sweep.draw
 
 
 def build_study(sweeps: list[Sweep], empty: list[Path], home: Path) -> Study:

@@ -28,6 +28,7 @@ from sweep.config.evaluate_config import ConditionKind, EvaluateConfig
 from sweep.config.schema import AppConfig
 from sweep.console import say
 from sweep.errors import InputError, WorkError
+from sweep.execution.interrupt import Interrupted
 from sweep.execution.measurements import FinalNetwork, MeasuringTask, measure_all
 from sweep.execution.mlflow_runs import SweepRun
 from sweep.execution.session import Session
@@ -35,7 +36,7 @@ from sweep.records.evaluation import EvaluationFiles, TestUse, read_test_use, re
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, CORRUPTION, Phase, TrialRow
 from sweep.records.run_directory import SweepFiles, run_directory
-from sweep.records.summary import SweepSummary
+from sweep.records.summary import SweepSummary, named
 from sweep.records.tables import read_rows
 from sweep.stages.model_card import model_card
 from sweep.worker.measurement import Condition, Measurement, TestSet
@@ -64,11 +65,11 @@ def prepare_evaluate(config: AppConfig, name: str) -> PreparedEvaluation:
         InputError: there are no final networks, all was measured already, or a file is not there or damaged.
     """
     files, asked = SweepFiles(run_directory(config, name)), config.evaluate
-    rows, known = final_networks(files), EvaluationFiles(files)
+    rows = final_networks(files)
     if not rows:
         raise InputError(f"{name} has no final network: run `sweep final {name}` first.")
-    read_test_use(files.test_use)
-    known.check_networks(rows)
+    known = EvaluationFiles(files, rows)
+    known.check_networks()
     try:
         wanted, left_out = conditions(config)
         missing = {row.number: _missing(known, row, wanted) for row in rows}
@@ -118,7 +119,7 @@ def is_measured(config: AppConfig, name: str) -> bool:
     except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
     rows = final_networks(files)
-    known = EvaluationFiles(files) if rows else None
+    known = EvaluationFiles(files, rows) if rows else None
     return known is None or not any(_missing(known, row, wanted) for row in rows)
 
 
@@ -221,7 +222,7 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
     """Measure what is not known yet, and write it down condition by condition.
 
     Raises:
-        WorkError: a worker failed; what was measured is kept, and the stage goes on with the rest when it is run again.
+        WorkError, Interrupted: a worker failed, or the user stopped it. What was measured is kept for the next time.
     """
     for sentence in [*prepared.left_out, *_used_before(session, prepared)]:
         say(sentence, session.console)
@@ -233,12 +234,11 @@ def evaluate(session: Session, prepared: PreparedEvaluation) -> None:
             left[name] -= 1
             if not left[name]:
                 say(f"{session.name}: {_measured(prepared, name)}", session.console)
-    except ray.exceptions.RayError as error:
-        raise WorkError(
-            f"The evaluation of {session.name} failed: {str(error).strip().splitlines()[-1]} Its final networks are "
-            f"kept in {session.files.final.directory}, what was measured in {session.files.rows}; go on with `sweep "
-            f"evaluate {session.name}`."
-        ) from error
+    except (ray.exceptions.RayError, KeyboardInterrupt) as error:
+        kept = prepared.known.goes_on(session.name, sum(left.values()))
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(kept) from error
+        raise WorkError(f"The evaluation failed: {str(error).strip().splitlines()[-1]} {kept}") from error
     _tell_mlflow(session, prepared)
 
 
@@ -272,6 +272,8 @@ def _used_before(session: Session, prepared: PreparedEvaluation) -> Iterator[str
                 f"The test set was used before, for {former.directory.name}: {former.rows} has the result; say so "
                 "where you report this one."
             )
+    if prepared.known.partial:
+        yield f"Counts as not measured, because a part is missing: {named(prepared.known.partial)}."
     used = {use.key: use.when for use in read_test_use(files.test_use)}
     gone = [task for task in prepared.tasks if not prepared.known.severities(task[0].row, task[1].name)]
     again = [used[key] for task in gone if (key := _use(*task).key) in used]

@@ -5,6 +5,7 @@ the same number of epochs; nothing is chosen there. The first final seed, fixed 
 It is registered as what leaves: `odenet.Classifier`, which takes images and not normalised ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -189,7 +190,7 @@ def prepare_final(config: AppConfig, name: str, again: bool = False) -> Prepared
     """
     files = SweepFiles(run_directory(config, name))
     if again:
-        _check_again(files, name, lag(store_directory(config, name)).lines)
+        check_again(config, name, [files])
     elif SweepProgress.read(files.final.progress).finished:
         raise InputError(
             f"{name} has final trials already; `sweep final {name} --again` puts {files.final.directory} away, with "
@@ -209,10 +210,12 @@ def prepare_final(config: AppConfig, name: str, again: bool = False) -> Prepared
     return PreparedFinal(candidates, splits)
 
 
-def _check_again(files: SweepFiles, name: str, undelivered: int) -> None:
-    if not files.final.directory.exists():
+def check_again(config: AppConfig, name: str, sweeps: Sequence[SweepFiles]) -> None:
+    """Raise InputError where none of these sweeps, `name` or those of it, has final training, or MLflow was not told
+    all of it yet."""
+    if not any(files.final.directory.exists() for files in sweeps):
         raise InputError(f"{name} has no final training to be done again: `sweep final {name}` begins it.")
-    if undelivered:
+    if undelivered := lag(store_directory(config, name)).lines:
         raise InputError(
             f"MLflow was not told {undelivered} lines about {name} yet, and they name files that would be put away: "
             f"run `sweep deliver {name}` first."

@@ -15,6 +15,7 @@ from sweep.records.best import Best, read_best
 from sweep.records.files import write_text
 from sweep.records.outcome import Outcome
 from sweep.records.rows import CLEAN, EvaluationRow, Phase, TrialRow
+from sweep.records.summary import sift
 from sweep.records.tables import read_rows
 from sweep.tracking.outbox import Described
 
@@ -99,7 +100,7 @@ def model_card(session: Session, first: TrialRow, rows: Sequence[TrialRow]) -> D
     files = session.files
     crowned = read_best(files.crowned if files.crowned.exists() else files.best)
     final = [row for row in rows if row.phase is Phase.final]
-    tested = read_rows(files.rows, EvaluationRow) if files.rows.exists() else []
+    tested = sift(read_rows(files.rows, EvaluationRow), final).whole if files.rows.exists() else []
     results = [*_confirmed(crowned), *_tested(first, tested)]
     summary = _summary(session, first, results)
     text = CARD.format(

@@ -18,10 +18,10 @@ from odenet.training.gpu_load import MIB
 from sweep.config.schema import AUTO, AppConfig
 from sweep.console import say
 from sweep.errors import InputError
-from sweep.stages.search import prepare_new_search, prepare_search
+from sweep.stages.search import PreparedSearch, prepare_new_search, prepare_search
 from sweep.storage.mirroring import check_usable
 from sweep.study.frozen import selection
-from sweep.study.members import check_draws, members
+from sweep.study.members import check_attacks, check_draws, members
 from sweep.tuning.arms import Shape, epoch_gflops
 from sweep.tuning.ask_and_tell import random_parameters
 from sweep.tuning.estimates import ITERATIONS, Expected, TrialCost, estimate, expected, threads
@@ -45,7 +45,7 @@ def plan(config: AppConfig, console: Console) -> None:
     check_usable(config.runtime.storage)
     images = f"{len(splits.train)} train, {len(splits.val) if splits.val else 0} val"
     console.print(f"Data: {config.data.name}, draw {config.data.draw}, {images} images, hash {splits.hash}")
-    console.print(f"Space: {config.space.name}, {len(corners)} corners, all possible")
+    console.print(f"Space: {config.space.label}, {len(corners)} corners, all possible")
     say(f"Search: {_described(config)}", console)
     course = expected(config.search, config.training.epochs)
     say("Trials expected: " + "; ".join(f"{trials:.3g} to epoch {epoch}" for epoch, trials in course), console)
@@ -126,12 +126,18 @@ def plan_study(config: AppConfig, console: Console) -> None:
     """Print what each family of a study costs on each size, and the whole study: trainings, epochs, hours and money.
 
     Raises:
-        InputError: as `plan`, or draws share images.
+        InputError: as `plan`, draws share images, or what is to be evaluated cannot be.
     """
+    from sweep.stages.evaluate import check_measurable  # loads Ray
+
     check_decided(config, {**DECIDED, **OF_A_STUDY})
     check_dry_run(config)
     check_writable(Path(config.runtime.runs_dir))
     check_usable(config.runtime.storage)
+    check_measurable(config)
+    parts = {part: one for part, one in members(config).items() if one.data.draw == config.study.draws[0]}
+    prepared = {part: prepare_search(member) for part, member in parts.items()}
+    check_attacks(config, {part: one.corners for part, one in prepared.items()})
     overlap = ", which share images" if check_draws(config) else ", disjoint" if len(config.study.draws) > 1 else ""
     console.print(
         f"Data: {config.data.name}, {len(config.study.draws)} draw{'s' * (len(config.study.draws) > 1)}{overlap}",
@@ -139,17 +145,15 @@ def plan_study(config: AppConfig, console: Console) -> None:
     )
     console.print(f"Arm: {config.study.arm.value}; search: {selection(config)}", highlight=False)
     console.print(f"Dry run: {ITERATIONS} iterations of each family on each size", highlight=False)
-    parts = {part: one for part, one in members(config).items() if one.data.draw == config.study.draws[0]}
     with threads(config.runtime.resources.cpus):
-        costs = {part.rpartition("-d")[0]: _family_cost(member) for part, member in parts.items()}
+        costs = {part.rpartition("-d")[0]: _family_cost(parts[part], one) for part, one in prepared.items()}
     console.print(_family_table(costs))
     for line in _whole(costs, config):
         say(line, console)
 
 
-def _family_cost(member: AppConfig) -> FamilyCost:
-    prepared, search = prepare_search(member), member.search
-    problem, shape = prepared.problem, Shape.of(prepared.splits)
+def _family_cost(member: AppConfig, prepared: PreparedSearch) -> FamilyCost:
+    search, problem, shape = member.search, prepared.problem, Shape.of(prepared.splits)
     tried = [problem.experiment_of(random_parameters(problem.space, search, n)) for n in range(min(search.trials, FEW))]
     gflops = [epoch_gflops(one, shape) for one in tried]
     middle = problem.experiment_of(problem.space.corners()[0])

@@ -194,11 +194,12 @@ def search_anew(config: AppConfig, name: str, console: Console | None = None) ->
         return session.directory
 
 
-def extended(config: AppConfig, files: SweepFiles) -> AppConfig:
-    """Return the configuration of a sweep with `search.more` trials more.
+def extended(config: AppConfig, name: str, files: SweepFiles, again: bool = False) -> AppConfig:
+    """Return the configuration of a sweep with `search.more` trials more. `name`: of what is extended, the sweep or its
+    study; `again`: final training that was done will be put away.
 
     Raises:
-        InputError: nothing to add, or a population, whose members live side by side.
+        InputError: nothing to add, or a population, whose members live side by side; or final training is done.
     """
     if not config.search.more:
         raise InputError("How many trials more? `sweep extend NAME search.more=50`.")
@@ -206,11 +207,11 @@ def extended(config: AppConfig, files: SweepFiles) -> AppConfig:
         raise InputError(
             "search.scheduler=pbt: a population cannot be extended once it has trained; begin a new sweep."
         )
-    if files.final.directory.exists():
+    if files.final.directory.exists() and not again:
         raise InputError(
-            f"{files.directory.name} was confirmed and retrained already; before its search goes on rename "
-            f"{files.final.directory} to {FORMER}{len(files.former_finals) + 1}, and move rows.csv into it: it then "
-            "stays known what was tested."
+            f"{files.directory.name} was confirmed and retrained already. `sweep extend {name} "
+            f"search.more={config.search.more} --again` goes on with its search all the same: final training is put "
+            f"away, to {FORMER}{len(files.former_finals) + 1} with rows.csv, where it stays known what was tested."
         )
     more = config.search.trials + config.search.more
     return replace(config, search=replace(config.search, trials=more, more=0))

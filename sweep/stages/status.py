@@ -13,9 +13,9 @@ from sweep.errors import InputError
 from sweep.records.files import read_bytes
 from sweep.records.locks import is_alive
 from sweep.records.progress import SweepProgress
-from sweep.records.rows import EvaluationRow, Phase, TrialRow, counted, stale
+from sweep.records.rows import EvaluationRow, Phase, TrialRow, counted
 from sweep.records.run_directory import CONFIG, FINAL, SENSITIVITY, SweepFiles, is_former
-from sweep.records.summary import SweepSummary
+from sweep.records.summary import Sifted, SweepSummary, not_counted, sift
 from sweep.records.tables import read_rows
 from sweep.stages.listing import (
     Column,
@@ -123,8 +123,7 @@ def _standing(name: str, runs: Path, files: SweepFiles) -> Iterator[str]:
         )
         if not progress.finished and not is_alive(files.directory):
             yield f"Nothing is at work on it, and it is not finished: `sweep resume {name}` goes on."
-    if _tested(files) == "stale":
-        yield f"{files.rows} is of other networks than those in {files.final.directory}: they were not tested."
+    yield from not_counted(_sifted(files), files.rows, name)
     yield from _delivery(runs / Path(name).parts[0])
 
 
@@ -241,18 +240,19 @@ def _columns(records: list[dict[str, Any]]) -> list[Column]:
 
 
 def _tested(files: SweepFiles) -> str:
-    uses = sum(one.rows.exists() for one in (files, *files.former_finals))
-    if files.rows.exists() and files.final.trials.exists() and _stale(files):
+    uses, sifted = sum(one.rows.exists() for one in (files, *files.former_finals)), _sifted(files)
+    if sifted.foreign:
         return "stale"
-    return "no" if not uses else "yes" if uses == 1 else f"{uses} times"
+    return "partly" if sifted.partial else "no" if not uses else "yes" if uses == 1 else f"{uses} times"
 
 
-def _stale(files: SweepFiles) -> bool:
-    """Tell whether rows.csv has values of other networks than the final ones beside it."""
+def _sifted(files: SweepFiles) -> Sifted:
+    """Tell what of rows.csv counts."""
     try:
-        return bool(stale(read_rows(files.rows, EvaluationRow), read_rows(files.final.trials, TrialRow)))
+        final = read_rows(files.final.trials, TrialRow) if files.final.trials.exists() else []
+        return sift(read_rows(files.rows, EvaluationRow) if files.rows.exists() else [], final)
     except InputError:
-        return False  # a list of all sweeps is no place to refuse one: its report says what is damaged
+        return Sifted()  # a list of all sweeps is no place to refuse one: its report says what is damaged
 
 
 def _yes(path: Path) -> str:

@@ -23,11 +23,11 @@ from sweep.records.run_directory import SweepFiles, check_study_name, run_direct
 from sweep.records.stage_record import BegunStage, record_stage
 from sweep.records.tables import read_rows
 from sweep.stages.evaluate import check_measurable, evaluate, final_networks, is_measured, prepare_evaluate
-from sweep.stages.final import Final, prepare_final
+from sweep.stages.final import Final, check_again, prepare_final, put_away
 from sweep.stages.resume import prepare_resume
 from sweep.stages.search import PreparedSearch, Search, extended, prepare_search
-from sweep.study.frozen import check_frozen, check_study, freeze, record_allowed
-from sweep.study.members import check_draws, members
+from sweep.study.frozen import check_frozen, check_study, freeze, record_again, record_allowed
+from sweep.study.members import check_attacks, check_draws, members
 from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
 
 
@@ -51,6 +51,7 @@ def prepare_study(config: AppConfig, name: str) -> PreparedStudy:
     overlapping, parts = check_draws(config), members(config)
     check_measurable(config)
     searches = {part: prepare_search(member) for part, member in parts.items()}
+    check_attacks(config, {part: one.corners for part, one in searches.items()})
     data = {part: one.splits.hash for part, one in searches.items()}
     return PreparedStudy(searches, freeze(config, parts, data, overlapping))
 
@@ -62,15 +63,19 @@ def resume_study(config: AppConfig, name: str) -> PreparedStudy:
     return PreparedStudy({part: prepare_resume(member, f"{name}/{part}") for part, member in parts.items()})
 
 
-def extended_study(config: AppConfig, name: str) -> AppConfig:
-    """Return the configuration of a study whose searches all have `search.more` trials more.
+def extended_study(config: AppConfig, name: str, again: bool = False) -> AppConfig:
+    """Return the configuration of a study whose searches all have `search.more` trials more. `again`: final training
+    that was done will be put away.
 
     Raises:
-        InputError: as `extended`; or it has no protocol, and so no record of what was planned.
+        InputError: as `extended` and `check_again`; or it has no protocol, and so no record of what was planned.
     """
     if read_protocol(run_directory(config, name)) is None:
         raise InputError(f"{name} is a study without a protocol: extend one of its sweeps, {name}/FAMILY-dDRAW.")
-    (longer, *_) = [extended(config, SweepFiles(run_directory(config, f"{name}/{part}"))) for part in members(config)]
+    sweeps = [SweepFiles(run_directory(config, f"{name}/{part}")) for part in members(config)]
+    if again:
+        check_again(config, name, sweeps)
+    (longer, *_) = [extended(config, name, files, again) for files in sweeps]
     return longer
 
 
@@ -88,10 +93,15 @@ def study(session: Session, prepared: PreparedStudy) -> Path:
 
 
 def extend_study(session: Session) -> Path:
-    """Record that all searches of a study get more trials, run these and all that follows. Raises as `study`."""
+    """Record that all searches of a study get more trials, put final training away where it was done, and run all
+    again from there. Raises as `study`."""
     trials, protocol = session.config.search.trials, read_protocol(session.directory)
     assert protocol is not None, "`extended_study` refuses a study without one"
     record_deviation(protocol, session.name, f"all searches extended to {trials} trials", trials=trials)
+    for part, member in members(session.config).items():
+        files = SweepFiles(run_directory(member, f"{session.name}/{part}"))
+        if files.final.directory.exists():
+            record_again(member, f"{session.name}/{part}", put_away(files))
     return study(session, resume_study(session.config, session.name))
 
 
@@ -99,9 +109,7 @@ def _run_members(session: Session, prepared: dict[str, PreparedSearch]) -> Path:
     sweeps = {part: session.member(config, part) for part, config in members(session.config).items()}
     failures: list[str] = []
     searches = [
-        Search(sweep, prepared[part])
-        for part, sweep in sweeps.items()
-        if not SweepProgress.read(sweep.files.progress).finished or _asked(sweep) < sweep.config.search.trials
+        Search(sweep, prepared[part]) for part, sweep in sweeps.items() if not _is_searched(sweep.config, sweep.files)
     ]
     with _collecting(failures):
         run_works(searches, f"search {session.name}", session.directory / "ray-search")
@@ -116,16 +124,43 @@ def _run_members(session: Session, prepared: dict[str, PreparedSearch]) -> Path:
     failures += _evaluate(session, unmeasured(session.config, session.name))
     for sweep in sweeps.values():
         _record_retries(sweep)
-    report = _report(session, list(sweeps.values()))
+    report = report_study(session.config, session.name)
     if failures:
         raise WorkError(f"{' '.join(failures)} The report {report} has what there is.")
     return report
 
 
-def _asked(sweep: Session) -> int:
-    """Read how many trials a member's search was asked for when it last began; as many as now where none is saved."""
-    content = yaml.safe_load(sweep.files.config.read_text(encoding="utf-8")) if sweep.files.config.exists() else {}
-    return int(content.get("search", {}).get("trials", sweep.config.search.trials))
+def _is_searched(config: AppConfig, files: SweepFiles) -> bool:
+    """Tell whether a member's search has ended with as many trials as it is to have; as many as now where nothing is
+    saved of those that it was asked for."""
+    content = yaml.safe_load(files.config.read_text(encoding="utf-8")) if files.config.exists() else {}
+    asked = int(content.get("search", {}).get("trials", config.search.trials))
+    return SweepProgress.read(files.progress).finished and asked >= config.search.trials
+
+
+def nothing_left(config: AppConfig, name: str) -> bool:
+    """Tell whether all of a study was done but its report, so that nothing is to be started to go on with it.
+
+    Raises:
+        InputError: as `check_study`, or a file is damaged.
+    """
+    parts = members(config)
+    check_study(config, name, parts)
+    for part, member in parts.items():
+        files = SweepFiles(run_directory(member, f"{name}/{part}"))
+        retrained = not files.best.exists() or SweepProgress.read(files.final.progress).finished
+        if not retrained or not _is_searched(member, files):
+            return False
+    return not unmeasured(config, name)
+
+
+def report_study(config: AppConfig, name: str) -> Path:
+    """Write the report of a study, and return its path."""
+    from sweep.report.page import write_report
+
+    sweeps = [SweepFiles(run_directory(config, f"{name}/{part}")) for part in members(config)]
+    output = SweepFiles(run_directory(config, name)).report
+    return write_report([files.directory for files in sweeps if files.trials.exists()], output, name)
 
 
 def _record_retries(sweep: Session) -> None:
@@ -207,10 +242,3 @@ def _collecting(failures: list[str]) -> Iterator[None]:
         raise  # nothing that follows could be written either
     except (WorkError, InputError) as error:
         failures.append(str(error))
-
-
-def _report(session: Session, sweeps: list[Session]) -> Path:
-    from sweep.report.page import write_report
-
-    tried = [sweep.directory for sweep in sweeps if sweep.files.trials.exists()]
-    return write_report(tried, session.files.report, session.name)

@@ -33,6 +33,7 @@ def freeze(config: AppConfig, members: Mapping[str, AppConfig], data: Mapping[st
     terms = {
         "families": list(study.families),
         "baseline": study.baseline,
+        "spaces": [one.value for one in study.spaces],
         "sizes": list(study.sizes) if study.sizes else [config.data.per_class],
         "draws": list(study.draws),
         "overlapping_draws": overlapping,
@@ -67,7 +68,7 @@ def decision_rules() -> dict[str, float]:
 
 
 def _settings(config: AppConfig, data: str) -> dict[str, Any]:
-    own = {"family": config.space.name, "space": _space_hash(config), "data": data}
+    own = {"family": config.space.label, "space": _space_hash(config), "data": data}
     return {**own, **frozen_settings(to_plain(config))}
 
 

@@ -1,5 +1,6 @@
-"""The sweeps of a study: families x sizes x draws, each with its data, its seed and what the arm gives it."""
+"""The sweeps of a study: families x spaces x sizes x draws, each with its data, its seed and what the arm gives it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -8,12 +9,16 @@ import numpy as np
 from odenet.data.config import DataConfig, Order, Portion
 from odenet.data.sets import read_images
 from odenet.data.subsets import DRAWS_PER_ROUND, load_data
+from odenet.integrators.scheme import Course
+from odenet.integrators.schemes import ADAPTIVE
 from odenet.seeding import derive
+from odenet.training.config import ExperimentConfig, depths_after
 from search_spaces import SPACES
+from sweep.config.evaluate_config import ConditionKind
 from sweep.config.overrides import flat, override
 from sweep.config.own import whole
 from sweep.config.schema import AppConfig, SpaceConfig
-from sweep.config.study_config import Arm, StudyConfig
+from sweep.config.study_config import Arm, Dimensions, StudyConfig
 from sweep.errors import InputError
 from sweep.tuning.arms import Shape, epoch_gflops, parameters_of
 from sweep.tuning.problem import build_problem
@@ -35,10 +40,15 @@ def members(config: AppConfig) -> dict[str, AppConfig]:
     several = len(config.study.sizes) > 1
     arms = {size: _arm(config, size) for size in sizes(config)}
     try:
+        spaces = [
+            replace(_space_of(family, config), shared=dimensions is Dimensions.shared)
+            for dimensions in config.study.spaces
+            for family in config.study.families
+        ]
         return {
-            f"{family}-{f'n{size}-' if several else ''}d{draw}": replace(
+            f"{space.label}-{f'n{size}-' if several else ''}d{draw}": replace(
                 config,
-                space=_space_of(family, config),
+                space=space,
                 data=replace(config.data, per_class=size, draw=draw),
                 study=arms[size],
                 # Each draw proposes other configurations and trains from other seeds; families share both on a draw.
@@ -46,7 +56,7 @@ def members(config: AppConfig) -> dict[str, AppConfig]:
             )
             for draw in config.study.draws
             for size in sizes(config)
-            for family in config.study.families
+            for space in spaces
         }
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -110,6 +120,30 @@ def check_draws(config: AppConfig) -> bool:
                 raise InputError(_overlap(config, data, (one, other), shared))
             overlapping = overlapping or bool(shared)
     return overlapping
+
+
+def check_attacks(config: AppConfig, corners: Mapping[str, Sequence[ExperimentConfig]]) -> None:
+    """Check what will be evaluated of the families, given their extreme experiments by the names of their sweeps.
+
+    Raises:
+        InputError: networks that choose their own steps will be attacked, without the flag that says what that is.
+    """
+    asked = config.evaluate
+    if ConditionKind.attack not in asked.conditions or asked.attack.allow_adaptive:
+        return
+    for name, experiments in corners.items():
+        adaptive = {course.scheme for one in experiments for course in _courses(one) if course.scheme in ADAPTIVE}
+        if adaptive:
+            schemes = ", ".join(sorted(scheme.value for scheme in adaptive))
+            raise InputError(
+                f"evaluate.conditions has attack, and networks of {name} may choose their own steps ({schemes}): their "
+                "gradients are masked, so an attack that fails says nothing. Leave the family or the condition out, or "
+                "set evaluate.attack.allow_adaptive=true to have the result labelled as an upper bound only."
+            )
+
+
+def _courses(experiment: ExperimentConfig) -> list[Course]:
+    return [depth.course for depth in depths_after(experiment)]
 
 
 def _drawn(data: DataConfig, directory: str) -> np.ndarray:

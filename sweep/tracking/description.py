@@ -59,7 +59,7 @@ def description(config: AppConfig, summary: SweepSummary) -> str:
     search, data = config.search, config.data
     size = "all images" if data.per_class is None else f"{data.per_class} images per class"
     text = (
-        f"Space `{config.space.name}` on {data.dataset.value}, {size}, draw {data.draw}: {search.trials} trials of "
+        f"Space `{config.space.label}` on {data.dataset.value}, {size}, draw {data.draw}: {search.trials} trials of "
         f"{config.study.lasting(config.training.epochs)}, sampler {search.sampler.value}, scheduler "
         f"{search.scheduler.value}. The objective is the mean validation accuracy of the last "
         f"{OBJECTIVE_EPOCHS} epochs."

@@ -26,12 +26,14 @@ TIMING = ("refinement.count", "refinement.first", "refinement.interval")
 # Keys of an experiment that a search sets itself, for each trial or all of them.
 DECIDED = {
     "data.portion": "a search trains on train and is judged on val; `sweep final` retrains on train and val together",
+    "search.more": "`sweep extend NAME` adds trials to a finished search; search.trials is how many a new one has",
     "training.seed": "each trial has a seed of its own, derived from search.seed",
 }
 # And those that a study does.
 OF_A_STUDY = {
     "data.draw": "a study has the draws study.draws=[0,1,2]",
     "space.name": "a study has the spaces study.families=[resnet,continuous]",
+    "space.shared": "a study has study.spaces=[full,shared]",
 }
 
 

@@ -36,6 +36,7 @@ from sweep.records.outcome import STATES, Outcome
 from sweep.records.protocol import departures, deviations, read_protocol
 from sweep.records.rows import CurveRow, EvaluationRow, Phase, TrialRow, ranked
 from sweep.records.run_directory import JOURNAL, SweepFiles
+from sweep.records.summary import sift
 from sweep.records.tables import read_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a busy machine takes minutes to start Ray
@@ -221,6 +222,7 @@ def test_families_are_retrained_on_the_same_seeds_and_data(study: Path) -> None:
 def test_rows_hold_the_clean_test_and_the_manifestation_table_with_unique_keys(member: SweepFiles) -> None:
     rows = read_rows(member.rows, EvaluationRow)
     assert len({row.key for row in rows}) == len(rows)
+    assert sift(rows, read_rows(member.final.trials, TrialRow)).whole == rows
     clean = [row for row in rows if row.condition == "clean" and row.metric == "accuracy"]
     assert [row.n for row in clean] == [596, 596]
     table = {(row.scheme, row.steps) for row in rows if row.condition == "manifestation"}

@@ -9,12 +9,11 @@ import yaml
 
 from sweep.errors import InputError
 from sweep.records.protocol import Protocol, departures, deviations, hash_of, read_protocol
-from sweep.records.rows import stale
 from sweep.records.run_directory import STUDY
 from sweep.report.elements import Block, Facts, Table, Text, listing, plural
 from sweep.report.load import Sweep
 
-SHOWN = ("arm", "selection", "estimand", "baseline", "families", "sizes", "draws")
+SHOWN = ("arm", "selection", "estimand", "baseline", "families", "spaces", "sizes", "draws")
 
 
 def blocks(sweeps: Sequence[Sweep]) -> list[Block]:
@@ -64,14 +63,9 @@ def _studies(sweeps: Sequence[Sweep]) -> list[Path]:
 
 
 def notices(sweeps: Sequence[Sweep]) -> list[str]:
-    """Say what is to be known before anything is compared: no protocol, departures from it, results of other
-    networks."""
-    found = [
-        f"{sweep.directory / 'rows.csv'} is of other networks than those in folder final ({plural(count, 'value')}): "
-        "they were retrained and not tested again, and what is shown of the test set is of the former ones."
-        for sweep in sweeps
-        if (count := len(stale(sweep.evaluations, sweep.final_trials)))
-    ]
+    """Say what is to be known before anything is compared: no protocol, departures from it, results that do not
+    count."""
+    found = [said for sweep in sweeps for said in sweep.not_counted]
     for study in _studies(sweeps):
         protocol = read_protocol(study)
         if protocol is None:

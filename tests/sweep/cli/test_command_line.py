@@ -52,7 +52,7 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "status --trial 7": ("`sweep status` needs a name",),
     "report x --figures": ("--figures needs a directory: sweep report NAME --figures DIR.",),
     "report --figures out": ("`sweep report` needs a name",),
-    "status x --again": ("--again belongs to `sweep final NAME`, not to `sweep status`",),
+    "status x --again": ("--again belongs to `sweep final NAME` and `sweep extend NAME`, not to `sweep status`",),
     "final x --verify": ("--verify belongs to `sweep status NAME`, not to `sweep final`",),
     "final --again": ("`sweep final` needs a name",),
     "search x --cfg hydra": ("--cfg hydra", "only `--cfg job` is possible"),

@@ -131,7 +131,12 @@ def test_images_and_spaces_of_the_users_own_are_taken_from_the_file_or_named_aga
     config = load(["space=space.yaml", "data=folder", "data.path=here"])
     row = trial(0, family="mine", parameters={})
     write_best(place / "best.yaml", build_problem(config).best(row))
+    part = load(["space=space.yaml", "space.shared=true"])
+    write_best(place / "part.yaml", build_problem(part).best(trial(0, family=part.space.label, parameters={})))
     (place / "space.yaml").unlink()
+    of_part, _, _ = from_best(Path("part.yaml"), [])
+    assert (of_part.space.label, list(of_part.space.build().parameters)) == ("mine.shared", ["optim.lr"])
+    assert of_part.space.build() == part.space.build()
     again, _, best = from_best(Path("best.yaml"), ["data.path=there"])
     assert again.space.build() == config.space.build()
     with pytest.raises(InputError, match=r"data\.path is empty"):

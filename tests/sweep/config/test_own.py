@@ -10,9 +10,11 @@ from odenet.enums import Network, Scheme
 from odenet.networks.table import NETWORKS
 from search_spaces import SPACES, Choice, Float, Int, When, fixed
 from sweep.cli.completion import candidates
-from sweep.config.compose import load
+from sweep.config.compose import is_study, load
 from sweep.config.modules import changed_since, import_kept, kept_texts, module_hash
 from sweep.config.schema import save
+from sweep.config.search_config import SamplerKind
+from sweep.config.study_config import Arm
 from sweep.errors import InputError
 from sweep.study.members import members
 from tests.own_names import NETWORK, taken_away
@@ -26,6 +28,11 @@ parameters:
   optim.lr: {low: 1e-3, high: 0.1, log: true}
   refinement.count: {low: 0, high: 2}
   refinement.first: {low: 0.1, high: 0.4, when: {refinement.count: [1, 2]}}
+"""
+STUDY = """
+# @package _global_
+modules: [own.networks]
+study: {families: [own_net, resnet], arm: equal_compute, median_epochs: 3}
 """
 USER = """
 defaults: [config, override space: smoke, _self_]
@@ -42,6 +49,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "conf/user.yaml": USER,
         "conf/space/deep.yaml": "name: deep\nlike: resnet\nparameters: {model.nodes: [4, 8]}\n",
         "conf/net.yaml": "defaults: [config, _self_]\nmodules: [own.networks]\nspace: {name: own_net}\n",
+        "conf/study/mine.yaml": STUDY,
+        "conf/pilot.yaml": "defaults: [config, override study: mine, _self_]\nstudy: {draws: [0]}\n",
         "own/__init__.py": "",
         "own/networks.py": NETWORK.format(name="own_net"),
     }
@@ -93,6 +102,7 @@ def test_what_is_saved_needs_neither_the_file_nor_the_module_again(place: Path, 
     ("text", "message"),
     [
         ("name: resnet\nlike: smoke", "resnet is the name of another space"),
+        ("name: mine.shared\nlike: smoke", ".shared ends the names of spaces without own dimensions"),
         ("name: '../x'\nlike: smoke", "A space cannot be called '../x'"),
         ("like: smok", "space.like=smok is no search space; possible are resnet, continuous"),
         (
@@ -141,6 +151,50 @@ def test_a_configuration_file_of_the_users_own_is_composed_with_ours_and_the_com
     assert (config.space.name, config.search.trials, config.training.epochs) == ("smoke", 3, 5)
     assert load([*words, "space=deep"]).space.build().entries["model.nodes"] == Choice((4, 8))
     assert load(["--config-dir=conf", "space=deep"]).search.trials == load([]).search.trials
+
+
+@pytest.mark.parametrize("words", [["study=mine"], ["--config-name=pilot"], ["--config-name=pilot", "study=mine"]])
+def test_a_file_of_a_group_names_modules_and_chooses_a_study_as_the_command_line_does(words: list[str]) -> None:
+    own = ["--config-dir=conf", *words]
+    assert is_study(own)
+    config = load(own, study=True)
+    assert config.modules == ["own.networks"], "which workers import"
+    assert (config.study.families, config.study.arm) == (["own_net", "resnet"], Arm.equal_compute)
+    assert config.search.sampler is SamplerKind.tpe, "not the preset of a study that chooses none"
+
+
+def test_modules_of_several_files_are_all_imported_and_the_command_line_replaces_them(place: Path) -> None:
+    (place / "other.py").write_text("from search_spaces import SPACES as A\nSPACES = {'other': A['resnet']}\n")
+    (place / "conf/pilot.yaml").write_text(
+        "defaults: [config, override study: mine, _self_]\nmodules: [other]\nstudy: {families: [own_net, other]}\n"
+    )
+    own = ["--config-dir=conf", "--config-name=pilot"]
+    assert set(load(own, study=True).modules) == {"own.networks", "other"}
+    assert load([*own, "modules=[other]", "study.families=[other]"], study=True).modules == ["other"]
+    assert "a module of your own that is named, modules=[NAME]" in refusal("study.families=[none_such]")
+
+
+def test_what_a_file_sets_without_effect_is_refused_as_on_the_command_line(place: Path) -> None:
+    file = place / "conf/user.yaml"
+    file.write_text(f"{USER}model: {{scheme: rk4}}\n")
+    assert f"{file}: model.scheme=rk4 would have no effect, space=smoke searches it" in refusal(
+        "--config-dir=conf", "--config-name=user"
+    )
+    file.write_text(f"{USER}model: {{nodes: 4}}\nstudy: {{families: [resnet, continuous]}}\n")
+    own = ["--config-dir=conf", "--config-name=user"]
+    assert f"{file}: model.nodes=4 would have no effect, the spaces of resnet, continuous search or fix" in refusal(
+        *own
+    )
+    assert load([*own, "study.spaces=[shared]"], study=True).model.nodes == 4
+
+
+def test_what_a_study_fixes_is_fixed_in_the_families_that_have_it_and_in_no_other() -> None:
+    config = load(["study.families=[resnet,continuous]", "study.draws=[0]", "space.fix.model.scheme=rk4"], study=True)
+    assert config.model.scheme is None
+    fixed_in = {name: one.space.build().fixed.get("model.scheme") for name, one in members(config).items()}
+    assert fixed_in == {"resnet-d0": None, "continuous-d0": "rk4"}
+    only = load(["study.families=[hamiltonian]", "space.fix.model.depth_time=1"], study=True)
+    assert members(only)["hamiltonian-d0"].space.build().fixed["model.depth_time"] == 1
 
 
 @pytest.mark.parametrize(

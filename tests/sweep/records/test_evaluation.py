@@ -53,11 +53,51 @@ def test_what_may_be_not_finite_is_read(tmp_path: Path) -> None:
     assert len(read_measured(tmp_path / "rows.csv")) == 3
 
 
+def cells(condition: str, *metrics: str, severities: tuple[float, ...] = (0.0,)) -> list[EvaluationRow]:
+    return [
+        replace(FIRST, condition=condition, metric=metric, severity=severity, value=0.5)
+        for severity in severities
+        for metric in metrics
+    ]
+
+
+CELLS = {
+    "clean": cells("clean", "accuracy", "loss"),
+    "manifestation": [
+        replace(one, scheme=scheme, steps=steps)
+        for scheme in ("euler", "rk4")
+        for steps in (4, 8)
+        for one in cells("manifestation", "accuracy", "loss", "lost")
+    ],
+    "corruption/fog": cells("corruption/fog", "accuracy", "loss", severities=(3.0,)),
+    "attack": [
+        *cells("attack/clean", "accuracy"),
+        *cells("attack/linf/union", "accuracy", "first_broken", severities=(2.0, 8.0)),
+        *cells("attack/check/pgd_saturates", "passed", "value", "limit"),
+    ],
+}
+
+
+@pytest.mark.parametrize("condition", CELLS)
+def test_a_cell_with_a_part_missing_counts_as_not_measured_whichever_part(tmp_path: Path, condition: str) -> None:
+    files, own = SweepFiles(tmp_path), CELLS[condition]
+    write_rows(files.rows, EvaluationRow, own)
+    severity = 3.0 if "corruption" in condition else 0.0
+    assert severity in EvaluationFiles(files, [NETWORK]).severities(NETWORK, condition)
+    for row in own:
+        left = [one for one in own if one != row]
+        write_rows(files.rows, EvaluationRow, left)
+        known = EvaluationFiles(files, [NETWORK])
+        assert (known.rows, known.partial, known.severities(NETWORK, condition)) == ([], left, set()), row
+    known.add([own[-1]], [NETWORK.seed])
+    assert read_measured(files.rows) == [own[-1]], "what is left of a cell goes when it is measured again"
+
+
 @pytest.mark.parametrize("changes", [{"family": "other"}, {"draw": 5}, {"per_class": 1}, {"data_hash": "other"}])
 def test_rows_of_another_cell_are_of_another_network(tmp_path: Path, changes: dict[str, Any]) -> None:
     files = SweepFiles(tmp_path)
     write_rows(files.rows, EvaluationRow, [FIRST])
-    EvaluationFiles(files).check_networks([NETWORK])
+    EvaluationFiles(files, [NETWORK]).check_networks()
     write_rows(files.rows, EvaluationRow, [replace(FIRST, **changes)])
     with pytest.raises(InputError, match="has results of a network that is not in"):
-        EvaluationFiles(files).check_networks([NETWORK])
+        EvaluationFiles(files, [NETWORK]).check_networks()

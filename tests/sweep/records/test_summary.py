@@ -20,8 +20,8 @@ SEARCH = [
 CONFIRM = [(0, 0.95), (0, 0.45), (1, 0.9), (1, 0.7)]  # candidate 0 has the best single seed, 1 the best mean
 FINAL = [
     *(trial(n, phase=Phase.confirm, candidate=one, objective=value) for n, (one, value) in enumerate(CONFIRM)),
-    *(trial(n, phase=Phase.final, candidate=1, objective=None, gpu_seconds=2.0) for n in (4, 5)),
-    trial(6, phase=Phase.final, candidate=1, objective=None, outcome=Outcome.diverged),
+    *(trial(n, phase=Phase.final, candidate=1, objective=None, gpu_seconds=2.0, seed=n) for n in (4, 5)),
+    trial(6, seed=6, phase=Phase.final, candidate=1, objective=None, outcome=Outcome.diverged),
 ]
 
 
@@ -33,7 +33,11 @@ def measured(seed: int, value: float, condition: str = CLEAN, metric: str = "acc
     )  # fmt: skip
 
 
-TEST = [measured(4, 0.9), measured(5, 0.8), measured(4, 0.2, MANIFESTATION), measured(4, 1.5, metric="loss")]
+TEST = [
+    *(measured(seed, value) for seed, value in ((4, 0.9), (5, 0.8))),
+    *(measured(seed, 1.5, metric="loss") for seed in (4, 5)),
+    *(measured(4, 0.2, MANIFESTATION, metric) for metric in ("accuracy", "loss")),
+]
 
 
 def test_the_figures_are_those_of_the_phase_they_are_named_after():

@@ -103,10 +103,11 @@ def write_evaluation(directory, family, draw, accuracies, other=-0.04):
         if value is None:
             continue
         part = {"condition": "manifestation", "n": 100 if family == "resnet" else 360}  # 360: all of the test set
-        rows.append(evaluation(family, draw, seed, value))
-        rows.append(evaluation(family, draw, seed, value - 0.02, **part))
-        rows.append(evaluation(family, draw, seed, value - 0.02 + other, scheme="rk4", steps=8, **part))
-        rows.append(evaluation(family, draw, seed, 1.7, metric="loss"))
+        for scored in ({}, {"metric": "loss"}):
+            low = 1.7 if scored else value
+            rows.append(evaluation(family, draw, seed, low, **scored))
+            rows.append(evaluation(family, draw, seed, low - 0.02, **part, **scored))
+            rows.append(evaluation(family, draw, seed, low - 0.02 + other, scheme="rk4", steps=8, **part, **scored))
     write_rows(directory / "rows.csv", EvaluationRow, rows)
 
 

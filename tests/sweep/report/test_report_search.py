@@ -12,8 +12,8 @@ from sweep.config.schema import AppConfig, save
 from sweep.config.search_config import SamplerKind, SchedulerKind, SearchConfig
 from sweep.errors import InputError
 from sweep.records.outcome import Outcome
-from sweep.records.rows import CurveRow, ManifestationRow, TrialRow
-from sweep.records.tables import write_rows
+from sweep.records.rows import CurveRow, EvaluationRow, ManifestationRow, TrialRow
+from sweep.records.tables import read_rows, write_rows
 from sweep.report.hyperparameters.parameters import importances
 from sweep.report.load import load_sweeps
 from sweep.report.page import write_report
@@ -21,6 +21,7 @@ from sweep.report.pareto import front
 from sweep.report.results import build_study
 from tests.sweep.report.test_report import curve, report, study, trial, write_evaluation, write_search
 
+FILES_OF = {"trials.csv": TrialRow, "final/trials.csv": TrialRow, "rows.csv": EvaluationRow}
 UNFINISHED = {Outcome.running, Outcome.paused, Outcome.interrupted}
 
 
@@ -119,6 +120,37 @@ def test_robustness_to_hyperparameters_is_told_per_draw_and_against_the_baseline
     assert other["Δ interval"] == "−13.0 to −13.0", "both draws differ alike"
     assert base["AUTC interval"] == "81.1 to 93.9"  # 87.5 ± t(1) 12.71 * 0.707 / √2
     assert len(found.figures["tuning-bands-0-1"]["data"]) == 4, "a band and a line for every draw"
+
+
+def test_what_was_searched_twice_is_compared_within_each_space_and_the_spaces_by_family(tmp_path):
+    """Both families on three draws; searched in full continuous is 5 points ahead, at its defaults 3 behind."""
+    directories = []
+    for name, gain in (("full", 0.05), ("shared", -0.03)):
+        made = study(tmp_path / name, [gain] * 3)
+        for directory in made:
+            for file, kind in FILES_OF.items():
+                rows = [replace(row, family=f"{row.family}{'.shared' * (name == 'shared')}")
+                        for row in read_rows(directory / file, kind)]  # fmt: skip
+                write_rows(directory / file, kind, rows)
+            rows = [proposed(n, objective=0.5 + 0.01 * n - 0.1 * (name == "shared")) for n in range(8)]
+            first = read_rows(directory / "trials.csv", TrialRow)[0]
+            rows = [replace(row, family=first.family, draw=first.draw) for row in rows]
+            write_rows(directory / "trials.csv", TrialRow, rows)
+        directories += made
+    found = report(tmp_path, directories)
+    (full, shared) = (head_and_rows for head_and_rows in found.tables["differences"] if "verdict" in head_and_rows[0])
+    assert [(len(one) - 1, one[1][:1], one[1][one[0].index("Δ")]) for one in (full, shared)] == [
+        (1, ["continuous"], "+5.0"), (1, ["continuous"], "−3.0"),
+    ]  # fmt: skip
+    assert found.text["differences"].count("digits, 20 images per class, shared dimensions only") == 1
+    assert found.text["differences"].count("Over ") == 0, "two spaces are no two sizes"
+    curves = [table for table in found.tables["best-so-far"] if "within 2 of the best of all, %" in table[0]]
+    assert len(curves) == 2 and {"tuning-0-0", "tuning-1-0"} <= found.figures.keys()
+    (beside,) = (table for table in found.tables["best-so-far"] if "Δ test" in table[0])
+    rows = [dict(zip(beside[0], row, strict=True)) for row in beside[1:]]
+    assert [(row["family"], row["draws"], row["Δ AUTC"], row["Δ test"], row["n"]) for row in rows] == [
+        ("resnet", "3", "+10.0", "0.0", "6"), ("continuous", "3", "+10.0", "+8.0", "6"),
+    ]  # fmt: skip
 
 
 def test_configurations_that_all_draws_tried_show_whether_they_transfer(tmp_path):

@@ -33,22 +33,27 @@ def study(tmp_path_factory):
 def rows(family, draw, corrupted):
     for seed in SEEDS:
         row = evaluation(family, draw, seed, CLEAN[family])
-        yield row
+        yield from scored(row)
         for (name, severity), value in corrupted.items():
-            yield replace(row, condition=f"corruption/{name}", severity=severity, value=value, n=200)
+            yield from scored(replace(row, condition=f"corruption/{name}", severity=severity, value=value, n=200))
         yield from attacked(row, passes=family == "resnet" or draw == 0)
 
 
+def scored(row):
+    return [row, replace(row, metric="loss", value=1.5)]
+
+
 def attacked(row, passes):
+    yield replace(row, condition="attack/clean", n=64)
     robust = {1.0: 0.5, 2.0: 0.1 + 0.1 * (row.seed == SEEDS[0])}
     for epsilon, value in robust.items():
         part = replace(row, severity=epsilon, n=64)
-        yield replace(part, condition="attack/linf/union", value=value)
-        yield replace(part, condition="attack/linf/apgd_ce", value=value + 0.1)
-        yield replace(part, condition="attack/linf/apgd_ce", metric="first_broken", value=0.3)
-        yield replace(part, condition="attack/linf/square", metric="first_broken", value=0.1)
+        for name, accuracy, first in (("union", value, 0.0), ("apgd_ce", value + 0.1, 0.3), ("square", 0.9, 0.1)):
+            yield replace(part, condition=f"attack/linf/{name}", value=accuracy)
+            yield replace(part, condition=f"attack/linf/{name}", metric="first_broken", value=first)
     for name, passed in (("forward is deterministic", True), ("transfer is no stronger", passes)):
-        yield replace(row, condition=f"attack/check/{name}", metric="passed", value=float(passed))
+        for metric, value in (("passed", float(passed)), ("value", 0.0), ("limit", 0.0)):
+            yield replace(row, condition=f"attack/check/{name}", metric=metric, value=value)
 
 
 def cells(table):

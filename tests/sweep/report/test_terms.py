@@ -32,15 +32,17 @@ def retrained(files: SweepFiles, parameters: int) -> None:
     files.final.directory.mkdir()
     write_rows(files.final.trials, TrialRow, rows)
     shutil.copy(files.best, files.crowned)
-    measured = [
+    accuracies = [
         EvaluationRow(
             family=one.family, dataset=one.dataset, per_class=one.per_class, draw=one.draw, seed=one.seed,
             scheme="euler", steps=4, condition=CLEAN, severity=0.0, split="test", metric="accuracy", value=0.5, n=596,
-            trained_scheme="euler", trained_steps=4, config_hash=one.config_hash, data_hash="",
+            trained_scheme="euler", trained_steps=4, config_hash=one.config_hash,
+            data_hash=one.data_hash,
         )
         for one in rows
     ]  # fmt: skip
-    write_rows(files.rows, EvaluationRow, measured)
+    losses = [replace(one, metric="loss", value=1.5) for one in accuracies]
+    write_rows(files.rows, EvaluationRow, [*accuracies, *losses])
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +142,23 @@ def test_results_of_other_networks_than_those_beside_them_are_marked(tiny: Path)
     rows = read_rows(files.final.trials, TrialRow)
     write_rows(files.final.trials, TrialRow, [rows[0], replace(rows[1], config_hash="new")])
     assert _tested(files) == "stale"
-    (told,) = protocol.notices(read(tiny).sweeps)
-    assert "resnet-d0/rows.csv is of other networks than those in folder final (1 value)" in told
+    study = read(tiny)
+    (told,) = protocol.notices(study.sweeps)
+    assert "resnet-d0/rows.csv has 2 values of other networks than those in folder final (seeds 1), which are" in told
+    assert "Move rows.csv and predictions.npz away, and `sweep evaluate tiny/resnet-d0` measures" in told
+    assert [(run.draw, run.seed) for run in study.tasks[0].baseline.runs] == [(0, 0), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_half_a_result_is_in_no_figure_and_how_to_mend_it_is_said(tiny: Path, metric: str) -> None:
+    files = SweepFiles(tiny / "resnet-d0")
+    rows = read_rows(files.rows, EvaluationRow)
+    write_rows(files.rows, EvaluationRow, [row for row in rows if (row.seed, row.metric) != (0, metric)])
+    assert _tested(files) == "partly"
+    study = read(tiny)
+    (told,) = protocol.notices(study.sweeps)
+    assert "only a part of clean of seed 0, which is in no figure: `sweep evaluate tiny/resnet-d0`" in told
+    assert [(run.draw, run.seed) for run in study.tasks[0].baseline.runs] == [(0, 1), (1, 0), (1, 1)]
 
 
 def test_a_trial_that_is_there_twice_is_refused(tiny: Path) -> None:

@@ -28,13 +28,15 @@ from sweep.config.overrides import override
 from sweep.config.schema import AppConfig
 from sweep.errors import InputError, WorkError
 from sweep.execution import measurements
+from sweep.execution.interrupt import Interrupted
 from sweep.records.evaluation import read_measured, read_test_use
 from sweep.records.outcome import Outcome
-from sweep.records.predictions import read_predictions
+from sweep.records.predictions import read_predictions, write_predictions
 from sweep.records.rows import CLEAN, MANIFESTATION, REESTIMATED, EvaluationRow, Phase, TrialRow
+from sweep.records.summary import sift
 from sweep.records.tables import read_rows, write_rows
 from sweep.report.statistics import wilson
-from sweep.stages.evaluate import PreparedEvaluation, conditions, evaluate, prepare_evaluate
+from sweep.stages.evaluate import PreparedEvaluation, conditions, evaluate, final_networks, prepare_evaluate
 from sweep.tracking.lines import OUTBOX
 from sweep.worker.measurement import Bench, Measured, class_balanced, measure
 from sweep.worker.segment import TrialEnded, WorkerPlace
@@ -156,6 +158,7 @@ def in_place(monkeypatch):
         get=lambda task: task(),
         wait=lambda refs, num_returns: (refs[:num_returns], refs[num_returns:]),
         remote=as_if_remote,
+        cancel=lambda task, force: None,
     )
     monkeypatch.setattr(measurements, "ray", instead)
 
@@ -225,6 +228,12 @@ def asking(config: AppConfig, *kinds: ConditionKind) -> AppConfig:
     return replace(config, evaluate=replace(config.evaluate, conditions=list(kinds)))
 
 
+def assert_whole(files):
+    """What an evaluation writes counts by the rules that tell whole cells from others."""
+    rows = read_measured(files.rows)
+    assert sift(rows, final_networks(files)).whole == rows
+
+
 @pytest.fixture
 def untested(config):
     files = session_on(config).files
@@ -267,7 +276,7 @@ def test_an_evaluation_that_was_cut_short_goes_on_with_what_is_left(config, unte
         return real(*given)
 
     monkeypatch.setattr(measurements, "_measure_on", dies_at_the_third)
-    with pytest.raises(WorkError, match=r"evaluation of x failed: The worker died\. .* go on with `sweep evaluate x`"):
+    with pytest.raises(WorkError, match=r"The evaluation failed: The worker died\. .* go on with `sweep evaluate x`"):
         evaluate(session_on(config), prepare_evaluate(config, "x"))
     monkeypatch.setattr(measurements, "_measure_on", real)
     assert len({(row.seed, row.condition) for row in read_rows(untested.rows, EvaluationRow)}) == 2
@@ -275,6 +284,22 @@ def test_an_evaluation_that_was_cut_short_goes_on_with_what_is_left(config, unte
     assert len(left.tasks) == 2
     evaluate(session_on(config), left)
     assert len({row.key for row in read_rows(untested.rows, EvaluationRow)}) == 2 * (2 + 16 * 3)
+
+
+def test_ctrl_c_ends_the_workers_keeps_what_is_measured_and_says_so(config, untested, in_place, monkeypatch):
+    real, ended = measurements._measure_on, []
+
+    def interrupted_at_the_third(*given):
+        if len(read_test_use(untested.test_use)) == 2:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(measurements, "_measure_on", interrupted_at_the_third)
+    measurements.ray.cancel = lambda task, force: ended.append(force)
+    said = r"2 measurements of x are left\. What was measured is kept in .*rows\.csv; go on with `sweep evaluate x`\."
+    with pytest.raises(Interrupted, match=said):
+        evaluate(session_on(config), prepare_evaluate(config, "x"))
+    assert (ended, len(prepare_evaluate(config, "x").tasks)) == ([True], 2)
 
 
 def test_what_was_measured_before_is_said_where_its_result_was_removed(config, untested, in_place, capsys):
@@ -294,6 +319,30 @@ def test_results_of_another_final_training_are_refused(config, untested, in_plac
     write_rows(untested.rows, EvaluationRow, [replace(row, config_hash="another") for row in rows])
     with pytest.raises(InputError, match=r"config_hash another, data_hash da7a\. They are of another final"):
         prepare_evaluate(config, "x")
+
+
+@pytest.mark.parametrize("gone", ["accuracy", "loss", "prediction", "predictions"])
+def test_half_a_result_is_measured_again_and_what_is_whole_is_not(config, untested, in_place, gone):
+    asked = asking(config, ConditionKind.clean)
+    evaluate(session_on(config), prepare_evaluate(asked, "x"))
+    whole, said = read_rows(untested.rows, EvaluationRow), read_predictions(untested.predictions)
+    if gone == "prediction":
+        write_predictions(untested.predictions, replace(said, classes_RN=said.classes_RN[1:], seeds_R=said.seeds_R[1:]))
+    elif gone == "predictions":
+        untested.predictions.unlink()
+    else:
+        left = [row for row in whole if (row.seed, row.metric) != (3, gone)]
+        write_rows(untested.rows, EvaluationRow, left)
+    again = prepare_evaluate(asked, "x")
+    assert {one.row.seed for one, _ in again.tasks} == ({3, 4} if gone == "predictions" else {3})
+    session = session_on(config)
+    with session.console.capture() as told:
+        evaluate(session, again)
+    assert "Counts as not measured, because a part is missing: clean of seed 3" in " ".join(told.get().split())
+    assert read_rows(untested.rows, EvaluationRow) == whole
+    assert sorted(read_predictions(untested.predictions).seeds_R.tolist()) == [3, 4]
+    with pytest.raises(InputError, match="test data is used once"):
+        prepare_evaluate(asked, "x")
 
 
 @pytest.mark.parametrize(
@@ -358,6 +407,7 @@ def test_attacked_networks_have_a_row_for_every_attack_and_check(config, unteste
         assert accuracy["attack/linf/union", epsilon] == min(each) <= accuracy["attack/clean", 0.0]
     checks = [row for row in rows if row.condition.startswith("attack/check/") and row.metric == "passed"]
     assert len(checks) == 9 and {row.value for row in checks} <= {0.0, 1.0}
+    assert_whole(untested)
     assert (untested.attacked / "3").is_dir()
 
 
@@ -417,6 +467,7 @@ def test_what_networks_are_as_odes_is_measured_and_manifestations_with_batch_nor
     }
     assert lost["euler", 2] == 0 and all(value >= stored["euler", 2] - stored[cell] for cell, value in lost.items())
     found = {row.metric: row.value for row in rows if row.condition == "diagnostics"}
+    assert_whole(untested)
     assert found["steps"] == 2 and found["valid"] in (0.0, 1.0) and found["parameters"] > 0
     smaller = [row for row in rows if row.condition.startswith("compression/")]
     assert {row.condition.partition("/")[2] for row in smaller} >= {"trained", "shortened"}

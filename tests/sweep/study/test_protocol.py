@@ -8,19 +8,24 @@ from typing import Any
 import pytest
 import yaml
 
+from search_spaces.common import COMMON
 from sweep.__main__ import run
 from sweep.config.search_config import SamplerKind
 from sweep.errors import InputError
+from sweep.execution import session
 from sweep.records.files import append_record
+from sweep.records.progress import SweepProgress
 from sweep.records.protocol import deviations, read_protocol
 from sweep.records.rows import Phase, TrialRow
 from sweep.records.run_directory import DEVIATIONS, PROTOCOL, STUDY, SweepFiles
 from sweep.records.tables import read_rows, write_rows
 from sweep.report.inference import comparison
 from sweep.stages import study as stage
-from sweep.stages.study import extended_study, prepare_study, resume_study
+from sweep.stages.study import extended_study, nothing_left, prepare_study, resume_study
 from sweep.study.frozen import check_frozen, decision_rules, record_again, record_allowed
 from sweep.study.members import members
+from sweep.tracking.lines import OUTBOX
+from sweep.tuning.ask_and_tell import random_parameters
 from tests.sweep.study.study_files import begun_study, searched_study, study_config
 from tests.sweep.sweep_files import session_on
 
@@ -57,7 +62,7 @@ def test_a_protocol_says_what_is_planned_before_anything_is_started(tmp_path: Pa
     protocol = read_protocol(tmp_path / "tiny")
     assert protocol is not None
     assert protocol.terms == {
-        "families": ["resnet", "continuous"], "baseline": "resnet", "sizes": [5], "draws": [0, 1],
+        "families": ["resnet", "continuous"], "baseline": "resnet", "spaces": ["full"], "sizes": [5], "draws": [0, 1],
         "overlapping_draws": False, "arm": "equal_epochs", "rules": decision_rules(),
         "selection": "i.i.d. random search, no trial is stopped early",
         "estimand": "mean over draws of the data and seeds; the draws are disjoint",
@@ -68,6 +73,25 @@ def test_a_protocol_says_what_is_planned_before_anything_is_started(tmp_path: Pa
     spaces = {name: one["space"] for name, one in protocol.members.items()}
     assert spaces["resnet-d0"] == spaces["resnet-d1"] != spaces["continuous-d0"]
     assert (protocol.trials, deviations(tmp_path / "tiny")) == (2, [])
+
+
+def test_families_are_planned_in_their_full_space_and_in_the_one_that_all_share(tmp_path: Path) -> None:
+    config = begun_study(tmp_path, "study.draws=[0]", "study.spaces=[full,shared]", "space.fix.model.scheme=rk4")
+    protocol, planned = read_protocol(tmp_path / "tiny"), members(config)
+    assert protocol is not None
+    assert list(protocol.members) == ["resnet-d0", "continuous-d0", "resnet.shared-d0", "continuous.shared-d0"]
+    assert protocol.terms["spaces"] == ["full", "shared"]
+    asked = {name: protocol.asked_of(name) for name in protocol.members}
+    assert asked["continuous.shared-d0"]["family"] == "continuous.shared"
+    assert len({one["space"] for one in asked.values()}) == 4
+    spaces = {name: one.space.build() for name, one in planned.items()}
+    assert {tuple(spaces[name].parameters) for name in asked if "shared" in name} == {tuple(COMMON)}
+    assert spaces["continuous.shared-d0"].fixed == {"model.network": "continuous", "model.scheme": "rk4"}
+    tried = [random_parameters(spaces[name], planned[name].search, 0) for name in asked if "shared" in name]
+    assert len({tuple(one[key] for key in COMMON) for one in tried}) == 1, "all families try the same configurations"
+    check_frozen(planned["continuous.shared-d0"], "tiny/continuous.shared-d0")
+    with pytest.raises(InputError, match="its space is another than the protocol's"):
+        check_frozen(planned["continuous-d0"], "tiny/continuous.shared-d0")
 
 
 @pytest.mark.parametrize(
@@ -225,8 +249,39 @@ def test_an_extended_study_searches_on_in_all_its_sweeps_and_then_goes_its_way(
     assert [one["what"] for one in deviations(place / "runs/tiny")] == ["all searches extended to 5 trials"]
     assert yaml.safe_load((place / "runs/tiny" / STUDY).read_text())["search"]["trials"] == 5
     assert report.is_file()
-    with pytest.raises(InputError, match="was confirmed and retrained already"):
-        extended_study(replace(longer, search=replace(config.search, more=3)), "tiny")
+    more = replace(longer, search=replace(longer.search, more=3))
+    with pytest.raises(
+        InputError, match=r"retrained already\. `sweep extend tiny search\.more=3 --again` goes on with"
+    ):
+        extended_study(more, "tiny")
+    tested = SweepFiles(place / "runs/tiny/resnet-d1")
+    tested.rows.write_text("what the test set said")
+    with pytest.raises(InputError, match="run `sweep deliver tiny` first"):
+        extended_study(more, "tiny", again=True)
+    (place / "runs/tiny" / OUTBOX).unlink()
+    longest = extended_study(more, "tiny", again=True)
+    stage.extend_study(session_on(longest, "tiny"))
+    assert ran[2:] == [("search tiny", 4 * [8]), ("final tiny", 4 * [2 * 2 + 2])]
+    assert (tested.directory / "final~1/rows.csv").read_text() == "what the test set said"
+    assert not tested.rows.exists()
+    again = [one["sweep"] for one in deviations(place / "runs/tiny") if "done again" in one["what"]]
+    assert again == [f"tiny/{part}" for part in members(config)]
+
+
+def test_a_study_with_nothing_left_says_so_without_starting_anything(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "connected", lambda *_: pytest.fail("Ray was started"))
+    for member in members(study_config(place / "runs")):
+        SweepProgress(finished=True).write(SweepFiles(place / "runs/tiny" / member).final.progress)
+    assert run(["resume", "tiny"]) == 0, "a report that was not written is"
+    assert "Open the report: runs/tiny/report.html" in capsys.readouterr().out
+    assert run(["resume", "tiny"]) == 2
+    said = capsys.readouterr().err
+    assert "Nothing of tiny was cut short. `sweep extend tiny search.more=10` adds trials to all its searches" in said
+    assert "`sweep final" not in said, "a study has no final training of its own"
+    (place / "runs/tiny/resnet-d1/progress.json").unlink()
+    assert not nothing_left(study_config(place / "runs"), "tiny")
 
 
 # --- draws ------------------------------------------------------------------------------------------------------------
