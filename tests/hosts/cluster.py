@@ -33,7 +33,7 @@ class Figures:
 
     event: str
     trials: int
-    lost: int  # asked for and not done
+    lost: int  # asked for, and not ended by themselves
     duplicated: int  # ended more than once
     repeated: int  # epochs that were recorded and had no checkpoint
     seconds: float  # from the event to the next epoch of a trial that it had hit
@@ -128,9 +128,10 @@ class Sweep:
         ended = endings(self.directory)
         steps = metric_steps(database or self.directory / "mlflow.db")
         wanted = Counter({(row.trial_id, epoch): 1 for row in rows for epoch in range(1, row.epochs + 1)})
+        through = sum(row.outcome.ended and not row.outcome.failed for row in rows)
         return Figures(
-            event, len(rows), len(asked(self.directory)) - sum(row.outcome is Outcome.done for row in rows),
-            sum(count > 1 for count in ended.values()), repeated, seconds, len(wanted - steps), len(steps - wanted),
+            event, len(rows), len(asked(self.directory)) - through, sum(count > 1 for count in ended.values()),
+            repeated, seconds, len(wanted - steps), len(steps - wanted),
         )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class Host:
     init: int  # the process that all others of the host end with
     holder: subprocess.Popen[bytes]
     ray: Command | None = None
-    commands: int = 0
+    started: list[Command] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -100,15 +100,15 @@ class Host:
             "RAY_raylet_start_wait_time_s": "180", "RAY_gcs_server_port_wait_time_s": "180", "LANG": "C.UTF-8",
         }  # fmt: skip
         variables = [f"{name}={value}" for name, value in (own | environment).items()]
-        log = base / f"{self.name}-{self.commands}.log"
-        self.commands += 1
+        log = base / f"{self.name}-{self.init}-{len(self.started)}.log"
         enter = ["nsenter", "-t", str(self.init), "-n", "-p", "-m", "-u"]
         with log.open("wb") as out:
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *enter, "env", "-C", str(base), "-i", *variables, *words],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
-        return Command(process, log)
+        self.started.append(Command(process, log))
+        return self.started[-1]
 
     def run(self, *words: str) -> str:
         command = self.start(*words)
@@ -118,6 +118,10 @@ class Host:
     def kill(self) -> None:
         self.holder.kill()  # its child goes with it, and with that all processes of the host
         self.holder.wait(30)
+        if self.holder.stdout is not None:
+            self.holder.stdout.close()
+        for command in self.started:
+            command.process.wait(30)
 
     def cut(self) -> None:
         """Pull its cable."""

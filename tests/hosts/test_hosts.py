@@ -14,7 +14,7 @@ TRIALS = "search.trials=4"
 
 
 def test_a_host_that_comes_late_without_the_run_directory_is_named_and_gets_no_further_trial(hosts: Cluster) -> None:
-    sweep = hosts.sweep("late", TRIALS, "search.concurrency=3")
+    sweep = hosts.sweep("late", "search.trials=9", "search.concurrency=3")
     sweep.trains(5)
     blind = hosts.worker(4, blind=True)
     line = f"host4 cannot use the run directory {sweep.directory}: No such file or directory; trials go elsewhere"
