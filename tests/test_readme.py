@@ -14,7 +14,7 @@ from sweep.tracking.description import searched_params
 from tests.sweep.records.test_summary import FINAL, SEARCH, TEST
 
 ROOT = Path(__file__).parents[1]
-MADE_BY_THE_PAGE = ("data=mine", "space=mine", ".yaml", "modules=", "--config-dir")
+MADE_BY_THE_PAGE = ("data=mine", "space=mine", ".yaml", "modules=", "--config-dir", "model.initial=", "s3://BUCKET")
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 
 

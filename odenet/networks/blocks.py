@@ -5,6 +5,7 @@ Shapes: `B` batch, `C` channels, `H W` space, `N` depth nodes.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,12 +97,18 @@ class Transition(nn.Module):
         self.shared = layers_of(order.shared, change, bias=False)
         self.skip = nn.Identity() if self._same else _skip(order, change)
         self.residual = layers_of(order.residual, change, bias=order.bias) if order.residual else None
-        self.last = layers_of(order.last, replace(change, inputs=change.outputs), bias=False)
+        after = replace(change, inputs=change.outputs)
+        self.last = layers_of(order.last, after, bias=False) if order.last else None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, also of an older one, which has no layers after the sum."""
+        super().__setstate__(state if "last" in {**state, **state["_modules"]} else {**state, "last": None})
 
     def forward(self, x_BCHW: Tensor) -> Tensor | State:
         shared = self.shared(x_BCHW)
         skip = self.skip(x_BCHW if self._same else shared)
-        total = self.last(skip if self.residual is None else skip + self.residual(shared))
+        total = skip if self.residual is None else skip + self.residual(shared)
+        total = total if self.last is None else self.last(total)
         return (total, skip) if self._order.history else total
 
 

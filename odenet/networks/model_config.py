@@ -111,7 +111,8 @@ def stage_depths(config: ModelConfig) -> list[Depth]:
     wiring, each = NETWORKS[config.network], stage_nodes(config)
     most = wiring.capability.most_nodes
     if most is not None and max(each) > most:
-        raise ValueError(f"{_name(config)} with model.nodes={config.nodes}: {wiring.capability.because}; use {most}.")
+        asked = max(each) if config.nodes is None else config.nodes
+        raise ValueError(f"{_name(config)} with model.nodes={asked}: {wiring.capability.because}; use {most}.")
     opening = [1] if wiring.opening else []
     return [_depth(config, wiring, nodes) for nodes in (*opening, *each)]
 

@@ -20,6 +20,7 @@ from sweep.records.predictions import Predictions
 from sweep.records.rows import (
     ATTACK,
     CLEAN,
+    COMPRESSION,
     CORRUPTION,
     DIAGNOSTICS,
     DUPLICATE_FREE,
@@ -37,6 +38,7 @@ AGREEMENT = 0.002  # of an accuracy with its predictions, and two images: anothe
 NEEDED = {  # metrics that stand together in a cell, by kind of condition
     **{kind: {"accuracy", "loss"} for kind in (CLEAN, MANIFESTATION, REESTIMATED, CORRUPTION)},
     DIAGNOSTICS: {"steps", "parameters"},
+    COMPRESSION: {"accuracy", "loss", "parameters", "latency_ms"},
 }
 
 NetworkKey = tuple[Any, ...]

@@ -287,15 +287,14 @@ def _used_before(session: Session, prepared: PreparedEvaluation) -> Iterator[str
 def _tell_mlflow(session: Session, prepared: PreparedEvaluation) -> None:
     run, first = SweepRun(session), min((one.row for one in prepared.networks), key=lambda row: row.number)
     clean = {(row.seed, row.metric): row.value for row in prepared.known.rows if row.condition == CLEAN}
-    scores = [
-        (one.row, {f"test/{metric}": clean[one.row.seed, metric] for metric in ("accuracy", "loss")})
-        for one in prepared.networks
-        if (one.row.seed, "accuracy") in clean
-    ]
+    tried = [one.row for one in prepared.networks if (one.row.seed, "accuracy") in clean]
+    scores = [(row, {f"test/{metric}": clean[row.seed, metric] for metric in ("accuracy", "loss")}) for row in tried]
     run.evaluated(scores)
     run.describes(first, model_card(session, first, read_rows(session.files.final.trials, TrialRow)))
     if (tested := SweepSummary.read(session.files).tested) is not None:
-        seeds = "one fresh seed" if tested.n == 1 else f"mean over {tested.n} fresh seeds"
-        failed = tested.n - len(scores)
+        seeds, failed = (
+            "one fresh seed" if tested.n == 1 else f"mean over {tested.n} fresh seeds",
+            tested.n - len(scores),
+        )
         lost = f", of which {failed} failed, counted as chance" if failed else ""
         say(f"{session.name}: test accuracy {tested}, {seeds}{lost}; {session.files.rows} has all", session.console)

@@ -9,7 +9,13 @@ from tests.sweep.report.test_report import SEEDS, evaluation, report, study
 def smaller(family, seed, way, factor, accuracy):
     """The rows of a network that was made smaller in one way."""
     condition, n = f"compression/{way}", 100
-    values = {"accuracy": accuracy, "parameters": 1000 / factor, "rate_evaluations": 12 / factor, "latency_ms": 0.5}
+    values = {
+        "accuracy": accuracy,
+        "loss": 1.0,
+        "parameters": 1000 / factor,
+        "rate_evaluations": 12 / factor,
+        "latency_ms": 0.5,
+    }
     values |= {"latency_sd": 0.1, "latency_batch": 32.0, "kilobytes": 4.0, "nodes": 4 / factor, "gflops": 0.01}
     return [
         evaluation(family, 0, seed, value, condition=condition, severity=float(factor), metric=metric, n=n)
@@ -24,7 +30,8 @@ def test_networks_made_smaller_are_told_by_family_and_way_against_themselves_wit
         for seed, accuracy in zip(SEEDS, (0.80, 0.84), strict=True):
             rows += smaller(family, seed, "trained", 1, accuracy)
             rows += smaller(family, seed, "both", 2, accuracy - loss - 0.02 * (seed == SEEDS[0]))
-            rows += [evaluation(family, 0, seed, 3.0 + seed, condition="diagnostics", metric="lipschitz_median")]
+            diagnosed = {"lipschitz_median": 3.0 + seed, "steps": 2, "parameters": 100}
+            rows += [evaluation(family, 0, seed, v, condition="diagnostics", metric=k) for k, v in diagnosed.items()]
         write_rows(directory / "rows.csv", EvaluationRow, rows)
     page = report(tmp_path, directories)
     (table,) = page.tables["compression"]

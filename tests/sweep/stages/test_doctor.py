@@ -11,6 +11,7 @@ from threading import Thread
 import pytest
 from rich.console import Console
 
+from sweep import interpreter
 from sweep.config.compose import load
 from sweep.errors import WorkError
 from sweep.stages import doctor as module
@@ -33,22 +34,22 @@ def test_the_packages_are_those_that_the_distribution_asks_for() -> None:
 
 
 def test_a_package_of_another_version_fails_and_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.version
-    monkeypatch.setattr(module, "version", lambda name: "1.0" if name == "optuna" else real(name))
+    real = interpreter.version
+    monkeypatch.setattr(interpreter, "version", lambda name: "1.0" if name == "optuna" else real(name))
     (wrong, _) = found("packages")
     assert wrong.level is Level.failed
     assert "optuna 1.0 where >=5 is needed: install by" in wrong.text
 
 
 def test_packages_that_are_not_installed_are_findings_also_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.version
+    real = interpreter.version
 
     def without(name: str) -> str:
         if name in ("mlflow", module.DISTRIBUTION):
             raise module.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(module, "version", without)
+    monkeypatch.setattr(interpreter, "version", without)
     lacking, here = found("packages")
     assert lacking.level is Level.failed and lacking.text.startswith("mlflow absent where >=3.17.2 is needed")
     assert "mlflow absent" in here.text

@@ -162,15 +162,16 @@ def test_a_sweep_that_could_not_be_started_leaves_nothing_whatever_the_reason(tm
 
 def test_a_sweep_is_extended_by_as_many_trials_as_asked_for(tmp_path):
     files = SweepFiles(tmp_path)
-    config = extended(configured("search.trials=4", "search.more=3"), files)
+    config = extended(configured("search.trials=4", "search.more=3"), "x", files)
     assert (config.search.trials, config.search.more) == (7, 0)
     with pytest.raises(InputError, match="How many trials more"):
-        extended(configured(), files)
+        extended(configured(), "x", files)
     with pytest.raises(InputError, match="a population cannot be extended once it has trained"):
-        extended(configured("search.scheduler=pbt", "search.more=3"), files)
+        extended(configured("search.scheduler=pbt", "search.more=3"), "x", files)
     files.final.directory.mkdir()
-    with pytest.raises(InputError, match=r"retrained already; before its search goes on rename .*final to final~1"):
-        extended(configured("search.more=3"), files)
+    with pytest.raises(InputError, match=r"retrained already\. `sweep extend x search\.more=3 --again` goes on"):
+        extended(configured("search.more=3"), "x", files)
+    assert extended(configured("search.trials=4", "search.more=3"), "x", files, again=True).search.trials == 7
 
 
 def test_a_run_directory_is_claimed_once(tmp_path):
