@@ -40,7 +40,8 @@ from odenet import (
     load_checkpoint,
 )
 from odenet.arithmetic import autocast, products
-from odenet.enums import CudaGraphs
+from odenet.enums import CudaGraphs, Stem
+from odenet.integrators.schemes import refusal
 from odenet.networks.table import NETWORKS
 from odenet.seeding import generator
 from odenet.training.regularization_config import RegularizationConfig
@@ -62,9 +63,12 @@ def accuracy(size: Size) -> Iterator[Case]:
 
 def small(network: Network, size: Size, gradient: Gradient = Gradient.direct) -> ModelConfig:
     """The network, a few nodes deep."""
-    nodes = min(size.nodes, NETWORKS[network].capability.most_nodes or size.nodes)
+    row = NETWORKS[network]
+    stem = Stem.cifar if row.stem.pool else None  # of so small images a stem with a pool would leave one pixel
+    nodes = min(size.nodes, row.capability.most_nodes or size.nodes)
     cardinality = 2 if network in GROUPED else 1
-    return ModelConfig(network=network, width=size.width, nodes=nodes, cardinality=cardinality, gradient=gradient)
+    shape = {"width": size.width, "nodes": nodes, "cardinality": cardinality, "stem": stem}
+    return ModelConfig(network=network, gradient=gradient, **shape)
 
 
 # --- against float64 -------------------------------------------------------------------------------------------------
@@ -152,7 +156,8 @@ def _twice(
     size: Size, network: Network, what: str, measure: Callable[[Size, ModelConfig, Precision], Result]
 ) -> Iterator[Case]:
     """As it comes, and recomputing in bf16 where that can be."""
-    reconstructs = Gradient.checkpointed if "lm" in network.value else Gradient.reconstructed
+    row = NETWORKS[network]
+    reconstructs = Gradient.checkpointed if refusal(row.scheme, Gradient.reconstructed) else Gradient.reconstructed
     for gradient, precision in ((Gradient.direct, Precision.fp32), (reconstructs, Precision.bf16)):
         labels = {"network": network.value, "gradient": gradient.value, "arithmetic": precision.value}
         yield Case({"what": what, **labels}, partial(measure, size, small(network, size, gradient), precision))

@@ -175,8 +175,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 def _typed_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
     """Return a value of one of these types; where there are several, it must have one of them as it was read."""
-    *possible, last = [hint for hint in hints if hint is not type(None)]
-    return value if type(value) in possible else _typed(last, value, where)
+    first, *others = [hint for hint in hints if hint is not type(None)]
+    return value if type(value) in others else _typed(first, value, where)
 
 
 def identity(config: ExperimentConfig) -> str:

@@ -17,9 +17,10 @@ from odenet.training.optim import build_optimizer
 from odenet.training.optim_config import OptimConfig
 from odenet.training.regularization_config import RegularizationConfig
 
+KEPT = ("optimizer", "frozen", "body_lr")  # how the optimizer's groups are made
 # What may change while a network is trained.
 CHANGEABLE = (
-    *(f"optim.{field.name}" for field in fields(OptimConfig) if field.name != "optimizer"),
+    *(f"optim.{field.name}" for field in fields(OptimConfig) if field.name not in KEPT),
     *(f"regularization.{field.name}" for field in fields(RegularizationConfig)),
     *("data.augment", "training.seed", "model.scheme", "model.substeps", "model.nodes"),
 )

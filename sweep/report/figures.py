@@ -49,6 +49,9 @@ COLOURS = {
     "resnext": "#4E79A7",
     "lm_bottleneck": "#6E2A63",
     "lm_resnext": "#8E6BBF",
+    "resnet18": "#2E86AB",
+    "resnet50": "#1B4F72",
+    "resnet101": "#0E2F44",
     "smoke": "#8C7B6B",
 }
 WIDE = 5.0  # a cost axis that spans this is logarithmic

@@ -324,7 +324,7 @@ WRONG: dict[str, list[tuple[Change, tuple[str, ...], tuple[str, ...]]]] = {
         (put("final/ledger.csv", "garbage"), (FINAL,), ("final/ledger.csv", "line 1: 'garbage' is no row")),
         (directory_put("outbox.jsonl"), (*GOING_ON, "status x"), ("outbox.jsonl cannot be read", "s a directory")),
         (put("mlflow.db", "no database"), ("ui x", "deliver x"), ("mlflow.db is damaged", "`sweep deliver x`")),
-        (put(STAGE, "{"), (RESUME,), (STAGE, "is damaged", "NAME is one of study, search, final; or remove it")),
+        (put(STAGE, "{"), (RESUME,), (STAGE, "is damaged", "one of study, search, final, sensitivity; or remove it")),
         (both(put("candidates.yaml", "schema: 2"), progress(finished=True)), (FINAL,), ("candidates.yaml", "the keys")),
     ],
     "pickles": [

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from torchvision.datasets import CIFAR10
 
+from sweep.records.predictions import Predictions, write_predictions
 from sweep.records.rows import EvaluationRow, Phase
 from sweep.records.tables import write_rows
 from tests.sweep.sweep_command import Command, assert_refused, in_empty_directory
@@ -51,11 +53,15 @@ def evaluated() -> None:
     rows = [
         EvaluationRow(
             **{name: getattr(network, name) for name in OF_THE_NETWORK}, scheme="euler", steps=2, condition=condition,
-            severity=0.0, split="test", metric="accuracy", value=0.5, n=596, trained_scheme="euler", trained_steps=2,
+            severity=0.0, split="test", metric=metric, value=0.5, n=596, trained_scheme="euler", trained_steps=2,
         )
         for condition in ("clean", "manifestation")
+        for metric in ("accuracy", "loss")
     ]  # fmt: skip
     write_rows(Path("runs/x/rows.csv"), EvaluationRow, rows)
+    labels = np.zeros(596, dtype=np.int64)  # of which every second is told
+    told = Predictions(labels, np.arange(596), np.arange(596)[None] % 2, np.array([network.seed]))
+    write_predictions(Path("runs/x/predictions.npz"), told)
 
 
 def finished() -> None:
@@ -176,7 +182,7 @@ WRONG_FILES: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "endless header": (put(TRIALS, 9000 * "x"), "status x", (TRIALS, f"the file has {600 * 'x'}...")),
     "endless cell": (put(TRIALS, '"' + 200_000 * "x"), "status x", (TRIALS, "cannot be read", "field limit")),
     "newer table": (changed(TRIALS, "\n2,", "\n3,"), "final x", ("line 2: schema '3'", "reads schema 2")),
-    "row cut short": (changed(TRIALS, ",c0ffee,da7a", ""), "final x", ("line 2: 29 cells where 31 are needed",)),
+    "row cut short": (changed(TRIALS, ",c0ffee,da7a", ""), "final x", ("line 2: 31 cells where 33 are needed",)),
     "unknown outcome": (changed(TRIALS, ",done,", ",fine,"), "status x", ("line 2, column outcome: 'fine'",)),
     "unknown phase": (changed(TRIALS, ",search,", ",warmup,"), "status x", ("column phase: 'warmup'",)),
     "text as number": (changed(TRIALS, ",0.5,2,", ",half,2,"), "status x", ("column objective: 'half'",)),

@@ -156,7 +156,7 @@ WRONG_WORDS: dict[str, tuple[str, ...]] = {
     "search x space=resnet model.substeps=2": ("it is a ResNet, its block is one step; use 1",),
     "search x model.basis=hat": ("never reads node 1, whose weights would stay untrained", "model.substeps=2"),
     "search x training.epochs=2": ("falls on the epochs [1, 2] (from 0), but training has 2", "train longer"),
-    "search x cluster.address=h:1": ("cluster.address and cluster.autoscaling need cluster=address",),
+    "search x cluster.address=h:1": ("cluster.autoscaling and cluster.leave_out need cluster=address",),
     "search x cluster=address cluster.address=null": ("cluster=address needs cluster.address=HOST:PORT",),
     "search x runtime.device=cuda": ("runtime.device=cuda, but torch sees no CUDA device here; auto and cpu",),
     "plan runtime.device=cuda": ("runtime.device=cuda, but torch sees no CUDA device here",),

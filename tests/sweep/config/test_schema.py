@@ -126,7 +126,9 @@ def test_what_is_saved_is_what_was_meant(tmp_path):
         )
 
 
-@pytest.mark.parametrize(("possible", "parts"), [(GOES_ON, set()), (FOLLOWS, {"final", "evaluate", "export"})])
+@pytest.mark.parametrize(
+    ("possible", "parts"), [(GOES_ON, set()), (FOLLOWS, {"final", "sensitivity", "evaluate", "export"})]
+)
 def test_of_work_that_was_begun_only_how_it_goes_on_can_be_set_and_of_what_is_done_what_follows(possible, parts):
     settable = {key for key in known_keys() if "." in key and not _refused(f"{key}=1", possible)}
     assert {key.split(".")[0] for key in settable} == {"runtime", "cluster", "tracking", "search", "data", *parts}

@@ -224,11 +224,11 @@ def test_every_outcome_is_counted_and_every_cost_summed(tmp_path):
     assert {outcome.value: row[outcome.value] for outcome in Outcome} == {outcome.value: "1" for outcome in Outcome}
     n = len(Outcome)
     assert (row["trials"], row["segments"]) == (str(n), str(n * (n + 1) // 2))
-    assert (row["GFLOP"], row["seconds"], row["GPU hours"], row["money"]) == ("24", "18", "1.2", "3.00")
+    assert (row["GFLOP"], row["seconds"], row["GPU hours"], row["money"]) == ("26", "19.5", "1.3", "3.25")
     assert row["best objective, 1 seed"] == "20.0"
     assert "Searched by tpe with a random share of 0.25, scheduler asha, for accuracy" in found.text["search"]
     unfinished = next(t for t in found.figures["importances-0"]["data"][0]["y"])
-    assert f"n = {n - len(UNFINISHED) - 2}" in unfinished, "what was lost with its worker or node says nothing"
+    assert f"n = {n - len(UNFINISHED) - 3}" in unfinished, "what was lost with its worker or node says nothing"
     assert "3 trials had not ended (1 running, 1 paused and 1 interrupted)" in found.text["summary"]
 
 
