@@ -215,8 +215,8 @@ SCHEMES: dict[Scheme, Stepping | Adaptive] = {
     Scheme.leapfrog: TwoStep(name="leapfrog", order=2, keep=-1.0, add=2.0, factor=1.0, power=2),
     Scheme.lm: LinearMultistep(name="LM", order=None),
     Scheme.verlet: Partitioned(name="Verlet", order=1),
-    Scheme.projected_euler: ProjectedEuler(name="projected Euler"),
     Scheme.dopri5: Adaptive(name="dopri5", order=5, evaluations=6),  # Dormand and Prince's 5(4) pair
+    Scheme.projected_euler: ProjectedEuler(name="projected Euler"),
 }
 ADAPTIVE = tuple(scheme for scheme, method in SCHEMES.items() if isinstance(method, Adaptive))
 TWO_STEP = tuple(scheme for scheme, method in SCHEMES.items() if isinstance(method, TwoStep))

@@ -89,6 +89,11 @@ def stage_nodes(config: ModelConfig) -> list[int]:
     return [nodes] * (len(wiring.strides) - 1) + [nodes + wiring.last_extra]
 
 
+def asked_nodes(config: ModelConfig) -> str:
+    """Write `model.nodes`, or what null stands for."""
+    return "-".join(map(str, NETWORKS[config.network].nodes)) if config.nodes is None else str(config.nodes)
+
+
 def stage_strides(config: ModelConfig) -> list[int]:
     """Return the stride with which each stage begins: further ones than published halve the sides, too."""
     strides, stages = NETWORKS[config.network].strides, len(stage_nodes(config))
@@ -111,8 +116,9 @@ def stage_depths(config: ModelConfig) -> list[Depth]:
     wiring, each = NETWORKS[config.network], stage_nodes(config)
     most = wiring.capability.most_nodes
     if most is not None and max(each) > most:
-        asked = max(each) if config.nodes is None else config.nodes
-        raise ValueError(f"{_name(config)} with model.nodes={asked}: {wiring.capability.because}; use {most}.")
+        raise ValueError(
+            f"{_name(config)} with model.nodes={asked_nodes(config)}: {wiring.capability.because}; use {most}."
+        )
     opening = [1] if wiring.opening else []
     return [_depth(config, wiring, nodes) for nodes in (*opening, *each)]
 
@@ -121,14 +127,14 @@ def _depth(config: ModelConfig, wiring: Wiring, nodes: int) -> Depth:
     basis = config.basis or wiring.basis
     if nodes < 1:
         raise ValueError(
-            f"{_name(config)} with model.nodes={config.nodes}: its last stage has "
+            f"{_name(config)} with model.nodes={asked_nodes(config)}: its last stage has "
             f"{-wiring.last_extra} fewer, so at least {1 - wiring.last_extra} are needed."
         )
     BASES[basis].check(nodes)
     steps = BASES[basis].cells(nodes) * config.substeps
     if steps > MOST_STEPS:
         raise ValueError(
-            f"model.nodes={config.nodes} with model.substeps={config.substeps} takes {steps} steps per stage: "
+            f"model.nodes={asked_nodes(config)} with model.substeps={config.substeps} takes {steps} steps per stage: "
             f"at most {MOST_STEPS} are possible."
         )
     # The same depth time to a node in every stage.
@@ -136,8 +142,8 @@ def _depth(config: ModelConfig, wiring: Wiring, nodes: int) -> Depth:
     depth_time = wiring.depth_time(nodes) if config.depth_time is None else config.depth_time * nodes / first
     if not depth_time:
         raise ValueError(
-            f"{_name(config)} with model.nodes={config.nodes}: as published its depth time T is 0 then, so its weights "
-            "would have no effect; use at least 2, or set model.depth_time."
+            f"{_name(config)} with model.nodes={asked_nodes(config)}: as published its depth time T is 0 then, so its "
+            "weights would have no effect; use at least 2, or set model.depth_time."
         )
     course = Course(config.scheme or wiring.scheme, steps, depth_time, config.start, config.gradient, config.tolerance)
     return Depth(basis, nodes, course, initial_nodes=nodes)

@@ -14,7 +14,14 @@ from odenet.data.config import DataConfig
 from odenet.depth.discretisation import Depth
 from odenet.enums import CudaGraphs, Device, Gradient, Network, Precision
 from odenet.integrators.schemes import ADAPTIVE
-from odenet.networks.model_config import MOST_STEPS, ModelConfig, check_every_node_is_read, check_model, stage_depths
+from odenet.networks.model_config import (
+    MOST_STEPS,
+    ModelConfig,
+    asked_nodes,
+    check_every_node_is_read,
+    check_model,
+    stage_depths,
+)
 from odenet.networks.table import NETWORKS
 from odenet.training.optim_config import OptimConfig
 from odenet.training.refinement_config import RefinementConfig
@@ -117,7 +124,7 @@ def _check_depth(config: ExperimentConfig, depths: list[Depth], count: int) -> N
     deepest = max(depths, key=lambda depth: max(depth.nodes, depth.course.steps))
     if max(deepest.nodes, deepest.course.steps) > MOST_STEPS:
         raise ValueError(
-            f"refinement.{config.refinement.asked} from model.nodes={config.model.nodes} ends, after {count}, "
+            f"refinement.{config.refinement.asked} from model.nodes={asked_nodes(config.model)} ends, after {count}, "
             f"with {deepest.nodes} nodes and {deepest.course.steps} steps per stage: at most {MOST_STEPS} are "
             "possible; refine less often or start with fewer."
         )

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from odenet.depth.bases import BASES
 from odenet.depth.discretisation import Depth
 from odenet.networks.model import DepthNet
-from odenet.networks.model_config import stage_depths
+from odenet.networks.model_config import asked_nodes, stage_depths
 from odenet.networks.refinement import refine
 from odenet.training.checkpoint import Checkpoint
 from odenet.training.config import ExperimentConfig, to_plain
@@ -76,8 +76,8 @@ def _refinements(old: ExperimentConfig, new: ExperimentConfig) -> int:
         depths, times = [depth.refined() for depth in depths], times + 1
         if max(present) >= max(wanted):
             raise ValueError(
-                f"model.nodes from {old.model.nodes} to {new.model.nodes}: no refinement leads there, the stages would "
-                f"have {wanted} nodes after {_nodes(stage_depths(old.model))}; each refinement halves every cell."
+                f"model.nodes from {asked_nodes(old.model)} to {asked_nodes(new.model)}: no refinement leads there, "
+                f"the stages would have {wanted} nodes after {_nodes(stage_depths(old.model))}; each refinement halves every cell."
             )
     return times
 

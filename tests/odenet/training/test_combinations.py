@@ -166,7 +166,7 @@ IMPOSSIBLE: list[tuple[ModelConfig, str]] = [
     (
         of("wide_resnet", cardinality=2),
         r"model\.cardinality=2 with model\.network=wide_resnet has no effect: only lm_bottleneck, lm_resnext, "
-        r"bottleneck_resnet, resnext have groups; use 1\.",
+        r"bottleneck_resnet, resnext, resnet50, resnet101 have groups; use 1\.",
     ),
     # nodes that are not read
     (
