@@ -157,7 +157,8 @@ def _twice(
 ) -> Iterator[Case]:
     """As it comes, and recomputing in bf16 where that can be."""
     row = NETWORKS[network]
-    reconstructs = Gradient.checkpointed if refusal(row.scheme, Gradient.reconstructed) else Gradient.reconstructed
+    undone = Gradient.reconstructed in row.capability.gradients and not refusal(row.scheme, Gradient.reconstructed)
+    reconstructs = Gradient.reconstructed if undone else Gradient.checkpointed
     for gradient, precision in ((Gradient.direct, Precision.fp32), (reconstructs, Precision.bf16)):
         labels = {"network": network.value, "gradient": gradient.value, "arithmetic": precision.value}
         yield Case({"what": what, **labels}, partial(measure, size, small(network, size, gradient), precision))

@@ -22,7 +22,6 @@ class Scheme(Enum):
     lm = "lm"
     verlet = "verlet"
     dopri5 = "dopri5"
-    projected_euler = "projected_euler"  # of ResNets that end a block with a ReLU
 
 
 class Start(Enum):

@@ -108,35 +108,6 @@ class Partitioned(PairScheme):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProjectedEuler(Stepping):
-    """x <- relu(x + h f(x)): a step of Euler, projected to the states without negative entries.
-
-    The block of ResNets as first published (He et al. 2016, arXiv 1512.03385). Cost 1 a step. It approximates no ODE of
-    f, and cannot be undone: of what a ReLU cut off nothing is left.
-    """
-
-    order: int | None = None
-    reversible: bool = False
-
-    @property
-    def abscissae(self) -> tuple[Fraction, ...]:
-        return (Fraction(0),)
-
-    def start(self, h0: Tensor, course: Course) -> State:  # noqa: ARG002
-        return (h0,)
-
-    def step(self, rate: OpenRate, state: State, step: int, course: Course) -> State:
-        slope = rate.slope(Stage(step, course.steps, Fraction(0)), state[0])
-        return (state[0].add(slope, alpha=course.size).relu_(),)
-
-    def unstep(self, rate: OpenRate, state: State, step: int, course: Course) -> State:  # noqa: ARG002
-        raise AssertionError("a ReLU cannot be undone")
-
-    def finish(self, state: State) -> Tensor:
-        return state[0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Adaptive:
     """An embedded pair with step control, by torchdiffeq: a reference of fixed-step schemes.
 
@@ -216,7 +187,6 @@ SCHEMES: dict[Scheme, Stepping | Adaptive] = {
     Scheme.lm: LinearMultistep(name="LM", order=None),
     Scheme.verlet: Partitioned(name="Verlet", order=1),
     Scheme.dopri5: Adaptive(name="dopri5", order=5, evaluations=6),  # Dormand and Prince's 5(4) pair
-    Scheme.projected_euler: ProjectedEuler(name="projected Euler"),
 }
 ADAPTIVE = tuple(scheme for scheme, method in SCHEMES.items() if isinstance(method, Adaptive))
 TWO_STEP = tuple(scheme for scheme, method in SCHEMES.items() if isinstance(method, TwoStep))
@@ -226,8 +196,6 @@ def refusal(scheme: Scheme, gradient: Gradient) -> str:
     """Return why an integration cannot be differentiated so, and what can be; an empty text where it can."""
     if gradient is Gradient.reconstructed and SCHEMES[scheme].needs == "memory":
         return "undoing an LM step divides by k_n, which may be 0; use direct or checkpointed."
-    if gradient is Gradient.reconstructed and isinstance(SCHEMES[scheme], ProjectedEuler):
-        return "a ReLU cannot be undone; use direct or checkpointed."
     if gradient is Gradient.checkpointed and scheme in ADAPTIVE:
         return "an adaptive scheme has no fixed steps; use direct, or reconstructed for its adjoint equation."
     return ""

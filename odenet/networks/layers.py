@@ -4,7 +4,7 @@ Shapes: `N` depth nodes; x and y are (B, C, H, W).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import torch
@@ -169,6 +169,38 @@ class NodeFractal(NodeLayer):
         return [layer for layer in (*self.convs, *self.norms) if isinstance(layer, NodeLayer)]
 
 
+class NodeClipped(NodeLayer):
+    """relu(x + f(x)) - x, f the inner layers: a step of Euler of length 1 replaces x by relu(x + f(x)).
+
+    The block of ResNets as first published (He et al. 2016, arXiv 1512.03385).
+    """
+
+    def __init__(self, inner: Sequence[NodeLayer]) -> None:
+        super().__init__()
+        self.inner = nn.ModuleList(inner)
+
+    def open(self, readout: Readout, reads: Reads) -> OpenLayer:
+        opened = [layer.open(readout, reads) for layer in self._inner()]
+
+        def clipped(slot: int, x: Tensor) -> Tensor:
+            y = x
+            for layer in opened:
+                y = layer(slot, y)
+            return (x + y).relu_() - x
+
+        return clipped
+
+    def commit(self, readout: Readout) -> None:
+        for layer in self._inner():
+            layer.commit(readout)
+
+    def multiply_adds(self, pixels: int) -> int:
+        return sum(layer.multiply_adds(pixels) for layer in self._inner())
+
+    def _inner(self) -> list[NodeLayer]:
+        return [layer for layer in self.inner if isinstance(layer, NodeLayer)]
+
+
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
     """The values a layer is made from. `inner` are the layers between K and K^T of the symmetric ones."""
@@ -177,6 +209,10 @@ class LayerSpec:
     widths: Widths
     bias: bool
     inner: tuple[str, ...]
+
+    def clipped(self) -> NodeClipped:
+        along = zip(self.inner, self.widths.along(self.inner), strict=True)
+        return NodeClipped([build_layer(name, replace(self, widths=at)) for name, at in along])
 
     def symmetric(self, sign: int) -> NodeSymmetric:
         inner = [build_layer(name, self) for name in self.inner]
@@ -196,6 +232,7 @@ LAYERS: dict[str, Callable[[LayerSpec], NodeLayer]] = {
     "relu": lambda _: NodeActivation(torch.relu_),  # in place: what comes before it keeps its input only
     "tanh": lambda _: NodeActivation(torch.tanh),  # smooth, for orders and spectra
     "softplus": lambda _: NodeActivation(F.softplus),  # smooth, for adjoint equations
+    "clipped": lambda s: s.clipped(),
     "fractal": lambda s: NodeFractal(s.nodes, s.widths.outer),
 }
 

@@ -199,6 +199,7 @@ def _check_capability(model: ModelConfig) -> None:
         ("scheme", model.scheme or wiring.scheme, can.schemes),
         ("basis", model.basis or wiring.basis, can.bases),
         ("initialisation", model.initialisation, can.initialisations),
+        ("gradient", model.gradient, can.gradients),
     )
     for key, value, possible in asked:
         if value not in possible:
@@ -230,7 +231,7 @@ def _check_no_effect(model: ModelConfig) -> None:
             f"model.tolerance={model.tolerance} with model.scheme={scheme.value} has no effect: a tolerance is "
             f"for {_names(ADAPTIVE)}; use {TOLERANCE}."
         )
-    grouped = [name.value for name, row in NETWORKS.items() if "grouped" in row.rate.layers]
+    grouped = [name.value for name, row in NETWORKS.items() if "grouped" in (*row.rate.layers, *row.rate.inner)]
     if model.cardinality > 1 and model.network.value not in grouped:
         raise ValueError(
             f"model.cardinality={model.cardinality} with model.network={model.network.value} has no effect: only "

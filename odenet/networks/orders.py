@@ -15,7 +15,7 @@ class RateOrder:
     layers: tuple[str, ...]
     second: tuple[str, ...] = ()
     bias: bool = False  # of convolutions
-    inner: tuple[str, ...] = ("norm", "relu")  # between K and K^T of the symmetric layers
+    inner: tuple[str, ...] = ("norm", "relu")  # between K and K^T of the symmetric layers; of the clipped one all
     memory: bool = False  # k_n of the LM step
 
 
@@ -54,8 +54,10 @@ REVNET = RateOrder(PRE_ACTIVATION.layers, second=PRE_ACTIVATION.layers)
 # Sander et al. 2022, arXiv 2205.14612.
 NORM_LAST = RateOrder(("conv", "norm", "relu", "conv", "norm"), bias=True)
 # He et al. 2016 (arXiv 1512.03385): the block as first published, whose last ReLU comes after the sum.
-BASIC = RateOrder(("conv", "norm", "relu", "conv", "norm"))
-BASIC_BOTTLENECK = RateOrder(("reduce", "norm", "relu", "grouped", "norm", "relu", "expand", "norm"))
+BASIC = RateOrder(("clipped",), inner=("conv", "norm", "relu", "conv", "norm"))
+BASIC_BOTTLENECK = RateOrder(
+    ("clipped",), inner=("reduce", "norm", "relu", "grouped", "norm", "relu", "expand", "norm")
+)
 # Larsson et al. 2017 (arXiv 1605.07648): the fractal of three columns; a unit step of Euler replaces h by it.
 FRACTAL = RateOrder(("fractal",))
 # Chen et al. 2018 (arXiv 1806.07366), without the time channel: an adaptive scheme allows no batch norm.
@@ -98,8 +100,8 @@ BOTTLENECK_PROJECTION = TransitionOrder(("conv1", "norm"), BOTTLENECK.layers)
 LM_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), ("norm", "relu", "conv") * 2, history=True)
 LM_BOTTLENECK_PROJECTION = TransitionOrder(("norm", "relu", "conv1"), BOTTLENECK.layers, history=True)
 # The first block of a stage of He et al. 2016, arXiv 1512.03385.
-BASIC_PROJECTION = TransitionOrder(("conv1", "norm"), BASIC.layers, last=("relu",))
-BASIC_BOTTLENECK_PROJECTION = TransitionOrder(("conv1", "norm"), BASIC_BOTTLENECK.layers, last=("relu",))
+BASIC_PROJECTION = TransitionOrder(("conv1", "norm"), BASIC.inner, last=("relu",))
+BASIC_BOTTLENECK_PROJECTION = TransitionOrder(("conv1", "norm"), BASIC_BOTTLENECK.inner, last=("relu",))
 PLAIN = TransitionOrder(("conv", "norm", "relu"), identity=False)
 # Chang et al. 2018: average pool, then zero channels on both sides (of each half where the state has two).
 POOL_PAD = TransitionOrder(("pool_pad",))

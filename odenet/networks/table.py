@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 
-from odenet.enums import Basis, Initialisation, Network, Scheme, Stem, add_member
+from odenet.enums import Basis, Gradient, Initialisation, Network, Scheme, Stem, add_member
 from odenet.integrators.scheme import ExplicitRungeKutta
 from odenet.integrators.schemes import ADAPTIVE, SCHEMES, TwoStep
 from odenet.networks import orders
@@ -30,6 +30,7 @@ class Capability:
     manifestations: tuple[Scheme, ...]  # that make sense of trained weights
     bases: tuple[Basis, ...] = tuple(Basis)
     initialisations: tuple[Initialisation, ...] = tuple(Initialisation)
+    gradients: tuple[Gradient, ...] = tuple(Gradient)
     refines: bool = True
     substeps: bool = True  # more than one integrator step per cell
     depth_time: bool = True  # a T other than the row's
@@ -142,15 +143,15 @@ _LM_BOTTLENECK = replace(_LM_NET, rate=orders.LM_BOTTLENECK, transition=orders.L
 # model.width=64, with bottlenecks at model.widen=4.
 _TORCHVISION = Wiring(
     rate=orders.BASIC_BOTTLENECK,
-    scheme=Scheme.projected_euler,
     transition=orders.BASIC_BOTTLENECK_PROJECTION,
     strides=(1, 2, 2, 2),
     stem=orders.STEMS[Stem.imagenet],
     capability=replace(
         _RESNET,
-        schemes=(Scheme.projected_euler,),
-        manifestations=(Scheme.projected_euler,),
-        because="its blocks relu(x + f) are no steps of an ODE",
+        manifestations=(Scheme.euler,),
+        initialisations=_NOT_ZERO,
+        gradients=(Gradient.direct, Gradient.checkpointed),
+        because="its blocks end with a ReLU, which nothing undoes and which no other scheme has",
     ),
     source="He et al. 2016, arXiv 1512.03385, as torchvision has it",
 )

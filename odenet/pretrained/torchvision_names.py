@@ -27,8 +27,11 @@ def from_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     >>> theirs = {"bn1.weight": torch.ones(2), "layer2.0.conv1.weight": torch.ones(2, 2, 3, 3)}
     >>> theirs |= {f"layer2.{block}.bn1.weight": torch.ones(2) for block in (1, 2, 3)}
-    >>> {name: tuple(tensor.shape) for name, tensor in from_torchvision(theirs).items()}
-    {'stem.1.weight': (2,), 'transitions.1.residual.0.weight': (2, 2, 3, 3), 'stages.1.rate.layers.1.weight': (3, 2)}
+    >>> for name, tensor in from_torchvision(theirs).items():
+    ...     print(name, tuple(tensor.shape))
+    stem.1.weight (2,)
+    transitions.1.residual.0.weight (2, 2, 3, 3)
+    stages.1.rate.layers.0.inner.1.weight (3, 2)
     """
     named: dict[str, Tensor] = {}
     nodes: dict[str, dict[int, Tensor]] = {}
@@ -41,7 +44,7 @@ def from_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if block == 0:
             named[f"transitions.{stage}.{_in_transition(found['rest'])}"] = tensor
         elif not name.endswith("num_batches_tracked"):
-            nodes.setdefault(f"stages.{stage}.rate.layers.{_in_rate(found['rest'])}", {})[block - 1] = tensor
+            nodes.setdefault(f"stages.{stage}.rate.layers.0.inner.{_in_rate(found['rest'])}", {})[block - 1] = tensor
     for name, blocks in nodes.items():
         named[name] = torch.stack([blocks[block] for block in sorted(blocks)])
     return named

@@ -77,7 +77,8 @@ def _refinements(old: ExperimentConfig, new: ExperimentConfig) -> int:
         if max(present) >= max(wanted):
             raise ValueError(
                 f"model.nodes from {asked_nodes(old.model)} to {asked_nodes(new.model)}: no refinement leads there, "
-                f"the stages would have {wanted} nodes after {_nodes(stage_depths(old.model))}; each refinement halves every cell."
+                f"the stages would have {wanted} nodes after {_nodes(stage_depths(old.model))}; each refinement halves "
+                "every cell."
             )
     return times
 

@@ -65,7 +65,7 @@ def test_torchvisions_weights_begin_a_network_of_other_classes_whose_head_stays_
     assert begin_with(model, tmp_path / "resnet18.pth") == ["head.linear.weight", "head.linear.bias"]
     assert torch.equal(model.head.linear.weight, head)
     named = from_torchvision(theirs.state_dict())
-    kernel = "stages.3.rate.layers.3.kernel"
+    kernel = "stages.3.rate.layers.0.inner.3.kernel"
     assert torch.equal(model.state_dict()[kernel], named[kernel])
 
 
