@@ -148,10 +148,9 @@ _TORCHVISION = Wiring(
     stem=orders.STEMS[Stem.imagenet],
     capability=replace(
         _RESNET,
-        manifestations=(Scheme.euler,),
         initialisations=_NOT_ZERO,
         gradients=(Gradient.direct, Gradient.checkpointed),
-        because="its blocks end with a ReLU, which nothing undoes and which no other scheme has",
+        because="its blocks end with a ReLU, which nothing undoes",
     ),
     source="He et al. 2016, arXiv 1512.03385, as torchvision has it",
 )

@@ -115,7 +115,7 @@ def test_other_networks_take_that_shape_with_every_gradient_they_can_have(networ
 
 
 def test_what_a_block_that_ends_with_a_relu_cannot_have_is_refused() -> None:
-    because = "is possible, its blocks end with a ReLU, which nothing undoes and which no other scheme has"
+    because = "is possible, its blocks end with a ReLU, which nothing undoes"
     with pytest.raises(ValueError, match=f"gradient=reconstructed: only direct, checkpointed {because}"):
         ExperimentConfig(model=ModelConfig(network=Network.resnet18, gradient=Gradient.reconstructed))
     with pytest.raises(ValueError, match=f"scheme=rk4: only euler {because}"):
