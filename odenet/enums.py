@@ -94,7 +94,7 @@ class Network(Enum):
 
 
 class Stem(Enum):
-    """How images enter a network; `networks.table.STEMS` holds the layers of each."""
+    """Ways in which images enter a network; `networks.table.STEMS` holds the layers of each."""
 
     cifar = "cifar"  # 3x3, for 32x32 pixels
     imagenet = "imagenet"  # 7x7 of stride 2 and a 3x3 max pool of stride 2, for 224x224 pixels

@@ -104,6 +104,11 @@ class ExperimentConfig:
         self.refinement.due(self.training.epochs)
         self.refinement.coarsens(self.training.epochs)
         depths = stage_depths(self.model)
+        if self.optim.frozen > len(depths) + 1:
+            raise ValueError(
+                f"optim.frozen={self.optim.frozen}: this network has {len(depths) + 2} parts, {len(depths) + 1} of them"
+                " can be: the stem, and the stages."
+            )
         check_every_node_is_read(depths)
         for count in range(1, self.refinement.times + 1):
             depths = [depth.refined() for depth in depths]

@@ -66,15 +66,8 @@ def plain_state(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def freeze(model: DepthNet, parts: int) -> None:
-    """Stop learning so many parts from the images on: their parameters, and their batch norms stay as they are.
-
-    Raises:
-        ValueError: nothing but the head would be left, or not even that: see `optim.frozen`.
-    """
-    there = model.parts()
-    if parts >= len(there):
-        raise ValueError(f"optim.frozen={parts}: this network has {len(there)} parts, {len(there) - 1} of them can be.")
-    for part in there[:parts]:
+    """Stop learning so many parts from the images on: their parameters, and their batch norms stay as they are."""
+    for part in model.parts()[:parts]:
         part.requires_grad_(False).eval()
 
 

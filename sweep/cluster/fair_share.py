@@ -17,7 +17,7 @@ SILENT_SECONDS = 30.0  # after which a driver that writes nothing is taken for d
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a sweep wants of a cluster, and the most that it takes while others wait, as parts of the whole."""
+    """The part of a cluster that a sweep wants, and the most that it takes while others wait."""
 
     wanted: float
     most: float = 1.0

@@ -40,7 +40,7 @@ _PYTHON = "--python_worker_command="  # of a raylet's command line: with which P
 
 @dataclass(frozen=True, slots=True)
 class JobLabel:
-    """What a submitted command works on, as Ray keeps it with the job."""
+    """The stage and the sweep of a submitted command, as Ray keeps them with the job."""
 
     sweep: str
     stage: str
@@ -49,7 +49,7 @@ class JobLabel:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What goes along with a command: the user's files by their places in its working directory, and how many columns
+    """The luggage of a command: the user's files by their places in its working directory, and how many columns
     its lines may have."""
 
     files: Mapping[str, Path]

@@ -30,7 +30,7 @@ _GPUS = "import json, torch; print(json.dumps([*map(torch.cuda.get_device_name, 
 
 @dataclass(frozen=True, slots=True)
 class NodeQuestion:
-    """What a node is asked about. `probe`: a file in the directory of results, and `content` what is in it."""
+    """A question to a node. `probe`: a file in the directory of results, and `content` what is in it."""
 
     probe: str
     content: str
@@ -40,7 +40,7 @@ class NodeQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReport:
-    """What a node says of itself. `obstacle`: why it says nothing."""
+    """A node's answer about itself. `obstacle`: why it says nothing."""
 
     host: str
     obstacle: str = ""

@@ -3,6 +3,7 @@
 A search is begun and taken up again by the same code: what is recorded in the run directory is where it begins.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ def prepare_search(config: AppConfig, store: Path | None = None) -> PreparedSear
         splits = load_data(problem.experiment.data, config.runtime.data_dir)
         if config.modules:
             _check_runs(corners[0].model, splits)
+        if problem.experiment.model.initial is not None:
+            _check_weights([corner.model for corner in corners], splits)
         problem = replace(problem, terms=equal_terms(config.study, splits))
         return PreparedSearch(problem, corners, first, splits)
     except ValueError as error:
@@ -105,6 +108,16 @@ def _check_runs(model: ModelConfig, splits: Splits) -> None:
         raise InputError(
             f"model.network={model.network.value} cannot be built and run: {type(error).__name__}: {error}"
         ) from error
+
+
+def _check_weights(models: Sequence[ModelConfig], splits: Splits) -> None:
+    """Begin each network of the corners with its weights. ValueError: they are of another."""
+    from odenet.networks.model import build_model
+    from odenet.pretrained.initial import begin_with
+
+    for model in (one for place, one in enumerate(models) if one not in models[:place]):
+        network = build_model(model, channels=splits.train.pixels_BCHW.shape[1], classes=splits.classes)
+        begin_with(network, str(model.initial), sha256=model.initial_sha256)
 
 
 class Search(Work):

@@ -22,7 +22,7 @@ _SHORTEST = 6  # characters of a secret: shorter ones stand in many words by cha
 
 
 class Printed:
-    """What this process prints from now on, where that goes to a file, as with Ray's workers; they are reused."""
+    """The output of this process from now on, where it goes to a file, as with Ray's workers; they are reused."""
 
     def __init__(self) -> None:
         self._begun = {number: _size(number) for number in STREAMS}

@@ -123,8 +123,8 @@ def test_frozen_parts_stay_as_they_were_with_their_statistics_whatever_the_gradi
         model = replace(SMALL, gradient=gradient)
         assert changed(Training(experiment(tmp_path, model, frozen=2))) == later
         assert changed(Training(experiment(tmp_path, model, frozen=4))) == {"head.linear"}
-    with pytest.raises(ValueError, match=r"optim\.frozen=5: this network has 5 parts, 4 of them can be"):
-        Training(experiment(tmp_path, frozen=5))
+    with pytest.raises(ValueError, match=r"optim\.frozen=5: this network has 5 parts, 4 of them can be: the stem"):
+        experiment(tmp_path, frozen=5)
 
 
 def test_the_body_learns_at_its_own_rate_in_both_kinds_of_step(tmp_path: Path) -> None:

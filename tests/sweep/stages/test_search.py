@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from odenet import Network, build_model
 from odenet.seeding import derive
 from sweep.config.overrides import override
 from sweep.errors import InputError, WorkError
@@ -172,6 +174,19 @@ def test_a_sweep_is_extended_by_as_many_trials_as_asked_for(tmp_path):
     with pytest.raises(InputError, match=r"retrained already\. `sweep extend x search\.more=3 --again` goes on"):
         extended(configured("search.more=3"), "x", files)
     assert extended(configured("search.trials=4", "search.more=3"), "x", files, again=True).search.trials == 7
+
+
+def test_weights_of_another_network_and_too_many_frozen_parts_are_refused_before_anything_is_started(tmp_path):
+    config = configured("space=resnet", "space.fix.model.nodes=2", "model.width=2")
+    for nodes, name in ((2, "fit"), (4, "unfit")):
+        model = replace(config.model, network=Network.resnet, nodes=nodes)
+        torch.save(build_model(model, channels=1, classes=10).state_dict(), tmp_path / f"{name}.pth")
+    words = ("space=resnet", "space.fix.model.nodes=2", "model.width=2")
+    prepare_search(configured(*words, f"model.initial={tmp_path}/fit.pth", "optim.frozen=4"))
+    with pytest.raises(InputError, match=r"unfit\.pth is of another network: it has other shapes: stages\.0\.rate\."):
+        prepare_search(configured(*words, f"model.initial={tmp_path}/unfit.pth"))
+    with pytest.raises(InputError, match=r"optim\.frozen=5: this network has 5 parts, 4 of them can be"):
+        configured(*words, "optim.frozen=5")
 
 
 def test_a_run_directory_is_claimed_once(tmp_path):
