@@ -28,6 +28,7 @@ from sweep.tuning.estimates import ITERATIONS, Expected, TrialCost, estimate, ex
 from sweep.tuning.local_grid import most_trainings
 from sweep.tuning.problem import DECIDED, OF_A_STUDY, check_decided
 
+NAME_WIDTH = 24  # of a family beside its costs on a screen of 80 columns; longer names go on in a second line
 FEW = 16  # configurations of a family whose operations are counted
 
 
@@ -174,8 +175,9 @@ def _family_cost(member: AppConfig, prepared: PreparedSearch) -> FamilyCost:
 
 def _family_table(costs: Mapping[str, FamilyCost]) -> Table:
     table = Table(title="A draw of each family: the search, and final training (on train and val)")
-    for column in ("", "epochs", "GFLOP a training", "seconds a training", "search hours", "final hours"):
-        table.add_column(column, justify="right" if column else "left")
+    table.add_column("", min_width=min(NAME_WIDTH, max(map(len, costs))), overflow="fold")
+    for column in ("epochs", "GFLOP a training", "seconds a training", "search hours", "final hours"):
+        table.add_column(column, justify="right")
     for name, one in costs.items():
         mean = fmean(one.gflops)
         low, high = min(one.epochs), max(one.epochs)

@@ -11,7 +11,7 @@ from rich.console import Console
 from sweep.config.compose import load
 from sweep.config.search_config import SchedulerKind, SearchConfig
 from sweep.errors import InputError
-from sweep.stages.plan import plan, plan_study
+from sweep.stages.plan import FamilyCost, _family_table, plan, plan_study
 from sweep.tuning.estimates import TrialCost, expected
 from tests.sweep.terminal import Terminal
 
@@ -118,3 +118,14 @@ def test_a_whole_study_is_planned_with_its_trainings_epochs_hours_and_money(tmp_
     assert "Money" not in console.file.getvalue()
     with pytest.raises(InputError, match="share"):
         plan_study(load([*words, "study.sizes=[50]"]), console)
+
+
+def test_families_of_long_names_are_told_apart_on_a_screen_of_80_columns() -> None:
+    costs = FamilyCost([3, 113], [728.1, 912.1], 0.15, 8.0, 5.0)
+    names = ("continuous_euler", "continuous_rk4", "a_family_with_a_name_of_forty_characters")
+    console = Console(width=80, file=StringIO())
+    console.print(_family_table(dict.fromkeys(names, costs)))
+    assert isinstance(console.file, StringIO)
+    printed = console.file.getvalue()
+    assert "continuous_euler" in printed and "continuous_rk4" in printed and "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
