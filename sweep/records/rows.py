@@ -269,7 +269,8 @@ def best_so_far(rows: Iterable[TrialRow]) -> str:
         return f"best {sweep} trial {candidate} at {fmean(values):.1%} confirmed, {seeds}"
     for row in ranked(row for row in rows if row.phase is Phase.search)[:1]:
         return f"best {row.sweep} search trial {row.number} at {row.objective:.1%}, one seed"
-    return "no best yet"
+    chosen_by = any(row.phase in (Phase.search, Phase.confirm) for row in rows)
+    return "no best yet" if chosen_by or not rows else "nothing is chosen by these"
 
 
 RowT = TypeVar("RowT", TrialRow, CurveRow, ManifestationRow, EvaluationRow)

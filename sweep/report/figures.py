@@ -174,7 +174,8 @@ def accuracy_against_costs(study: Study, results: TaskResults, name: str) -> Fig
     shown = [family for family in results.families if family.runs]
     if len({(family.name, run.draw) for family in shown for run in family.runs}) < 2:
         return None
-    heights = padded(100 * run.accuracy for family in shown for run in family.runs)
+    ends = [end for family in shown if (one := family.interval) for end in (max(0.0, one.low), min(1.0, one.high))]
+    heights = padded(100 * one for one in (*ends, *(run.accuracy for family in shown for run in family.runs)))
     panels = [_panel(study, shown, title, value, heights) for _, title, value in DRAWN]
     caption = (
         "Final networks on the test set against their size and what their training cost. Up and to the left is better."

@@ -44,7 +44,9 @@ SYMBOLS = {
 HOW = (
     "Final networks made smaller without data, on a class-balanced part of the test set: projected has fewer nodes by "
     "L2 projection over depth and as many steps, shortened the trained weights in fewer steps, both fewer of each, "
-    "dropped leaves blocks out with their steps. Batch-norm statistics move with the nodes and are not estimated anew."
+    "dropped leaves blocks out with their steps. Batch-norm statistics move with the nodes and are not estimated anew. "
+    "Not every network is deep enough for every size: means of different n are over different networks, changes are "
+    "against the same ones."
 )
 Way = tuple[str, int]  # of a Compression, and how many times smaller
 
@@ -134,7 +136,7 @@ def _panel(study: Study, measured: dict[str, list[Shrunk]], metric: str, title: 
         for way, line in lines(own).items():
             chart.add_trace(_line(line, metric, colour(study, family), f"{label(family)}, {way.value}"))
         costs += [one.mean(metric) for one in own]
-        heights += [100 * one.mean("accuracy") for one in own]
+        heights += [100 * one.mean("accuracy") + side * _error_of(one) for one in own for side in (-1, 1)]
         least = min(own, key=lambda one: one.mean(metric))
         told.append(f"{family} down to {count(least.mean(metric))} at {percent(least.mean('accuracy'))} %")
     chart.update_xaxes(title=title, **log_axis(costs))
@@ -143,15 +145,20 @@ def _panel(study: Study, measured: dict[str, list[Shrunk]], metric: str, title: 
 
 
 def _line(line: Sequence[Shrunk], metric: str, tint: str, name: str) -> go.Scatter:
-    spreads = [statistics.spread(one.metrics["accuracy"]) for one in line]
-    errors = [0.0 if sd is None else 100 * sd / len(one.changes) ** 0.5 for sd, one in zip(spreads, line, strict=True)]
     return go.Scatter(
         x=[one.mean(metric) for one in line], y=[100 * one.mean("accuracy") for one in line], mode="lines+markers",
-        name=name, line={"color": tint, "width": 1}, error_y={"array": errors, "thickness": 1},
+        name=name, line={"color": tint, "width": 1},
+        error_y={"array": [_error_of(one) for one in line], "thickness": 1},
         marker={"color": tint, "size": 7, "symbol": [SYMBOLS[Compression[one.way[0]]] for one in line]},
         text=[f"{one.way[0]} {one.way[1]}×, n={len(one.changes)}" for one in line],
         hovertemplate="%{text}: %{y:.1f} %, %{x:.3g}",
     )  # fmt: skip
+
+
+def _error_of(one: Shrunk) -> float:
+    """Return the standard error of the mean accuracy over networks in points; 0 of a single one."""
+    spread = statistics.spread(one.metrics["accuracy"])
+    return 0.0 if spread is None else 100 * spread / len(one.metrics["accuracy"]) ** 0.5
 
 
 def table(measured: dict[str, list[Shrunk]]) -> Table:

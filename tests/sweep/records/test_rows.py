@@ -134,6 +134,7 @@ def test_a_trial_beyond_a_limit_is_not_ranked():
 def test_the_best_so_far_is_said_with_its_phase_and_the_seeds_that_it_is_over():
     search = [trial(0, objective=0.5), trial(1, objective=0.9), trial(2, objective=0.95, feasible=False)]
     assert best_so_far([]) == best_so_far([trial(0, outcome=Outcome.running)]) == "no best yet"
+    assert best_so_far([trial(0, phase=Phase.sensitivity)]) == "nothing is chosen by these"
     assert best_so_far(search) == "best x search trial 1 at 90.0%, one seed"
     confirm = {0: (1, 0.85), 1: (1, 0.45), 2: (0, 0.7), 3: (0, 0.7)}
     rows = [trial(n, phase=Phase.confirm, candidate=which, objective=value) for n, (which, value) in confirm.items()]

@@ -267,6 +267,9 @@ def test_accuracy_is_drawn_against_parameters_flops_and_rate_evaluations(page):
     titles = [page.figures[f"costs-0-{n}"]["layout"]["xaxis"]["title"]["text"] for n in range(3)]
     assert titles == ["parameters", "GFLOP of training", "rate evaluations"]
     networks, mean = page.figures["costs-0-2"]["data"][:2]
+    low, high = page.figures["costs-0-2"]["layout"]["yaxis"]["range"]
+    bar = mean["error_y"]
+    assert low < mean["y"][0] - bar["arrayminus"][0] and mean["y"][0] + bar["array"][0] < high  # no bar is cut off
     assert networks["x"] == [960] * 6
     assert networks["y"] == pytest.approx([80, 80.2, 81, 81.2, 82, 82.2])
     assert (mean["x"], mean["y"]) == ([960], [pytest.approx(81.1)])
